@@ -1,0 +1,195 @@
+"""
+A domain event and its wire form: CloudEvents 1.0, Kafka protocol binding, binary content mode.
+
+Pure. The bytes are a function of the event alone: the same event gives the same record for ever.
+Sources: CloudEvents spec 1.0.2, its Kafka protocol binding, and docs/reference/events.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import orjson
+
+from rowcast.errors import MalformedEventError
+from rowcast.identity import Identity
+from rowcast.topics import domain_topic
+
+CONTENT_TYPE = "application/json"
+_DIGITS = 20  # wide enough for any unsigned 64-bit number, so that text order is number order
+_REQUIRED = (
+    "ce_specversion",
+    "ce_id",
+    "ce_source",
+    "ce_type",
+    "ce_subject",
+    "ce_time",
+    "ce_dataschema",
+    "ce_sequence",
+    "ce_rowcastsource",
+    "ce_rowcastposition",
+)
+
+
+class EventKind(StrEnum):
+    """What happened to the aggregate."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    DELETED = "deleted"
+    SNAPSHOT = "snapshot"
+
+
+Ancestors = Mapping[str, Sequence[str] | None]
+
+
+class Record(NamedTuple):
+    """A Kafka record, as any client sends or receives it."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainEvent:
+    """
+    One version of one aggregate.
+
+    *position* is the commit LSN of the transaction; *time* its commit time (RFC 3339, UTC).
+    *after* is the whole entity, or None when deleted; *before* the former values of the fields that
+    changed relative to the version before (the whole last state on delete, None when there was none).
+    *ancestors* maps each ancestor type to its id texts, or to None while unknown.
+    """
+
+    identity: Identity
+    domain: str
+    kind: EventKind
+    major: int
+    version: int
+    position: int
+    time: str
+    source_uri: str
+    dataschema: str
+    after: Mapping[str, Any] | None
+    before: Mapping[str, Any] | None
+    ancestors: Ancestors
+    context: Mapping[str, Any]
+    traceparent: str | None = None
+
+    @property
+    def id(self) -> str:
+        """``ce_id``."""
+        return self.identity.event_id(self.version)
+
+    @property
+    def type(self) -> str:
+        """``ce_type``: ``<domain>.<aggregate>.<kind>.v<major>``."""
+        return f"{self.domain}.{self.identity.aggregate}.{self.kind}.v{self.major}"
+
+    @property
+    def topic(self) -> str:
+        """The domain topic that this event belongs on."""
+        return domain_topic(self.domain, self.identity.aggregate, self.major)
+
+    def value(self) -> dict[str, Any]:
+        """The record's value before encoding: what the published value schema describes."""
+        return {
+            "after": self.after,
+            "ancestors": self.ancestors,
+            "before": self.before,
+            "context": self.context,
+        }
+
+    def encode(self) -> Record:
+        """The record of this event, byte for byte the same whenever it is encoded."""
+        id_text = self.identity.id_text
+        attributes = {
+            "ce_specversion": "1.0",
+            "ce_id": self.id,
+            "ce_source": self.source_uri,
+            "ce_type": self.type,
+            "ce_subject": id_text,
+            "ce_time": self.time,
+            "ce_dataschema": self.dataschema,
+            "ce_sequence": f"{self.version:0{_DIGITS}d}",
+            "ce_rowcastsource": self.identity.source,
+            "ce_rowcastposition": f"{self.position:0{_DIGITS}d}",
+        }
+        if self.traceparent is not None:
+            attributes["ce_traceparent"] = self.traceparent
+        headers = (("content-type", CONTENT_TYPE.encode()),) + tuple(
+            (name, text.encode()) for name, text in attributes.items()
+        )
+        value = orjson.dumps(self.value(), option=orjson.OPT_SORT_KEYS)
+        return Record(self.topic, id_text.encode(), value, headers)
+
+
+def decode(topic: str, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> DomainEvent:
+    """
+    The event that a record of a domain topic carries.
+
+    Unknown headers and unknown fields are ignored, so that newer minor versions can be read.
+
+    Raises:
+        MalformedEventError: the record is not a Rowcast event; the message names the field.
+    """
+    attributes = _attributes(headers)
+    source = attributes["ce_rowcastsource"]
+    domain, aggregate, kind, major = _split_type(attributes["ce_type"])
+    if key is None or key.decode("utf-8", "replace") != attributes["ce_subject"]:
+        raise MalformedEventError(f"{topic}: record key {key!r} is not ce_subject {attributes['ce_subject']!r}")
+    if domain_topic(domain, aggregate, major) != topic:
+        raise MalformedEventError(f"{topic}: ce_type {attributes['ce_type']!r} belongs on another topic")
+    try:
+        identity = Identity.from_id_text(source, aggregate, attributes["ce_subject"])
+        version = int(attributes["ce_sequence"])
+        position = int(attributes["ce_rowcastposition"])
+        data = orjson.loads(value or b"")
+    except ValueError as error:
+        raise MalformedEventError(f"{topic}: {attributes['ce_id']}: {error}") from error
+    if not isinstance(data, dict) or not {"after", "before", "ancestors", "context"} <= data.keys():
+        raise MalformedEventError(f"{topic}: {attributes['ce_id']}: the value is not an event")
+    return DomainEvent(
+        identity=identity,
+        domain=domain,
+        kind=kind,
+        major=major,
+        version=version,
+        position=position,
+        time=attributes["ce_time"],
+        source_uri=attributes["ce_source"],
+        dataschema=attributes["ce_dataschema"],
+        after=data["after"],
+        before=data["before"],
+        ancestors=data["ancestors"],
+        context=data["context"],
+        traceparent=attributes.get("ce_traceparent"),
+    )
+
+
+def _attributes(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    try:
+        attributes = {name: (raw or b"").decode() for name, raw in headers}
+    except UnicodeDecodeError as error:
+        raise MalformedEventError(f"a header is not UTF-8: {error}") from error
+    for name in _REQUIRED:
+        if not attributes.get(name):
+            raise MalformedEventError(f"header {name} is missing")
+    if attributes["ce_specversion"] != "1.0":
+        raise MalformedEventError(f"ce_specversion {attributes['ce_specversion']!r} is not 1.0")
+    return attributes
+
+
+def _split_type(text: str) -> tuple[str, str, EventKind, int]:
+    try:
+        domain, aggregate, kind, major = text.split(".")
+        if not major.startswith("v"):
+            raise ValueError(major)
+        return domain, aggregate, EventKind(kind), int(major[1:])
+    except ValueError as error:
+        raise MalformedEventError(f"ce_type {text!r} is not <domain>.<aggregate>.<kind>.v<major>") from error
