@@ -1,0 +1,53 @@
+"""The ``rowcast`` command: nouns, then verbs. Exit codes: 0 ok, 1 findings, 2 usage or environment."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+from rowcast import __version__
+from rowcast.errors import ConfigurationError, TransientError
+
+# Each module registers its verbs; what a verb needs is imported when it runs, so that `--help` stays quick
+# and a consumer-only installation is not asked for Faust.
+_MODULES = ("stack", "sources", "schemas", "refused", "worker")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs, as `--help` and the documentation tests see it."""
+    parser = argparse.ArgumentParser(
+        prog="rowcast", description="Committed rows in, trustworthy domain events out, applied exactly once."
+    )
+    parser.add_argument("--version", action="version", version=f"rowcast {__version__}")
+    parser.add_argument(
+        "--project",
+        type=Path,
+        default=Path(os.environ.get("ROWCAST_PROJECT", ".")),
+        metavar="FOLDER",
+        help="folder with rowcast.toml, connectors/ and schemas/ (default: the current one; ROWCAST_PROJECT)",
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name in _MODULES:
+        import_module(f"rowcast.cli.{name}").register(verbs)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb and return its exit code."""
+    arguments = build_parser().parse_args(argv)
+    arguments.project = arguments.project.resolve()
+    try:
+        code: int = arguments.run(arguments)
+        return code
+    except (ConfigurationError, TransientError) as error:
+        print(f"rowcast: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""`rowcast refused list|show|retry`: aggregates whose current state has no event, and why."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from rowcast.control.database import connect, migrate
+from rowcast.control.refusals import RefusedAggregate, ask_retry, find_refusal, list_refusals, wait_outcome
+from rowcast.errors import ConfigurationError
+from rowcast.settings import load_settings
+
+_LIST_EXAMPLE = "example:\n  rowcast refused list inventory --json\n"
+_SHOW_EXAMPLE = "example:\n  rowcast refused show inventory item 6f1c…\n"
+_RETRY_EXAMPLE = "example:\n  rowcast refused retry inventory item 6f1c…\n  rowcast refused retry inventory --all\n"
+
+
+def register(verbs: argparse._SubParsersAction[Any]) -> None:
+    """Add the noun `refused` and its verbs."""
+    noun = verbs.add_parser("refused", help="aggregates whose current state could not be published, and why")
+    inner = noun.add_subparsers(dest="refused_verb", required=True, metavar="VERB")
+
+    listing = _verb(
+        inner, "list", "all refused aggregates, oldest first (exit code 1 when there are any)", _LIST_EXAMPLE
+    )
+    listing.add_argument("source", nargs="?", help="only of this source")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+    listing.set_defaults(run=_list)
+
+    show = _verb(inner, "show", "one refused aggregate with its raw row (may hold personal data)", _SHOW_EXAMPLE)
+    _name_aggregate(show)
+    show.add_argument("--json", action="store_true", help="print JSON")
+    show.set_defaults(run=_show)
+
+    retry = _verb(inner, "retry", "map the current state again and publish it when it is valid now", _RETRY_EXAMPLE)
+    _name_aggregate(retry, optional=True)
+    retry.add_argument("--all", action="store_true", help="every refused aggregate of the source")
+    retry.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait for the owner")
+    retry.set_defaults(run=_retry)
+
+
+def _verb(inner: argparse._SubParsersAction[Any], name: str, text: str, example: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = inner.add_parser(
+        name, help=text, description=text, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    return parser
+
+
+def _name_aggregate(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    parser.add_argument("source")
+    parser.add_argument("aggregate", nargs="?" if optional else None, help="aggregate type")
+    parser.add_argument("id", nargs="?" if optional else None, help="id text, as the record key has it")
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    with _connected(arguments) as connection:
+        refused = list_refusals(connection, arguments.source)
+    if arguments.json:
+        print(json.dumps([each.to_dict(with_record=False) for each in refused], indent=2))
+    else:
+        for each in refused:
+            print(f"{each.since}  {each.source} {each.aggregate} {each.id_text}  {each.reason}")
+        print(f"{len(refused)} refused")
+    return 1 if refused else 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    with _connected(arguments) as connection:
+        refused = find_refusal(connection, arguments.source, arguments.aggregate, arguments.id)
+    if refused is None:
+        print(f"{arguments.source} {arguments.aggregate} {arguments.id} is not refused")
+        return 1
+    fields = refused.to_dict(with_record=True)
+    if arguments.json:
+        print(json.dumps(fields, indent=2))
+    else:
+        for name, value in fields.items():
+            print(f"{name:10} {json.dumps(value) if isinstance(value, (dict, list)) else value}")
+    return 0
+
+
+def _retry(arguments: argparse.Namespace) -> int:
+    if arguments.all == (arguments.id is not None):
+        raise ConfigurationError("name one aggregate, or --all", where="rowcast refused retry", fix="see --help")
+    code = 0
+    with _connected(arguments) as connection:
+        for aggregate, id_text in _targets(arguments, list_refusals(connection, arguments.source)):
+            number = ask_retry(connection, arguments.source, aggregate, id_text)
+            outcome = wait_outcome(connection, number, arguments.timeout)
+            print(f"{aggregate} {id_text}: {outcome or 'no worker has answered; the request stands'}")
+            code = max(code, 0 if outcome == "accepted" else 1)
+    return code
+
+
+def _targets(arguments: argparse.Namespace, refused: list[RefusedAggregate]) -> list[tuple[str, str]]:
+    if arguments.all:
+        return [(each.aggregate, each.id_text) for each in refused]
+    return [(arguments.aggregate, arguments.id)]
+
+
+def _connected(arguments: argparse.Namespace) -> Any:
+    connection = connect(load_settings(arguments.project).control().url, application="rowcast cli", autocommit=True)
+    migrate(connection)
+    return connection

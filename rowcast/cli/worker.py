@@ -1,0 +1,57 @@
+"""`rowcast worker`: the Faust worker that turns change logs into domain events."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import sys
+from importlib.util import find_spec
+from typing import Any
+
+from rowcast.errors import ConfigurationError
+from rowcast.settings import load_settings
+
+_EXAMPLE = """example:
+  rowcast worker                      work on every applied source that no other worker owns
+  rowcast worker --web-port 0         a second worker on this machine
+"""
+
+
+def register(verbs: argparse._SubParsersAction[Any]) -> None:
+    """Add the verb `worker`."""
+    parser = verbs.add_parser(
+        "worker",
+        help="turn change logs into domain events (needs the extra `worker`)",
+        description="Start a worker: the same as `faust -A stream_app.app worker` in the project folder.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--web-port", type=int, default=6066, help="port of /health and /metrics on loopback; 0: any free one"
+    )
+    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if find_spec("faust") is None:
+        raise ConfigurationError("Faust is not installed", where="rowcast worker", fix="pip install 'rowcast[worker]'")
+    # Shows a wrong setting here, with this command's exit code, rather than inside Faust.
+    settings = load_settings(arguments.project)
+    settings.need_brokers()
+    settings.control()
+    environment = {
+        **os.environ,
+        "ROWCAST_PROJECT": str(arguments.project),
+        "ROWCAST_WEB_PORT": str(arguments.web_port or _free_port()),
+    }
+    command = ["faust", "-A", "stream_app.app", "worker", "--loglevel", arguments.log_level]
+    os.execve(sys.executable, [sys.executable, "-m", *command], environment)  # noqa: S606 - the same interpreter
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

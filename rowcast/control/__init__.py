@@ -1,0 +1,1 @@
+"""The control database: its schema, and what operators read of it."""

@@ -1,0 +1,24 @@
+"""The control database: its connections, and the migrations of its schema ``rowcast``."""
+
+from __future__ import annotations
+
+import psycopg
+
+from rowcast import database
+from rowcast.database import (
+    IDLE_IN_TRANSACTION_TIMEOUT_S,
+    LOCK_TIMEOUT_S,
+    STATEMENT_TIMEOUT_S,
+    connect,
+)
+
+__all__ = ["IDLE_IN_TRANSACTION_TIMEOUT_S", "LOCK_TIMEOUT_S", "STATEMENT_TIMEOUT_S", "connect", "migrate"]
+
+
+def migrate(connection: psycopg.Connection) -> list[str]:
+    """
+    Bring schema ``rowcast`` to the newest version and return the names of the migrations that ran.
+
+    All of them are one transaction; concurrent callers wait for each other.
+    """
+    return database.migrate(connection, "rowcast", "rowcast.control")

@@ -1,0 +1,94 @@
+"""
+Refused aggregates: what could not be mapped or validated, as operators see and retry it.
+
+A refusal takes no version and blocks nothing else; the next valid change closes it, or a retry after the
+cause is mended.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import time
+from dataclasses import dataclass
+
+import psycopg
+
+_COLUMNS = "source, aggregate, id_text, version, refused_reason, refused_since, refused_lsn, refused_record"
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedAggregate:
+    """One refused aggregate; *version* is its last published version, *record* the raw row."""
+
+    source: str
+    aggregate: str
+    id_text: str
+    version: int
+    reason: str
+    since: str
+    lsn: int
+    record: str
+
+    def to_dict(self, *, with_record: bool) -> dict[str, object]:
+        """As JSON output has it; the record only where it was asked for, because it holds row data."""
+        fields: dict[str, object] = {
+            "source": self.source,
+            "aggregate": self.aggregate,
+            "id": self.id_text,
+            "version": self.version,
+            "reason": self.reason,
+            "since": self.since,
+            "position": f"{self.lsn:020d}",
+        }
+        return {**fields, "record": json.loads(self.record)} if with_record else fields
+
+
+def list_refusals(connection: psycopg.Connection, source: str | None = None) -> list[RefusedAggregate]:
+    """All refused aggregates, of *source* or of all, oldest first."""
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM rowcast.aggregate WHERE refused_reason IS NOT NULL"
+        " AND (%(source)s::text IS NULL OR source = %(source)s) ORDER BY refused_since, aggregate, id_text",
+        {"source": source},
+    )
+    return [_refused(row) for row in rows]
+
+
+def find_refusal(connection: psycopg.Connection, source: str, aggregate: str, id_text: str) -> RefusedAggregate | None:
+    """One refused aggregate; None when it is not refused."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM rowcast.aggregate WHERE refused_reason IS NOT NULL"
+        " AND source = %s AND aggregate = %s AND id_text = %s",
+        (source, aggregate, id_text),
+    ).fetchone()
+    return None if row is None else _refused(row)
+
+
+def _refused(row: tuple[object, ...]) -> RefusedAggregate:
+    source, aggregate, id_text, version, reason, since, lsn, record = row
+    instant = since.isoformat() if hasattr(since, "isoformat") else str(since)
+    return RefusedAggregate(
+        str(source), str(aggregate), str(id_text), int(str(version)), str(reason), instant, int(str(lsn)), str(record)
+    )
+
+
+def ask_retry(connection: psycopg.Connection, source: str, aggregate: str, id_text: str) -> int:
+    """Ask the owner of *source* to map the aggregate's current state again; returns the command's number."""
+    row = connection.execute(
+        "INSERT INTO rowcast.command (source, verb, arguments, asked_by) VALUES (%s, 'retry', %s, %s) RETURNING number",
+        (source, json.dumps({"aggregate": aggregate, "id_text": id_text}), getpass.getuser()),
+    ).fetchone()
+    assert row is not None, "an insert returns its row"
+    return int(row[0])
+
+
+def wait_outcome(connection: psycopg.Connection, number: int, timeout_s: float) -> str | None:
+    """What came of a command; None when no owner has executed it within *timeout_s*."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        row = connection.execute("SELECT outcome FROM rowcast.command WHERE number = %s", (number,)).fetchone()
+        if row is not None and row[0] is not None:
+            return str(row[0])
+        if time.monotonic() > deadline_s:
+            return None
+        time.sleep(0.2)

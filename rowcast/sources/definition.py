@@ -1,0 +1,150 @@
+"""
+The applied definition of a source: what `rowcast sources apply` stores and every worker reads.
+
+It is the source file, its contracts and the database's catalogue compiled into one JSON document, kept in
+the control database. Workers need no project folder: they run exactly what was applied, and *revision*
+says which.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from rowcast.errors import ConfigurationError
+from rowcast.topics import change_log_topic, domain_topic
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnDefinition:
+    """A column as the catalogue has it; *type* is PostgreSQL's ``format_type`` (``timestamp with time zone``)."""
+
+    name: str
+    type: str
+    nullable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableDefinition:
+    """A captured table, ``schema.table``; *key* names the primary key columns in order."""
+
+    name: str
+    columns: tuple[ColumnDefinition, ...]
+    key: tuple[str, ...]
+    replica_identity: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParentDefinition:
+    """The link to the parent aggregate: *columns* hold the parent's id, in the order of the parent's id columns."""
+
+    aggregate: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AggregateDefinition:
+    """
+    One aggregate type: its root *table*, *id* columns, *parent*, and *fields* (entity field → column).
+
+    *value_schema* is derived from *entity_schema* by the published rule and named by *dataschema*.
+    """
+
+    name: str
+    table: str
+    id: tuple[str, ...]
+    parent: ParentDefinition | None
+    fields: Mapping[str, str]
+    major: int
+    minor: int
+    entity_schema: Mapping[str, Any]
+    value_schema: Mapping[str, Any]
+    dataschema: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceDefinition:
+    """
+    Everything a worker has to know about a source. *aggregates* stand parents first.
+
+    *uri* becomes ``ce_source``; *partitions* is the number of partitions of each domain topic;
+    *events_window_ms* how long every event stays readable; *refused_share_max* the share of an
+    interval's events above which refusals stop the source.
+    """
+
+    source: str
+    domain: str
+    uri: str
+    partitions: int
+    replication_factor: int
+    events_window_ms: int
+    change_log_window_ms: int
+    refused_share_max: float
+    aggregates: tuple[AggregateDefinition, ...]
+    tables: tuple[TableDefinition, ...]
+
+    @property
+    def change_log(self) -> str:
+        """The topic that the connector writes."""
+        return change_log_topic(self.source)
+
+    def topic(self, aggregate: AggregateDefinition) -> str:
+        """The domain topic of *aggregate*."""
+        return domain_topic(self.domain, aggregate.name, aggregate.major)
+
+    def ancestor_types(self, aggregate: AggregateDefinition) -> tuple[str, ...]:
+        """The types up the declared hierarchy, nearest first."""
+        by_name = {each.name: each for each in self.aggregates}
+        types: list[str] = []
+        while aggregate.parent is not None:
+            aggregate = by_name[aggregate.parent.aggregate]
+            types.append(aggregate.name)
+        return tuple(types)
+
+    def to_json(self) -> bytes:
+        """The canonical document: equal definitions give equal bytes."""
+        return orjson.dumps({"format": FORMAT, **asdict(self)}, option=orjson.OPT_SORT_KEYS)
+
+    @property
+    def revision(self) -> str:
+        """SHA-256 of the canonical document, 64 hex digits."""
+        return hashlib.sha256(self.to_json()).hexdigest()
+
+    @classmethod
+    def from_json(cls, document: bytes | str) -> SourceDefinition:
+        """
+        The definition that *document* holds.
+
+        Raises:
+            ConfigurationError: it was written by a newer Rowcast.
+        """
+        data = orjson.loads(document)
+        if data.pop("format") != FORMAT:
+            raise ConfigurationError(
+                "the applied definition has an unknown format", where=str(data.get("source")), fix="upgrade this worker"
+            )
+        data["aggregates"] = tuple(_aggregate(entry) for entry in data["aggregates"])
+        data["tables"] = tuple(_table(entry) for entry in data["tables"])
+        return cls(**data)
+
+
+def _aggregate(entry: dict[str, Any]) -> AggregateDefinition:
+    parent = entry["parent"]
+    return AggregateDefinition(
+        **{
+            **entry,
+            "id": tuple(entry["id"]),
+            "parent": parent and ParentDefinition(aggregate=parent["aggregate"], columns=tuple(parent["columns"])),
+        }
+    )
+
+
+def _table(entry: dict[str, Any]) -> TableDefinition:
+    columns = tuple(ColumnDefinition(**column) for column in entry["columns"])
+    return TableDefinition(**{**entry, "columns": columns, "key": tuple(entry["key"])})

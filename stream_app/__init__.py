@@ -1,0 +1,1 @@
+"""The Faust application of Rowcast: change logs in, domain events out."""

@@ -1,0 +1,98 @@
+"""
+The Faust application: `faust -A stream_app.app worker`, and `rowcast worker` starts the same.
+
+Faust hosts the worker: its command line, service tree, web server and shutdown. The change logs are read by a
+service of ours (see docs/design.md for why), so Faust's own consumer and producer stay off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import faust
+from faust.app.base import BootStrategy
+from faust.web import Request, Response, View
+
+from rowcast.errors import ConfigurationError
+from rowcast.settings import Settings, load_settings
+from stream_app.metrics import Metrics
+from stream_app.supervisor import TICK_S, Supervisor
+
+# A worker whose supervisor has not come round for this long is not healthy.
+_HEALTHY_S = 30.0
+
+
+class _WithoutKafka(BootStrategy):
+    enable_kafka = False
+    enable_kafka_consumer = False
+    enable_kafka_producer = False
+
+
+class _Application(faust.App):
+    BootStrategy = _WithoutKafka
+
+
+def build_app(settings: Settings) -> faust.App:
+    """The application for *settings*: its sequencer service, `/health` and `/metrics` on loopback."""
+    brokers, control = settings.need_brokers(), settings.control()
+    metrics = Metrics()
+    supervisor = Supervisor(brokers, control.url, metrics)
+    app = _Application(
+        "rowcast",
+        broker=f"kafka://{brokers}",
+        web_bind="127.0.0.1",
+        web_host="127.0.0.1",
+        web_port=int(os.environ.get("ROWCAST_WEB_PORT", "6066")),
+        web_router_enabled=False,
+        web_tables_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        worker_redirect_stdouts=False,
+        datadir=str(settings.state_folder / "worker"),
+    )
+
+    @app.service
+    class Sequencers(faust.Service):
+        """Claims sources and works on them, in threads of their own."""
+
+        @faust.Service.task
+        async def _supervise(self) -> None:
+            while not self.should_stop:
+                await asyncio.to_thread(supervisor.tick)
+                await self.sleep(TICK_S)
+
+        async def on_stop(self) -> None:
+            await asyncio.to_thread(supervisor.stop)
+
+    @app.page("/metrics")
+    class MetricsPage(View):
+        """Prometheus text exposition."""
+
+        async def get(self, request: Request) -> Response:
+            return self.text(metrics.render().decode(), content_type="text/plain")
+
+    @app.page("/health")
+    class HealthPage(View):
+        """200 while the supervisor comes round and no owned source is stopped, else 503."""
+
+        async def get(self, request: Request) -> Response:
+            stopped = sorted(source for source, owner in supervisor.owners.items() if owner.paused)
+            late_s = time.monotonic() - supervisor.ticked_s
+            healthy = not stopped and late_s < _HEALTHY_S
+            body = {"healthy": healthy, "owned": sorted(supervisor.owners), "stopped": stopped, "late_s": late_s}
+            return self.json(body, status=200 if healthy else 503)
+
+    return app
+
+
+def _load() -> faust.App:
+    try:
+        return build_app(load_settings(Path(os.environ.get("ROWCAST_PROJECT", ".")).resolve()))
+    except ConfigurationError as error:
+        raise SystemExit(f"rowcast: {error}") from error
+
+
+app = _load()

@@ -1,0 +1,168 @@
+"""
+Records of the change log, parsed once into types.
+
+What Debezium 3.7 writes with JSON converters and ``schemas.enable=false``, all in one topic: transaction
+boundaries, row changes, logical messages, its own heartbeats. Everything else is malformed.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from rowcast.errors import MalformedChangeError
+
+Columns = Mapping[str, Any]
+
+HEARTBEAT_PREFIX = "rowcast.heartbeat"
+CONTEXT_PREFIX = "rowcast.context"
+
+
+class Operation(StrEnum):
+    """What happened to a row, by Debezium's wire code."""
+
+    CREATE = "c"
+    UPDATE = "u"
+    DELETE = "d"
+    READ = "r"
+    TRUNCATE = "t"
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A transaction begins; *xid* is PostgreSQL's transaction id."""
+
+    xid: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A transaction is whole when its changes 1..*change_count* are there; *lsn* is its commit LSN."""
+
+    xid: int
+    lsn: int
+    change_count: int
+    time_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowChange:
+    """
+    One row of *table* (``schema.table``) changed.
+
+    *xid* and *order* place it in its transaction; both are None for a snapshot read. *lsn* and *time_us*
+    are those of the change, or of the snapshot. *last* marks the snapshot's last row.
+    """
+
+    operation: Operation
+    table: str
+    before: Columns | None
+    after: Columns | None
+    xid: int | None
+    order: int | None
+    lsn: int
+    time_us: int
+    first: bool = False
+    last: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A transactional logical message: our heartbeat, or the context that a writer attached."""
+
+    prefix: str
+    content: bytes
+    xid: int
+    order: int
+    time_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """A record without meaning for events: Debezium's heartbeat or notification, a message outside transactions."""
+
+
+Change = Begin | End | RowChange | Message | Noise
+
+_NOISE = Noise()
+# Debezium's own heartbeats, and its notifications about snapshots.
+_NOISE_FIELDS = (
+    frozenset({"ts_ms"}),
+    frozenset({"id", "type", "aggregate_type", "additional_data", "timestamp"}),
+)
+_FIRST = frozenset({"first"})
+_LAST = frozenset({"last"})
+
+
+def parse_change(value: bytes | None) -> Change:
+    """
+    The change that a record of the change log carries.
+
+    Raises:
+        MalformedChangeError: the record is not what the connector is configured to write.
+
+    """
+    try:
+        data = orjson.loads(value or b"null")
+        if not isinstance(data, dict):
+            raise MalformedChangeError("not a JSON object")
+        if "op" in data:
+            return _message(data) if data["op"] == "m" else _row_change(data)
+        if "status" in data:
+            return _boundary(data)
+        if data.keys() in _NOISE_FIELDS:
+            return _NOISE
+    except (KeyError, TypeError, ValueError, Base64Error) as error:
+        raise MalformedChangeError(f"not a Debezium change event: {type(error).__name__}: {error}") from error
+    raise MalformedChangeError(f"not a Debezium change event: fields {sorted(data)[:8]}")
+
+
+def _row_change(data: dict[str, Any]) -> RowChange:
+    source, transaction = data["source"], data.get("transaction")
+    snapshot = source.get("snapshot")
+    return RowChange(
+        operation=Operation(data["op"]),
+        table=f"{source['schema']}.{source['table']}",
+        before=data["before"],
+        after=data["after"],
+        xid=None if transaction is None else _xid(transaction["id"]),
+        order=None if transaction is None else transaction["total_order"],
+        lsn=source.get("lsn") or 0,
+        time_us=source.get("ts_us") or source["ts_ms"] * 1000,
+        first=snapshot in _FIRST,
+        last=snapshot in _LAST,
+    )
+
+
+def _message(data: dict[str, Any]) -> Message | Noise:
+    transaction, message = data["transaction"], data["message"]
+    if transaction is None:
+        # Emitted with transactional=false: it belongs to no transaction and says nothing about one.
+        return _NOISE
+    return Message(
+        prefix=message["prefix"],
+        content=b64decode(message["content"], validate=True),
+        xid=_xid(transaction["id"]),
+        order=transaction["total_order"],
+        time_us=data["source"].get("ts_us") or data["source"]["ts_ms"] * 1000,
+    )
+
+
+def _boundary(data: dict[str, Any]) -> Begin | End:
+    if data["status"] == "BEGIN":
+        return Begin(_xid(data["id"]))
+    if data["status"] == "END":
+        xid, lsn = data["id"].split(":")
+        return End(int(xid), int(lsn), data["event_count"], data["ts_ms"])
+    raise MalformedChangeError(f"unknown transaction status {data['status']!r}")
+
+
+def _xid(transaction_id: str) -> int:
+    # "<xid>:<LSN>"; the LSN differs between BEGIN, each row and END, only the xid binds them.
+    return int(transaction_id.partition(":")[0])

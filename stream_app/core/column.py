@@ -1,0 +1,79 @@
+"""
+The JSON form of a column's value in events, by its PostgreSQL type.
+
+Input is what Debezium writes with the settings of docs/reference/settings.md (``isostring`` times, ``string``
+decimals, ``base64`` binaries). The forms are published for ever: see docs/reference/types.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from rowcast.errors import MappingError
+
+# What Debezium writes for a TOAST column that an UPDATE did not touch; see its unavailable.value.placeholder.
+PLACEHOLDER = "__debezium_unavailable_value"
+# The same for arrays: one element, or a fixed value for the element types that cannot hold the text.
+_PLACEHOLDER_ARRAYS: tuple[list[Any], ...] = ([PLACEHOLDER], ["b68a35a7-17ad-35b3-af2a-ae46edb4545a"])
+
+Converter = Callable[[Any], Any]
+
+
+def is_unavailable(value: Any) -> bool:
+    """Whether *value* stands for "unchanged, and not in the WAL"."""
+    if isinstance(value, str):
+        return value == PLACEHOLDER
+    return isinstance(value, list) and value in _PLACEHOLDER_ARRAYS
+
+
+def converter(column_type: str) -> Converter:
+    """The function from Debezium's value to the event's, for a ``format_type`` name."""
+    if column_type.endswith("[]"):
+        element = converter(column_type[:-2])
+        return lambda value: None if value is None else [element(each) for each in value]
+    return _CONVERTERS.get(
+        column_type.partition("(")[0].strip(), _CONVERTERS.get(_without_precision(column_type), _same)
+    )
+
+
+def _without_precision(column_type: str) -> str:
+    # "timestamp(3) without time zone" → "timestamp without time zone"
+    head, bracket, rest = column_type.partition("(")
+    return head + rest.partition(")")[2] if bracket else column_type
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _document(value: Any) -> Any:
+    try:
+        return None if value is None else orjson.loads(value)
+    except (TypeError, ValueError) as error:
+        raise MappingError(f"not a JSON document: {error}") from error
+
+
+def _without_zone(value: Any) -> Any:
+    # isostring mode appends "Z" to dates and to timestamps without time zone, which have none.
+    return value[:-1] if isinstance(value, str) and value.endswith("Z") else value
+
+
+_CONVERTERS: dict[str, Converter] = {
+    "json": _document,
+    "jsonb": _document,
+    "date": _without_zone,
+    "timestamp without time zone": _without_zone,
+    "time without time zone": _without_zone,
+}
+
+
+def id_part(value: Any) -> str:
+    """The text of one id column, as identities hold it."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise MappingError("an id column is NULL")
+    return orjson.dumps(value).decode()

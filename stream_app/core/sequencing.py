@@ -1,0 +1,253 @@
+"""
+A batch of finished units → events and the state that goes with them.
+
+`sequence` is a generator: it yields the `Lookup`s it needs, the shell loads them into the view and resumes
+it, so that the core itself does no I/O. First all state that the batch can touch is asked for, a level of the
+hierarchy at a time; then the units are worked through in order, in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from rowcast.errors import MappingError, StopError
+from stream_app.core.change import CONTEXT_PREFIX, Columns, Message, Operation, RowChange
+from stream_app.core.column import is_unavailable
+from stream_app.core.emission import Emitted, Origin, emit, rfc3339
+from stream_app.core.mapping import SourceMapping
+from stream_app.core.state import Key, Lookup, View
+from stream_app.core.tail import Tail
+from stream_app.core.transaction import SnapshotRow, Transaction
+
+Work = Transaction | SnapshotRow
+Lookups = Generator[Lookup, None, None]
+_CONTEXT_FIELDS = ("actor", "reason")
+
+
+def sequence(
+    source: SourceMapping, view: View, units: Sequence[Work], reading: frozenset[str], out: tuple[Emitted, Tail]
+) -> Lookups:
+    """
+    Fold *units* into *view* and collect in *out* what has to be published.
+
+    *reading* names the aggregate types whose first generation is not complete: their changes go to row
+    state only.
+
+    Raises:
+        StopError: a row cannot be placed; nothing of the batch may be published.
+
+    """
+    keyed = [(unit, [_keyed(source, row) for row in _rows(unit)]) for unit in units]
+    rows = [change for _, changes in keyed for change in changes]
+    yield from _load(source, view, rows)
+    _, tail = out
+    for unit, changes in keyed:
+        if isinstance(unit, SnapshotRow):
+            for key, row in changes:
+                _fold(source, view, key, row)
+            continue
+        origin = origin_of(unit)
+        if tail and unit.lsn > tail.position:
+            yield from settle(source, view, origin, out)
+        before = {key: view.state(key) for key, _ in changes}
+        for key, row in changes:
+            _fold(source, view, key, row)
+        moved = [key for key, state in before.items() if _place(state) != _place(view.state(key))]
+        touched = {*before, *_descendants(source, view, moved)}
+        for key in in_order(source, touched):
+            if key.aggregate not in reading:
+                emit(source, view, key, origin, out)
+
+
+def emit_pending(
+    source: SourceMapping, view: View, keys: Sequence[Key], origin: Origin, out: tuple[Emitted, Tail]
+) -> Lookups:
+    """Bring what is published of *keys* up to date; a chunk of a snapshot, a retry or a large fan-out."""
+    yield from load_aggregates(source, view, keys)
+    for key in keys:
+        emit(source, view, key, origin, out)
+
+
+def settle(source: SourceMapping, view: View, origin: Origin, out: tuple[Emitted, Tail]) -> Lookups:
+    """Take over the versions of the tail that nothing repeated, and correct what they say where it is wrong."""
+    _, tail = out
+    keys = in_order(source, tail.keys)
+    yield from load_aggregates(source, view, keys)
+    for key in keys:
+        match = tail.take(key)
+        state = view.state(key)
+        if match.version <= state.version:
+            continue
+        view.put(key, replace(state, version=match.version, published=match.published))
+        emit(source, view, key, origin, out)
+
+
+def split_truncates(source: SourceMapping, unit: Transaction) -> tuple[tuple[str, ...], Transaction]:
+    """
+    The aggregate types whose root tables *unit* truncates, and what of it is left to fold after that.
+
+    Changes of a table before its last TRUNCATE have no effect; those after it stand.
+    """
+    last = {row.table: place for place, row in enumerate(unit.rows) if row.operation is Operation.TRUNCATE}
+    rows = tuple(row for place, row in enumerate(unit.rows) if place > last.get(row.table, -1))
+    types = tuple(each.name for each in source.by_rank if each.definition.table in last)
+    return types, replace(unit, rows=rows)
+
+
+def types_below(source: SourceMapping, types: Iterable[str]) -> list[str]:
+    """*types* and all types whose ancestors they are, parents first."""
+    wanted = set(types)
+    return [each.name for each in source.by_rank if each.name in wanted or wanted & set(each.ancestor_types)]
+
+
+def in_order(source: SourceMapping, keys: Iterable[Key]) -> list[Key]:
+    """Parents' types first, then by id text: the order in which one transaction's events go out."""
+    return sorted(keys, key=lambda key: (source.by_type[key.aggregate].rank, key.id_text))
+
+
+def _rows(unit: Work) -> tuple[RowChange, ...]:
+    return (unit.row,) if isinstance(unit, SnapshotRow) else unit.rows
+
+
+def _keyed(source: SourceMapping, row: RowChange) -> tuple[Key, RowChange]:
+    mapping = source.by_table.get(row.table)
+    if mapping is None:
+        raise StopError(
+            "TABLE_NOT_DECLARED",
+            f"the change log holds a change of {row.table}, which the applied definition does not know",
+            remedy=f"rowcast sources apply {source.definition.source}",
+        )
+    assert row.operation is not Operation.TRUNCATE, "split_truncates comes first"
+    image = row.before if row.operation is Operation.DELETE else row.after
+    try:
+        return Key(mapping.name, mapping.id_text(image or {})), row
+    except MappingError as error:
+        # Without its id the row belongs to no aggregate that could be held alone.
+        raise StopError("ROW_WITHOUT_ID", f"{row.table} at LSN {row.lsn}: {error}") from error
+
+
+def _place(state: Any) -> tuple[bool, str | None]:
+    return state.present, state.parent_id_text
+
+
+def _fold(source: SourceMapping, view: View, key: Key, row: RowChange) -> None:
+    mapping = source.by_type[key.aggregate]
+    if row.operation is Operation.DELETE:
+        view.put_row(key, None, None)
+        return
+    assert row.after is not None, "a change other than a delete has an after image"
+    columns = _complete(mapping.keep(row.after), view.rows.get(key))
+    try:
+        parent = mapping.parent_id_text(columns)
+    except MappingError:
+        # The entity cannot be mapped either, so emit refuses it; the place stays what it was.
+        parent = view.state(key).parent_id_text
+    view.put_row(key, columns, parent)
+
+
+def _complete(columns: dict[str, Any], known: Columns | None) -> dict[str, Any]:
+    # A TOAST column that was not touched is not in the WAL: its value is the one we know.
+    for name, value in columns.items():
+        if is_unavailable(value) and known is not None and name in known:
+            columns[name] = known[name]
+    return columns
+
+
+def _load(source: SourceMapping, view: View, changes: Sequence[tuple[Key, RowChange]]) -> Lookups:
+    touched = dict.fromkeys(key for key, _ in changes)
+    missing = view.missing(touched)
+    if missing:
+        yield Lookup(missing)
+    parents = [parent for key, row in changes if (parent := _parent_in(source, key, row)) is not None]
+    yield from load_aggregates(source, view, parents)
+    yield from load_aggregates(source, view, touched)
+    yield from _load_descendants(source, view, _may_move(source, view, changes))
+
+
+def _parent_in(source: SourceMapping, key: Key, row: RowChange) -> Key | None:
+    mapping = source.by_type[key.aggregate]
+    if mapping.definition.parent is None or row.after is None:
+        return None
+    try:
+        parent = mapping.parent_id_text(row.after)
+    except MappingError:
+        return None
+    return None if parent is None else Key(mapping.definition.parent.aggregate, parent)
+
+
+def load_aggregates(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
+    """Load *keys* and everything above them."""
+    level = set(keys)
+    while level:
+        missing = view.missing(level)
+        if missing:
+            yield Lookup(missing)
+        level = {parent for key in level if (parent := _parent_of(source, view, key)) is not None}
+
+
+def _parent_of(source: SourceMapping, view: View, key: Key) -> Key | None:
+    parent = source.by_type[key.aggregate].definition.parent
+    parent_id_text = view.state(key).parent_id_text
+    return None if parent is None or parent_id_text is None else Key(parent.aggregate, parent_id_text)
+
+
+def _may_move(source: SourceMapping, view: View, changes: Sequence[tuple[Key, RowChange]]) -> set[Key]:
+    """The aggregates whose existence or parent changes somewhere in the batch: their descendants follow."""
+    places = {key: _place(view.state(key)) for key, _ in changes}
+    moving = set()
+    for key, row in changes:
+        parent = _parent_in(source, key, row)
+        place = (row.operation is not Operation.DELETE, None if parent is None else parent.id_text)
+        if places[key] != place and row.operation is not Operation.READ:
+            moving.add(key)
+        places[key] = place
+    return moving
+
+
+def _load_descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
+    level = set(keys)
+    while level:
+        wanted = {(child, key.id_text) for key in level for child in source.by_type[key.aggregate].child_types}
+        missing = frozenset(each for each in wanted if each not in view.children)
+        if missing:
+            yield Lookup(frozenset(), missing)
+        level = {Key(child, id_text) for child, parent in wanted for id_text in view.children[child, parent]}
+        yield from load_aggregates(source, view, level)
+
+
+def _descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Iterator[Key]:
+    for key in keys:
+        for child in source.by_type[key.aggregate].child_types:
+            below = [Key(child, id_text) for id_text in sorted(view.children[child, key.id_text])]
+            yield from below
+            yield from _descendants(source, view, below)
+
+
+def origin_of(unit: Transaction) -> Origin:
+    """Where the events of *unit* come from."""
+    context, traceparent = _context(unit.messages)
+    return Origin(unit.lsn, rfc3339(unit.time_us), context, traceparent)
+
+
+def _context(messages: Iterable[Message]) -> tuple[Mapping[str, Any], str | None]:
+    """What the writer attached; the last message wins, and one that cannot be read says so in `error`."""
+    context: dict[str, Any] = {}
+    traceparent: str | None = None
+    for message in messages:
+        if message.prefix != CONTEXT_PREFIX:
+            continue
+        try:
+            content = orjson.loads(message.content)
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            context = {"error": "the context message is not a JSON object"}
+            continue
+        context = {name: content[name] for name in _CONTEXT_FIELDS if isinstance(content.get(name), str)}
+        given = content.get("traceparent")
+        traceparent = given if isinstance(given, str) else None
+    return context, traceparent

@@ -1,0 +1,113 @@
+"""
+The state that a batch works on: what the control database holds, with the batch's own changes on top.
+
+The core asks for state by yielding a `Lookup`; the shell answers by filling the `View`. Every later
+transaction of the batch sees what the earlier ones did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import orjson
+
+from stream_app.core.change import Columns
+
+
+class Key(NamedTuple):
+    """An aggregate of the source at hand: its type and id text."""
+
+    aggregate: str
+    id_text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The state that an aggregate's last event carried."""
+
+    after: Mapping[str, Any]
+    ancestors: Mapping[str, list[str] | None]
+
+    def to_json(self) -> bytes:
+        """Canonical bytes: equal states give equal bytes."""
+        return orjson.dumps({"after": self.after, "ancestors": self.ancestors}, option=orjson.OPT_SORT_KEYS)
+
+    @classmethod
+    def from_json(cls, document: str | bytes) -> Published:
+        """The state that `to_json` wrote."""
+        data = orjson.loads(document)
+        return cls(data["after"], data["ancestors"])
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an aggregate has no event for its current state: *reason*, the raw row, and since when."""
+
+    reason: str
+    record: str
+    since: str
+    lsn: int
+
+
+@dataclass(frozen=True, slots=True)
+class AggregateState:
+    """What the control database knows of one aggregate; *present* says that its root row exists."""
+
+    version: int = 0
+    parent_id_text: str | None = None
+    present: bool = False
+    published: Published | None = None
+    refusal: Refusal | None = None
+
+
+ABSENT = AggregateState()
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """State that the core needs next: aggregates with their root rows, and children by (child type, parent id)."""
+
+    aggregates: frozenset[Key]
+    children: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(slots=True)
+class View:
+    """The state of one batch. `dirty` and `dirty_rows` say what has to be written back."""
+
+    aggregates: dict[Key, AggregateState] = field(default_factory=dict)
+    rows: dict[Key, Columns | None] = field(default_factory=dict)
+    children: dict[tuple[str, str], set[str]] = field(default_factory=dict)
+    dirty: set[Key] = field(default_factory=set)
+    dirty_rows: set[Key] = field(default_factory=set)
+
+    def missing(self, keys: Iterable[Key]) -> frozenset[Key]:
+        """Those of *keys* that were not loaded yet."""
+        return frozenset(key for key in keys if key not in self.aggregates)
+
+    def state(self, key: Key) -> AggregateState:
+        """The aggregate's state; it has to be loaded."""
+        return self.aggregates[key]
+
+    def put_row(self, key: Key, columns: Columns | None, parent_id_text: str | None) -> None:
+        """Set the root row of *key* (None: gone), and keep the children of its parents right."""
+        before = self.aggregates[key]
+        after = replace(before, present=columns is not None, parent_id_text=parent_id_text)
+        if before.parent_id_text != after.parent_id_text:
+            if before.parent_id_text is not None:
+                self.children.get((key.aggregate, before.parent_id_text), set()).discard(key.id_text)
+            if after.parent_id_text is not None:
+                # Only complete sets are kept: one that was not asked for stays unknown.
+                known = self.children.get((key.aggregate, after.parent_id_text))
+                if known is not None:
+                    known.add(key.id_text)
+        self.rows[key] = columns
+        self.dirty_rows.add(key)
+        self.put(key, after)
+
+    def put(self, key: Key, state: AggregateState) -> None:
+        """Set the state of *key*."""
+        self.aggregates[key] = state
+        self.dirty.add(key)

@@ -1,0 +1,159 @@
+"""
+Whole transactions out of the change log.
+
+Rows are bucketed by transaction id. A transaction is whole when END is there and its changes
+1..change_count are. What Debezium delivers again after a restart is recognised and dropped; what is missing
+or runs backwards stops the source. Order and completeness are never assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from rowcast.errors import MalformedChangeError, StopError
+from stream_app.core.change import Begin, End, Message, Noise, Operation, RowChange, parse_change
+
+# Debezium repeats at most what it delivered since its last flushed offset (offset.flush.interval.ms).
+RESEND_WINDOW_TRANSACTIONS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A committed transaction: its row changes and messages in their order inside it."""
+
+    xid: int
+    lsn: int
+    change_count: int
+    time_us: int
+    rows: tuple[RowChange, ...]
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRow:
+    """A row that a snapshot read; it belongs to no transaction."""
+
+    row: RowChange
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that moves the position and nothing else: noise, or a transaction delivered again."""
+
+
+Unit = Transaction | SnapshotRow | Skipped
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedUnit:
+    """A finished unit and *next_offset*, from which reading goes on once it is committed."""
+
+    unit: Unit
+    next_offset: int
+
+
+@dataclass(slots=True)
+class _Bucket:
+    first_offset: int
+    changes: dict[int, RowChange | Message] = field(default_factory=dict)
+
+
+_SKIPPED = Skipped()
+
+
+class Assembler:
+    """
+    Turns records into finished units, in log order.
+
+    *commit_lsn* is that of the last processed transaction (0: none); *processed* holds (LSN, xid, count)
+    of the re-send window. Both are advanced as transactions come out; an Assembler lives as long as one
+    claim of a source and is thrown away with it.
+    """
+
+    def __init__(self, commit_lsn: int, processed: Iterable[tuple[int, int, int]]) -> None:
+        self.commit_lsn = commit_lsn
+        self._processed = {(lsn, xid): count for lsn, xid, count in processed}
+        self._buckets: dict[int, _Bucket] = {}
+
+    def feed(self, records: Iterable[tuple[int, bytes | None]]) -> Iterator[PlacedUnit]:
+        """
+        The units that *records* (offset, value) finish.
+
+        Raises:
+            StopError: a record cannot be read, a transaction is incomplete, or the source went back.
+
+        """
+        for offset, value in records:
+            unit = self._take(offset, value)
+            if unit is not None:
+                yield PlacedUnit(unit, self._safe_offset(offset + 1))
+
+    def _take(self, offset: int, value: bytes | None) -> Unit | None:
+        try:
+            change = parse_change(value)
+        except MalformedChangeError as error:
+            # Its table and key are unknown, so no aggregate can be held alone.
+            raise StopError("MALFORMED_CHANGE", f"offset {offset}: {error}") from error
+        match change:
+            case RowChange(operation=Operation.READ):
+                return SnapshotRow(change)
+            case RowChange() | Message():
+                self._put(offset, change)
+                return None
+            case Begin():
+                self._buckets.setdefault(change.xid, _Bucket(offset))
+                return None
+            case End():
+                return self._finish(change, offset)
+            case Noise():
+                return None if self._buckets else _SKIPPED
+
+    def _put(self, offset: int, change: RowChange | Message) -> None:
+        if change.xid is None or change.order is None:
+            raise StopError("MALFORMED_CHANGE", f"offset {offset}: a streamed change without its transaction")
+        # A change that is there already was delivered again.
+        self._buckets.setdefault(change.xid, _Bucket(offset)).changes.setdefault(change.order, change)
+
+    def _finish(self, end: End, offset: int) -> Unit:
+        bucket = self._buckets.pop(end.xid, _Bucket(offset))
+        if self._processed.get((end.lsn, end.xid)) == end.change_count:
+            return _SKIPPED
+        if end.lsn <= self.commit_lsn:
+            raise StopError(
+                "SOURCE_WENT_BACK",
+                f"transaction {end.xid} at LSN {end.lsn} follows LSN {self.commit_lsn} and was never processed",
+            )
+        self._check_whole(end, bucket)
+        ordered = [bucket.changes[order] for order in sorted(bucket.changes)]
+        self.commit_lsn = end.lsn
+        self._processed[end.lsn, end.xid] = end.change_count
+        if len(self._processed) > RESEND_WINDOW_TRANSACTIONS:
+            del self._processed[next(iter(self._processed))]
+        return Transaction(
+            xid=end.xid,
+            lsn=end.lsn,
+            change_count=end.change_count,
+            # Every change carries the commit time in microseconds; END only in milliseconds.
+            time_us=ordered[-1].time_us if ordered else end.time_ms * 1000,
+            rows=tuple(change for change in ordered if isinstance(change, RowChange)),
+            messages=tuple(change for change in ordered if isinstance(change, Message)),
+        )
+
+    def _check_whole(self, end: End, bucket: _Bucket) -> None:
+        if bucket.changes.keys() != set(range(1, end.change_count + 1)):
+            missing = sorted(set(range(1, end.change_count + 1)) - bucket.changes.keys())[:5]
+            raise StopError(
+                "INCOMPLETE_TRANSACTION",
+                f"transaction {end.xid} at LSN {end.lsn} has {len(bucket.changes)} of {end.change_count} changes"
+                f" (missing: {missing})",
+            )
+        if self._buckets:
+            raise StopError(
+                "INCOMPLETE_TRANSACTION",
+                f"transaction {next(iter(self._buckets))} never ended, but transaction {end.xid} followed it",
+            )
+
+    def _safe_offset(self, next_offset: int) -> int:
+        # What an open transaction has delivered so far must be read again after a restart.
+        return min([next_offset, *(bucket.first_offset for bucket in self._buckets.values())])

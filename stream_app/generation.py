@@ -1,0 +1,107 @@
+"""
+Generations: numbered snapshots of the aggregate types of a source, followed from row to row.
+
+A generation is `reading` while its rows arrive, `emitting` while its events go out in chunks, then
+`complete`. It is decided here, from the log alone, when one begins and when it has been read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from rowcast.errors import StopError
+from stream_app.core.change import RowChange
+from stream_app.core.emission import Origin, rfc3339
+
+READING, EMITTING, COMPLETE, ABANDONED = "reading", "emitting", "complete", "abandoned"
+
+
+class Generation(NamedTuple):
+    """*lsn* and *time* are those of its first row; its events carry them."""
+
+    aggregate: str
+    number: int
+    status: str
+    started_offset: int
+    lsn: int
+    time: str
+
+
+class Generations:
+    """The newest generation of each type, and what of them has changed since the last commit."""
+
+    def __init__(self, source: str, types: Iterable[str], newest: Iterable[Generation]) -> None:
+        self._source = source
+        self._types = tuple(types)
+        self._newest = {each.aggregate: each for each in newest}
+        self._changed: list[Generation] = []
+
+    @property
+    def number(self) -> int:
+        """The highest number so far; rows that the stream changes are marked with it."""
+        return max((each.number for each in self._newest.values()), default=0)
+
+    @property
+    def reading(self) -> frozenset[str]:
+        """The types whose rows are still being read: their stream changes go to row state only."""
+        return frozenset(
+            name for name in self._types if name not in self._newest or self._newest[name].status == READING
+        )
+
+    def take_changed(self) -> list[Generation]:
+        """What has to be written with the next commit."""
+        changed, self._changed = self._changed, []
+        return changed
+
+    def note_row(self, row: RowChange, offset: int) -> None:
+        """
+        A snapshot row stands at *offset*: a generation begins with the first one.
+
+        Raises:
+            StopError: a snapshot began while another was not finished. Debezium would go on with the slot of
+                the first, whose position does not fit the rows of the second.
+
+        """
+        running = any(each.status == READING for each in self._newest.values())
+        if running and row.first:
+            raise StopError(
+                "SNAPSHOT_INTERRUPTED",
+                f"a snapshot began at offset {offset} while an earlier one was not finished",
+                remedy=f"rowcast sources resnapshot {self._source}",
+            )
+        if not running:
+            self._begin(READING, offset, row.lsn, rfc3339(row.time_us))
+
+    def begin_emitting(self, offset: int, lsn: int, time: str) -> Origin:
+        """
+        All rows are read. Returns the origin of the events that go out now.
+
+        *offset*, *lsn* and *time* are those of the unit that shows it; they stand in where no row was read.
+        """
+        if any(name not in self._newest for name in self._types):
+            self._begin(READING, offset, lsn, time)
+        for name, each in self._newest.items():
+            if each.status == READING:
+                self._set(name, each._replace(status=EMITTING))
+        emitting = [each for each in self._newest.values() if each.status == EMITTING]
+        return Origin(emitting[0].lsn, emitting[0].time, snapshot=True)
+
+    def complete(self) -> None:
+        """All events of the running generation are out."""
+        for name, each in self._newest.items():
+            if each.status == EMITTING:
+                self._set(name, each._replace(status=COMPLETE))
+
+    def emitting(self) -> list[Generation]:
+        """The generations whose events go out now."""
+        return [each for each in self._newest.values() if each.status == EMITTING]
+
+    def _begin(self, status: str, offset: int, lsn: int, time: str) -> None:
+        number = self.number + 1
+        for name in self._types:
+            self._set(name, Generation(name, number, status, offset, lsn, time))
+
+    def _set(self, name: str, generation: Generation) -> None:
+        self._newest[name] = generation
+        self._changed.append(generation)

@@ -1,0 +1,87 @@
+"""
+Who owns a source: a lease row of the control database with an epoch, by the database's clock.
+
+Claiming raises the epoch before any state is read, so that whatever an older owner still does is refused at
+the compare-and-set of its next commit. Kafka's consumer group plays no part.
+"""
+
+from __future__ import annotations
+
+import psycopg
+
+from rowcast.sources.definition import SourceDefinition
+from stream_app.store import Ownership
+
+# A dead or frozen owner is replaced after this long at most, plus the time of one claim.
+LEASE_S = 8
+RENEW_S = 2
+MAX_TRIES = 3
+
+_CLAIM = """
+UPDATE rowcast.source
+SET holder = %(holder)s, epoch = epoch + 1, lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+WHERE source = %(source)s AND NOT removed
+  AND (holder IS NULL OR holder = %(holder)s OR lease_until IS NULL OR lease_until < clock_timestamp())
+RETURNING epoch
+"""
+_RENEW = """
+UPDATE rowcast.source SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
+WHERE source = %(source)s AND holder = %(holder)s AND NOT removed
+RETURNING epoch, status, revision
+"""
+
+
+def claimable(connection: psycopg.Connection, holder: str) -> list[str]:
+    """The sources that nobody owns at the moment."""
+    rows = connection.execute(
+        "SELECT source FROM rowcast.source WHERE NOT removed AND holder IS DISTINCT FROM %s"
+        " AND (holder IS NULL OR lease_until IS NULL OR lease_until < clock_timestamp()) ORDER BY source",
+        (holder,),
+    )
+    return [row[0] for row in rows]
+
+
+def claim(connection: psycopg.Connection, source: str, holder: str) -> Ownership | None:
+    """Own *source* as a new epoch; None when somebody else does."""
+    row = connection.execute(_CLAIM, {"source": source, "holder": holder, "lease_s": LEASE_S}).fetchone()
+    return None if row is None else Ownership(source=source, holder=holder, epoch=row[0])
+
+
+def renew(connection: psycopg.Connection, source: str, holder: str) -> tuple[str, str] | None:
+    """Keep *source*; returns its status and applied revision, or None when it is lost."""
+    row = connection.execute(_RENEW, {"source": source, "holder": holder, "lease_s": LEASE_S}).fetchone()
+    return None if row is None else (row[1], row[2])
+
+
+def release(connection: psycopg.Connection, source: str, holder: str) -> None:
+    """Give *source* up, so that a standby can take it at once."""
+    connection.execute(
+        "UPDATE rowcast.source SET holder = NULL, lease_until = NULL WHERE source = %s AND holder = %s",
+        (source, holder),
+    )
+
+
+def read_definition(connection: psycopg.Connection, source: str) -> SourceDefinition:
+    """The definition that was applied last."""
+    row = connection.execute("SELECT definition FROM rowcast.source WHERE source = %s", (source,)).fetchone()
+    assert row is not None, "a claimed source has its row"
+    return SourceDefinition.from_json(row[0])
+
+
+def write_stop(connection: psycopg.Connection, ownership: Ownership, fault: tuple[str, str, str]) -> None:
+    """Stop the source with (code, detail, remedy), unless it was claimed anew."""
+    connection.execute(
+        "UPDATE rowcast.source SET status = 'stopped', stopped_code = %s, stopped_detail = %s, stopped_remedy = %s,"
+        " stopped_since = clock_timestamp() WHERE source = %s AND epoch = %s",
+        (*fault, ownership.source, ownership.epoch),
+    )
+
+
+def count_try(connection: psycopg.Connection, ownership: Ownership, offset: int, detail: str) -> int:
+    """Count an unexpected error at *offset* and return how many there were in a row."""
+    row = connection.execute(
+        "UPDATE rowcast.source SET failed_tries = CASE WHEN failed_offset = %s THEN failed_tries + 1 ELSE 1 END,"
+        " failed_offset = %s, failed_detail = %s WHERE source = %s AND epoch = %s RETURNING failed_tries",
+        (offset, offset, detail, ownership.source, ownership.epoch),
+    ).fetchone()
+    return 0 if row is None else int(row[0])

@@ -1,0 +1,157 @@
+"""
+The owner of one source: a thread that opens session after session until the source is lost or given up.
+
+Errors are sorted here and nowhere else: a transient fault ends the session and a new claim follows; a lost
+claim drops the source; a stop is written down and waited out; an unexpected error is tried three times at
+one offset, then stops the source. The process and its other sources go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+
+import psycopg
+
+from rowcast.control.database import connect
+from rowcast.errors import OwnershipLostError, StopError, TransientError
+from stream_app.contract import compile_validators
+from stream_app.core.mapping import compile_mapping
+from stream_app.lease import MAX_TRIES, claim, count_try, read_definition, write_stop
+from stream_app.metrics import SourceMetrics
+from stream_app.session import Claim, Session
+from stream_app.store import Ownership
+
+log = logging.getLogger("rowcast.worker")
+_BACKOFF_S_MAX = 5.0
+_DETAIL_MAX = 4_000
+
+
+class Owner:
+    """Works on *source* in a thread of its own, from `start` to `stop`."""
+
+    def __init__(self, endpoints: tuple[str, str], source: str, holder: str, metrics: SourceMetrics) -> None:
+        self._brokers, self._control_url = endpoints
+        self.source = source
+        self._holder = holder
+        self._metrics = metrics
+        self._stopping = threading.Event()
+        self._reopen = threading.Event()
+        self._paused = False
+        self._offset = -1
+        self._thread = threading.Thread(target=self._run, name=f"owner-{source}", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._metrics.owned(True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask for the end; `alive` tells when it has come."""
+        self._stopping.set()
+
+    def reopen(self) -> None:
+        """Another definition was applied, or the source was resumed: go on with a new claim."""
+        self._reopen.set()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread still works."""
+        return self._thread.is_alive()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the source is stopped and waits for `resume`."""
+        return self._paused
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the end."""
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        backoff_s = 0.1
+        try:
+            while not self._stopping.is_set():
+                started_s = time.monotonic()
+                try:
+                    if not self._own_once():
+                        return
+                except TransientError as error:
+                    self._metrics.fault("transient")
+                    log.warning("source %s: %s; claiming it again", self.source, error)
+                backoff_s = 0.1 if time.monotonic() - started_s > _BACKOFF_S_MAX else min(backoff_s * 2, _BACKOFF_S_MAX)
+                self._stopping.wait(backoff_s)
+        finally:
+            self._metrics.owned(False)
+
+    def _own_once(self) -> bool:
+        """One claim and its session. Returns False when the source belongs to somebody else."""
+        connection = connect(self._control_url, application=f"rowcast worker {self.source}", autocommit=True)
+        try:
+            ownership = claim(connection, self.source, self._holder)
+            if ownership is None:
+                return False
+            self._reopen.clear()
+            return self._guarded(connection, ownership)
+        except psycopg.OperationalError as error:
+            self._metrics.fault("transient")
+            log.warning("source %s: control database: %s", self.source, str(error).strip())
+            return True
+        finally:
+            connection.close()
+
+    def _guarded(self, connection: psycopg.Connection, ownership: Ownership) -> bool:
+        try:
+            self._work(connection, ownership)
+        except OwnershipLostError as error:
+            # Somebody else may own it by now, or a commit of ours had an unknown outcome: the next claim tells.
+            self._metrics.fault("lost")
+            log.warning("%s", error)
+        except StopError as error:
+            self._pause(ownership, (error.code, error.message, error.remedy))
+        except (TransientError, psycopg.OperationalError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the one supervised boundary: counted, then the source stops
+            self._unexpected(ownership, error)
+        return True
+
+    def _work(self, connection: psycopg.Connection, ownership: Ownership) -> None:
+        definition = read_definition(connection, self.source)
+        mapping = compile_mapping(definition, compile_validators(definition))
+        session = Session(
+            Claim(ownership=ownership, mapping=mapping, connection=connection, brokers=self._brokers), self._metrics
+        )
+        log.info("source %s: owned as epoch %d, offset %d", self.source, ownership.epoch, session.next_offset)
+        self._metrics.stopped(None)
+        try:
+            while not self._ending():
+                self._offset = session.next_offset
+                session.step(self._ending)
+        finally:
+            session.close()
+
+    def _ending(self) -> bool:
+        return self._stopping.is_set() or self._reopen.is_set()
+
+    def _unexpected(self, ownership: Ownership, error: Exception) -> None:
+        self._metrics.fault("unexpected")
+        detail = "".join(traceback.format_exception(error))[-_DETAIL_MAX:]
+        with connect(self._control_url, application="rowcast worker fault", autocommit=True) as connection:
+            tries = count_try(connection, ownership, self._offset, detail)
+        log.error("source %s: unexpected error at offset %d, try %d: %s", self.source, self._offset, tries, detail)
+        if tries >= MAX_TRIES:
+            self._pause(ownership, ("UNEXPECTED_ERROR", f"offset {self._offset}: {error!r}", ""))
+
+    def _pause(self, ownership: Ownership, fault: tuple[str, str, str]) -> None:
+        """Write the stop down, keep the lease, and wait for `resume`."""
+        log.error("source %s stopped: %s: %s %s", self.source, *fault)
+        remedy = fault[2] or f"rowcast sources resume {self.source}"
+        with connect(self._control_url, application="rowcast worker stop", autocommit=True) as connection:
+            write_stop(connection, ownership, (fault[0], fault[1], remedy))
+        self._metrics.stopped(fault[0])
+        self._paused = True
+        while not self._ending():
+            self._reopen.wait(0.5)
+        self._paused = False

@@ -1,0 +1,50 @@
+"""
+The progress topic: what consumers may take for complete.
+
+A record says: whoever has read every domain partition up to these end offsets holds everything that was
+acknowledged before the heartbeat's own database time, except what is refused. It cannot lie when traffic
+stops, because heartbeats travel the whole path of the rows.
+"""
+
+from __future__ import annotations
+
+import time
+
+import orjson
+
+from rowcast.event import Record
+from rowcast.topics import PROGRESS_TOPIC
+from stream_app.position import Position
+from stream_app.publisher import Publisher
+from stream_app.store import Ownership, Store
+
+_INTERVAL_S = 1.0
+
+
+class Progress:
+    """Publishes committed positions, at most one a second."""
+
+    def __init__(self, ownership: Ownership, publisher: Publisher, store: Store) -> None:
+        self._ownership = ownership
+        self._publisher = publisher
+        self._store = store
+        self._published: Position | None = None
+        self._next_s = 0.0
+
+    def publish(self, position: Position) -> None:
+        """Publish *position*, which has to be committed, if it is new and the last record is old enough."""
+        now_s = time.monotonic()
+        if position == self._published or now_s < self._next_s or position.heartbeat is None:
+            return
+        refused, oldest = self._store.refused()
+        value = {
+            "source": self._ownership.source,
+            "epoch": self._ownership.epoch,
+            "position": f"{position.commit_lsn:020d}",
+            "heartbeat_at": position.heartbeat.get("at"),
+            "end_offsets": position.end_offsets,
+            "refused": {"count": refused, "oldest": oldest},
+        }
+        body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        self._publisher.publish([Record(PROGRESS_TOPIC, self._ownership.source.encode(), body, ())])
+        self._published, self._next_s = position, now_s + _INTERVAL_S

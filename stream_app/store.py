@@ -1,0 +1,388 @@
+"""
+The control database as the owner of a source uses it: state in, state and position out.
+
+One transaction writes rows, versions, generations, commands and position together, with compare-and-set on
+(epoch, next offset, sub-position); whoever lost the lease changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+import psycopg
+
+from rowcast.errors import DatabaseUnavailableError, OwnershipLostError, StopError
+from rowcast.failpoint import failpoint
+from stream_app.core.mapping import SourceMapping
+from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Published, Refusal, View
+from stream_app.generation import Generation
+from stream_app.position import Position
+
+_LOAD = """
+SELECT w.aggregate, w.id_text, a.version, a.parent_id_text, a.present, a.published,
+       a.refused_reason, a.refused_record, a.refused_since, a.refused_lsn, r.columns
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS w(aggregate, table_name, id_text)
+LEFT JOIN rowcast.aggregate a ON a.source = %s AND a.aggregate = w.aggregate AND a.id_text = w.id_text
+LEFT JOIN rowcast.row_state r ON r.source = %s AND r.table_name = w.table_name AND r.row_key = w.id_text
+"""
+_CHILDREN = """
+SELECT w.aggregate, w.parent, a.id_text
+FROM unnest(%s::text[], %s::text[]) AS w(aggregate, parent)
+JOIN rowcast.aggregate a ON a.source = %s AND a.aggregate = w.aggregate AND a.parent_id_text = w.parent
+"""
+_SAVE_ROWS = """
+INSERT INTO rowcast.row_state (source, table_name, row_key, columns, generation)
+SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])
+ON CONFLICT (source, table_name, row_key)
+DO UPDATE SET columns = excluded.columns, generation = excluded.generation
+"""
+_DELETE_ROWS = """
+DELETE FROM rowcast.row_state r USING unnest(%s::text[], %s::text[]) AS w(table_name, row_key)
+WHERE r.source = %s AND r.table_name = w.table_name AND r.row_key = w.row_key
+"""
+_SAVE_AGGREGATES = """
+INSERT INTO rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
+                               refused_reason, refused_record, refused_since, refused_lsn)
+SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::boolean[], %s::text[],
+                         %s::text[], %s::text[], %s::timestamptz[], %s::bigint[])
+ON CONFLICT (source, aggregate, id_text) DO UPDATE SET
+    version = excluded.version, parent_id_text = excluded.parent_id_text, present = excluded.present,
+    published = excluded.published, refused_reason = excluded.refused_reason,
+    refused_record = excluded.refused_record, refused_since = excluded.refused_since,
+    refused_lsn = excluded.refused_lsn
+"""
+_ADVANCE = """
+UPDATE rowcast.source SET
+    position_epoch = epoch, change_log_topic_id = %(topic_id)s, next_offset = %(next_offset)s,
+    commit_lsn = %(commit_lsn)s, sub_position = %(sub_position)s, position_revision = %(revision)s,
+    end_offsets = %(end_offsets)s, schema_fingerprint = %(fingerprint)s, heartbeat = %(heartbeat)s,
+    position_at = clock_timestamp(), failed_offset = NULL, failed_tries = 0, failed_detail = NULL
+WHERE source = %(source)s AND epoch = %(epoch)s AND holder = %(holder)s
+  AND next_offset IS NOT DISTINCT FROM %(expected_offset)s
+  AND sub_position IS NOT DISTINCT FROM %(expected_sub)s
+"""
+# Whoever opens the transaction takes the source row first, so that a claim and a commit never interleave.
+_HOLD = "SELECT 1 FROM rowcast.source WHERE source = %s AND epoch = %s AND holder = %s FOR UPDATE"
+_RESEND_WINDOW_MS = 15 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ownership:
+    """A claim: *holder* owns *source* as *epoch*."""
+
+    source: str
+    holder: str
+    epoch: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Step:
+    """What one commit writes besides the view: see the columns of the control tables."""
+
+    generation: int = 0
+    processed: list[tuple[int, int, int]] = field(default_factory=list)
+    last_time_ms: int = 0
+    generations: list[Generation] = field(default_factory=list)
+    ended_generations: list[Generation] = field(default_factory=list)
+    truncated_types: list[str] = field(default_factory=list)
+    pending_types: list[str] = field(default_factory=list)
+    pending_done: list[Key] = field(default_factory=list)
+    commands_done: list[tuple[int, str]] = field(default_factory=list)
+
+
+class Store:
+    """
+    The state of one owned source.
+
+    Every method raises DatabaseUnavailableError when the connection is gone; then the outcome of a commit
+    is unknown and the position has to be read again.
+    """
+
+    def __init__(self, connection: psycopg.Connection, ownership: Ownership, mapping: SourceMapping) -> None:
+        self._connection = connection
+        self._ownership = ownership
+        self._mapping = mapping
+        self._source = ownership.source
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def load(self, lookup: Lookup, view: View) -> None:
+        """Put what *lookup* asks for into *view*."""
+        try:
+            if lookup.aggregates:
+                self._load_aggregates(lookup.aggregates, view)
+            if lookup.children:
+                self._load_children(lookup.children, view)
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailableError(str(error).strip()) from error
+
+    def _load_aggregates(self, keys: Iterable[Key], view: View) -> None:
+        names = list(keys)
+        tables = [self._mapping.by_type[key.aggregate].definition.table for key in names]
+        parameters = ([key.aggregate for key in names], tables, [key.id_text for key in names])
+        for row in self._connection.execute(_LOAD, (*parameters, self._source, self._source)):
+            key = Key(row[0], row[1])
+            view.aggregates[key] = _state(row[2:10])
+            view.rows[key] = None if row[10] is None else orjson.loads(row[10])
+
+    def _load_children(self, wanted: frozenset[tuple[str, str]], view: View) -> None:
+        for each in wanted:
+            view.children[each] = set()
+        types, parents = [each[0] for each in wanted], [each[1] for each in wanted]
+        for child, parent, id_text in self._connection.execute(_CHILDREN, (types, parents, self._source)):
+            view.children[child, parent].add(id_text)
+
+    def processed(self) -> list[tuple[int, int, int]]:
+        """The transactions of the re-send window as (commit LSN, xid, change count), oldest first."""
+        rows = self._connection.execute(
+            "SELECT entries FROM rowcast.processed_transaction WHERE source = %s ORDER BY last_lsn", (self._source,)
+        )
+        flat = [number for (entries,) in rows for number in entries]
+        return list(zip(flat[0::3], flat[1::3], flat[2::3], strict=True))
+
+    def generations(self) -> list[Generation]:
+        """The newest generation of each aggregate type that has one."""
+        rows = self._connection.execute(
+            "SELECT DISTINCT ON (aggregate) aggregate, generation, status, started_offset, lsn, time"
+            " FROM rowcast.generation WHERE source = %s ORDER BY aggregate, generation DESC",
+            (self._source,),
+        )
+        return [Generation(*row) for row in rows]
+
+    def pending(self, limit: int) -> list[Key]:
+        """The next aggregates that wait for their event, parents' types first, then by id."""
+        rows = self._connection.execute(
+            'SELECT rank, id_text FROM rowcast.pending WHERE source = %s ORDER BY rank, id_text COLLATE "C" LIMIT %s',
+            (self._source, limit),
+        )
+        return [Key(self._mapping.by_rank[rank].name, id_text) for rank, id_text in rows]
+
+    def commands(self) -> list[tuple[int, str, dict[str, str]]]:
+        """The open commands as (number, verb, arguments), oldest first."""
+        rows = self._connection.execute(
+            "SELECT number, verb, arguments FROM rowcast.command WHERE source = %s AND done_at IS NULL"
+            " ORDER BY number LIMIT 100",
+            (self._source,),
+        )
+        return [(number, verb, orjson.loads(arguments)) for number, verb, arguments in rows]
+
+    def refused(self) -> tuple[int, str | None]:
+        """How many aggregates are refused, and since when the oldest is (RFC 3339)."""
+        row = self._connection.execute(
+            "SELECT count(*), to_char(min(refused_since) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+            " FROM rowcast.aggregate WHERE source = %s AND refused_reason IS NOT NULL",
+            (self._source,),
+        ).fetchone()
+        assert row is not None, "an aggregate query returns one row"
+        return int(row[0]), row[1]
+
+    def commit(self, view: View, step: Step, former: Position | None, position: Position) -> None:
+        """
+        Write *view*'s changes, *step* and *position* in one transaction, if this claim still holds.
+
+        Raises:
+            OwnershipLostError: another claim was made, or the position is not *former* any more.
+            DatabaseUnavailableError: the outcome is unknown.
+
+        """
+        try:
+            with self._connection.transaction():
+                self._hold()
+                self._save(view, step)
+                self._advance(former, position)
+                failpoint("sequencer.in_commit")
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailableError(str(error).strip()) from error
+
+    def _hold(self) -> None:
+        held = self._connection.execute(_HOLD, (self._source, self._ownership.epoch, self._ownership.holder)).fetchone()
+        if held is None:
+            raise OwnershipLostError(f"{self._source}: epoch {self._ownership.epoch} is over")
+
+    def _advance(self, former: Position | None, position: Position) -> None:
+        written = self._connection.execute(
+            _ADVANCE,
+            {
+                "source": self._source,
+                "epoch": self._ownership.epoch,
+                "holder": self._ownership.holder,
+                "topic_id": position.change_log_topic_id,
+                "next_offset": position.next_offset,
+                "commit_lsn": position.commit_lsn,
+                "sub_position": _json(position.sub_position),
+                "revision": self._mapping.definition.revision,
+                "end_offsets": _json(position.end_offsets),
+                "fingerprint": None,
+                "heartbeat": _json(position.heartbeat),
+                "expected_offset": None if former is None else former.next_offset,
+                "expected_sub": None if former is None else _json(former.sub_position),
+            },
+        ).rowcount
+        if written != 1:
+            raise OwnershipLostError(f"{self._source}: the position is not what epoch {self._ownership.epoch} left")
+
+    def _save(self, view: View, step: Step) -> None:
+        for aggregate in step.truncated_types:
+            self._forget_rows(aggregate, None)
+        self._save_rows(view, step.generation)
+        self._save_aggregates(view)
+        for generation in step.generations:
+            self._save_generation(generation)
+        for generation in step.ended_generations:
+            # Neither read by the generation nor changed by the stream since it began: gone at the source.
+            self._forget_rows(generation.aggregate, generation.number)
+        for aggregate in step.pending_types:
+            self._fill_pending(aggregate)
+        if step.pending_done:
+            ranks = [self._mapping.by_type[key.aggregate].rank for key in step.pending_done]
+            self._connection.execute(
+                "DELETE FROM rowcast.pending p USING unnest(%s::int[], %s::text[]) AS w(rank, id_text)"
+                " WHERE p.source = %s AND p.rank = w.rank AND p.id_text = w.id_text",
+                (ranks, [key.id_text for key in step.pending_done], self._source),
+            )
+        if step.processed:
+            self._save_processed(step)
+        for number, outcome in step.commands_done:
+            self._connection.execute(
+                "UPDATE rowcast.command SET done_at = clock_timestamp(), outcome = %s WHERE number = %s",
+                (outcome, number),
+            )
+
+    def _save_rows(self, view: View, generation: int) -> None:
+        kept = [key for key in view.dirty_rows if view.rows[key] is not None]
+        gone = [key for key in view.dirty_rows if view.rows[key] is None]
+        if kept:
+            tables = [self._mapping.by_type[key.aggregate].definition.table for key in kept]
+            columns = [orjson.dumps(view.rows[key]).decode() for key in kept]
+            self._connection.execute(
+                _SAVE_ROWS, (self._source, tables, [key.id_text for key in kept], columns, [generation] * len(kept))
+            )
+        if gone:
+            tables = [self._mapping.by_type[key.aggregate].definition.table for key in gone]
+            self._connection.execute(_DELETE_ROWS, (tables, [key.id_text for key in gone], self._source))
+
+    def _save_aggregates(self, view: View) -> None:
+        if not view.dirty:
+            return
+        keys = list(view.dirty)
+        states = [view.aggregates[key] for key in keys]
+        refusals = [state.refusal for state in states]
+        self._connection.execute(
+            _SAVE_AGGREGATES,
+            (
+                self._source,
+                [key.aggregate for key in keys],
+                [key.id_text for key in keys],
+                [state.version for state in states],
+                [state.parent_id_text for state in states],
+                [state.present for state in states],
+                [state.published and state.published.to_json().decode() for state in states],
+                [each and each.reason for each in refusals],
+                [each and each.record for each in refusals],
+                [each and each.since for each in refusals],
+                [None if each is None else each.lsn for each in refusals],
+            ),
+        )
+
+    def _save_generation(self, generation: Generation) -> None:
+        self._connection.execute(
+            "INSERT INTO rowcast.generation (source, aggregate, generation, status, started_offset, lsn, time)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s)"
+            " ON CONFLICT (source, aggregate, generation) DO UPDATE SET status = excluded.status",
+            (
+                self._source,
+                generation.aggregate,
+                generation.number,
+                generation.status,
+                generation.started_offset,
+                generation.lsn,
+                generation.time,
+            ),
+        )
+
+    def _forget_rows(self, aggregate: str, before_generation: int | None) -> None:
+        self._connection.execute(
+            "WITH gone AS (DELETE FROM rowcast.row_state WHERE source = %(source)s AND table_name = %(table)s"
+            " AND (%(generation)s::bigint IS NULL OR generation < %(generation)s) RETURNING row_key)"
+            " UPDATE rowcast.aggregate a SET present = false, parent_id_text = NULL FROM gone"
+            " WHERE a.source = %(source)s AND a.aggregate = %(aggregate)s AND a.id_text = gone.row_key",
+            {
+                "source": self._source,
+                "table": self._mapping.by_type[aggregate].definition.table,
+                "generation": before_generation,
+                "aggregate": aggregate,
+            },
+        )
+
+    def _fill_pending(self, aggregate: str) -> None:
+        self._connection.execute(
+            "INSERT INTO rowcast.pending (source, rank, id_text)"
+            " SELECT source, %s, id_text FROM rowcast.aggregate WHERE source = %s AND aggregate = %s"
+            " AND (present OR published IS NOT NULL) ON CONFLICT DO NOTHING",
+            (self._mapping.by_type[aggregate].rank, self._source, aggregate),
+        )
+
+    def _save_processed(self, step: Step) -> None:
+        flat = [number for entry in step.processed for number in entry]
+        self._connection.execute(
+            "INSERT INTO rowcast.processed_transaction (source, last_lsn, last_time_ms, entries)"
+            " VALUES (%s, %s, %s, %s)",
+            (self._source, step.processed[-1][0], step.last_time_ms, flat),
+        )
+        self._connection.execute(
+            "DELETE FROM rowcast.processed_transaction WHERE source = %s AND last_time_ms < %s",
+            (self._source, step.last_time_ms - _RESEND_WINDOW_MS),
+        )
+
+
+def _json(value: object) -> str | None:
+    return None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _state(row: Sequence[object]) -> AggregateState:
+    version, parent, present, published, reason, record, since, lsn = row
+    if version is None:
+        return ABSENT
+    refusal = None if reason is None else Refusal(str(reason), str(record), _instant(since), int(str(lsn)))
+    return AggregateState(
+        int(str(version)),
+        None if parent is None else str(parent),
+        bool(present),
+        None if published is None else Published.from_json(str(published)),
+        refusal,
+    )
+
+
+def _instant(value: object) -> str:
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def read_position(connection: psycopg.Connection, source: str) -> Position | None:
+    """
+    The committed position of *source*; None when nothing was committed yet.
+
+    Raises:
+        StopError: the control row is gone.
+
+    """
+    row = connection.execute(
+        "SELECT change_log_topic_id, next_offset, commit_lsn, end_offsets, sub_position, heartbeat"
+        " FROM rowcast.source WHERE source = %s",
+        (source,),
+    ).fetchone()
+    if row is None:
+        raise StopError("NOT_APPLIED", f"the control database does not know source {source!r}")
+    if row[1] is None:
+        return None
+    return Position(
+        change_log_topic_id=row[0],
+        next_offset=row[1],
+        commit_lsn=row[2],
+        end_offsets=orjson.loads(row[3]),
+        sub_position=None if row[4] is None else orjson.loads(row[4]),
+        heartbeat=None if row[5] is None else orjson.loads(row[5]),
+    )

@@ -1,0 +1,109 @@
+"""
+All sources of one worker: claims what nobody owns, keeps what it has, lets go of what it lost.
+
+Any number of workers may run. A worker that owns less claims sooner, so that sources spread; a standby waits
+for as long as it takes, without Kafka's consumer group, which would take it for dead.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+import uuid
+
+import psycopg
+
+from rowcast.control.database import connect, migrate
+from rowcast.errors import DatabaseUnavailableError
+from stream_app.lease import LEASE_S, RENEW_S, claimable, release, renew
+from stream_app.metrics import Metrics, SourceMetrics
+from stream_app.owner import Owner
+
+log = logging.getLogger("rowcast.worker")
+TICK_S = 1.0
+STOP_TIMEOUT_S = 25.0
+
+
+class Supervisor:
+    """The owners of one worker process. `tick` is called once a second, from one thread."""
+
+    def __init__(self, brokers: str, control_url: str, metrics: Metrics) -> None:
+        self._brokers, self._control_url = brokers, control_url
+        self._metrics = metrics
+        self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.owners: dict[str, Owner] = {}
+        self._revisions: dict[str, str] = {}
+        self._connection: psycopg.Connection | None = None
+        self._renewed_s = 0.0
+        self._seen_s: dict[str, float] = {}
+        self.ticked_s = time.monotonic()
+
+    def tick(self) -> None:
+        """Renew, drop and claim. A control database that is away is waited for."""
+        try:
+            connection = self._connected()
+            self._renew(connection)
+            self._claim(connection)
+        except (psycopg.OperationalError, DatabaseUnavailableError) as error:
+            log.warning("control database: %s", str(error).strip())
+            self._disconnect()
+        self.ticked_s = time.monotonic()
+
+    def stop(self) -> None:
+        """End all owners in an orderly way and release their leases."""
+        for owner in self.owners.values():
+            owner.stop()
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        for owner in self.owners.values():
+            owner.join(max(0.0, deadline_s - time.monotonic()))
+        try:
+            connection = self._connected()
+            for source, owner in self.owners.items():
+                if not owner.alive:
+                    release(connection, source, self.holder)
+        except (psycopg.OperationalError, DatabaseUnavailableError) as error:
+            log.warning("leases run out by themselves in %d s: %s", LEASE_S, str(error).strip())
+        self._disconnect()
+
+    def _connected(self) -> psycopg.Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._control_url, application="rowcast worker leases", autocommit=True)
+            migrate(self._connection)
+        return self._connection
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _renew(self, connection: psycopg.Connection) -> None:
+        for source in [source for source, owner in self.owners.items() if not owner.alive]:
+            del self.owners[source]
+        if time.monotonic() - self._renewed_s < RENEW_S:
+            return
+        for source, owner in self.owners.items():
+            kept = renew(connection, source, self.holder)
+            if kept is None:
+                owner.stop()
+                continue
+            status, revision = kept
+            applied = self._revisions.setdefault(source, revision) != revision
+            self._revisions[source] = revision
+            if applied or (owner.paused and status == "running"):
+                owner.reopen()
+        self._renewed_s = time.monotonic()
+
+    def _claim(self, connection: psycopg.Connection) -> None:
+        free = [source for source in claimable(connection, self.holder) if source not in self.owners]
+        self._seen_s = {source: self._seen_s.get(source, time.monotonic()) for source in free}
+        for source in free:
+            # Every source already owned is a second's head start for the other workers.
+            if time.monotonic() - self._seen_s[source] >= len(self.owners) * TICK_S:
+                owner = Owner(
+                    (self._brokers, self._control_url), source, self.holder, SourceMetrics(self._metrics, source)
+                )
+                self.owners[source] = owner
+                self._revisions.pop(source, None)
+                owner.start()

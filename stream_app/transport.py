@@ -1,0 +1,182 @@
+"""
+Record batches of the change log, read from the position that the control database holds.
+
+The log has one partition; the owner assigns it to itself at the committed offset. Kafka's group offsets play
+no part, and nothing is ever reset: an offset outside the log stops the source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from rowcast.errors import BrokerUnavailableError, MalformedEventError, StopError
+from rowcast.event import Record
+
+_REQUEST_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LogExtent:
+    """A change log as it stands: its *topic_id* and the offsets that can be read."""
+
+    topic_id: str
+    start: int
+    end: int
+
+
+def _consumer(brokers: str, source: str, **extra: object) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": brokers,
+            # librdkafka wants a group even where partitions are assigned by hand; nothing is committed to it.
+            "group.id": f"rowcast-{source}",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 100,
+            "queued.max.messages.kbytes": 65_536,
+            "socket.keepalive.enable": True,
+            **extra,
+        }
+    )
+
+
+class ChangeLogReader:
+    """Reads one change log forward from *offset*."""
+
+    def __init__(self, brokers: str, source: str, topic: str, offset: int) -> None:
+        self._topic = topic
+        self._consumer = _consumer(brokers, source)
+        self._consumer.assign([TopicPartition(topic, 0, offset)])
+
+    def read(self, limit: int, timeout_s: float) -> list[tuple[int, bytes | None]]:
+        """
+        At most *limit* records as (offset, value); empty when none came within *timeout_s*.
+
+        Raises:
+            StopError: the position is not in the log any more, or the log is gone.
+            BrokerUnavailableError: Kafka reported another error.
+
+        """
+        first = self._consumer.poll(timeout_s)
+        if first is None:
+            return []
+        messages = [first, *self._consumer.consume(limit - 1, 0.0)] if limit > 1 else [first]
+        return [(self._offset(message), message.value()) for message in messages]
+
+    def _offset(self, message: Message) -> int:
+        error = message.error()
+        if error is None:
+            return int(message.offset())
+        if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+            raise StopError("CHANGE_LOG_TRUNCATED", f"{self._topic}: {error.str()}")
+        if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            raise StopError("CHANGE_LOG_GONE", f"{self._topic}: {error.str()}")
+        raise BrokerUnavailableError(f"{self._topic}: {error.str()}")
+
+    def close(self) -> None:
+        """Leave the log."""
+        self._consumer.close()
+
+
+def read_extent(brokers: str, topic: str) -> LogExtent:
+    """
+    What the one-partition *topic* holds now.
+
+    Raises:
+        StopError: the topic does not exist.
+        BrokerUnavailableError: Kafka did not answer.
+
+    """
+    admin = AdminClient({"bootstrap.servers": brokers})
+    partition = TopicPartition(topic, 0)
+    try:
+        described = admin.describe_topics(TopicCollection([topic]), request_timeout=_REQUEST_TIMEOUT_S)[topic].result()
+        start = admin.list_offsets({partition: OffsetSpec.earliest()}, request_timeout=_REQUEST_TIMEOUT_S)
+        end = admin.list_offsets({partition: OffsetSpec.latest()}, request_timeout=_REQUEST_TIMEOUT_S)
+        return LogExtent(str(described.topic_id), start[partition].result().offset, end[partition].result().offset)
+    except KafkaException as error:
+        raise _admin_error(topic, error) from error
+
+
+def _admin_error(topic: str, error: KafkaException) -> Exception:
+    code = error.args[0].code()
+    if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+        return StopError("TOPIC_GONE", f"topic {topic} does not exist", remedy="rowcast sources apply")
+    return BrokerUnavailableError(f"{topic}: {error}")
+
+
+def read_ends(brokers: str, partitions: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """The end offset of every partition of the topics in *partitions* (topic → partition count)."""
+    admin = AdminClient({"bootstrap.servers": brokers})
+    wanted = [TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)]
+    futures = admin.list_offsets(
+        dict.fromkeys(wanted, OffsetSpec.latest()),
+        isolation_level=IsolationLevel.READ_COMMITTED,
+        request_timeout=_REQUEST_TIMEOUT_S,
+    )
+    ends: dict[str, dict[str, int]] = {topic: {} for topic in partitions}
+    for partition, future in futures.items():
+        try:
+            ends[partition.topic][str(partition.partition)] = future.result().offset
+        except KafkaException as error:
+            raise _admin_error(partition.topic, error) from error
+    return ends
+
+
+def read_tail(brokers: str, source: str, ends: Mapping[str, Mapping[str, int]]) -> list[Record]:
+    """
+    All committed records of the domain topics from *ends* on, each partition in order.
+
+    Raises:
+        MalformedEventError: somebody else writes to a domain topic.
+
+    """
+    current = read_ends(brokers, {topic: len(offsets) for topic, offsets in ends.items()})
+    open_partitions = {
+        (topic, int(number)): offset
+        for topic, offsets in ends.items()
+        for number, offset in offsets.items()
+        if offset < current[topic][number]
+    }
+    if not open_partitions:
+        return []
+    consumer = _consumer(brokers, source, **{"enable.partition.eof": True})
+    try:
+        consumer.assign([TopicPartition(topic, number, at) for (topic, number), at in open_partitions.items()])
+        return _drain(consumer, set(open_partitions))
+    finally:
+        consumer.close()
+
+
+def _drain(consumer: Consumer, waiting: set[tuple[str, int]]) -> list[Record]:
+    records: list[Record] = []
+    while waiting:
+        message = consumer.poll(_REQUEST_TIMEOUT_S)
+        if message is None:
+            raise BrokerUnavailableError(f"no answer while reading {sorted(waiting)}")
+        error = message.error()
+        if error is not None:
+            if error.code() != KafkaError._PARTITION_EOF:
+                raise BrokerUnavailableError(error.str())
+            waiting.discard((str(message.topic()), int(message.partition() or 0)))
+            continue
+        key, value = message.key(), message.value()
+        if key is None or value is None:
+            raise MalformedEventError(f"{message.topic()}: a record without key or value that the owner did not write")
+        headers = tuple((name, raw or b"") for name, raw in message.headers() or [])
+        records.append(Record(str(message.topic()), key, value, headers))
+    return records
