@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from rowcast import __version__
-from rowcast.errors import ConfigurationError, TransientError
+from rowcast.errors import RowcastError
 
 # Each module registers its verbs; what a verb needs is imported when it runs, so that `--help` stays quick
 # and a consumer-only installation is not asked for Faust.
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code: int = arguments.run(arguments)
         return code
-    except (ConfigurationError, TransientError) as error:
+    except RowcastError as error:
         print(f"rowcast: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,0 +1,143 @@
+"""
+What a stack remembers in its state folder: identity, ports, passwords, processes.
+
+``state.json`` is private to this package and written as soon as something changes, so that a stack can be
+stopped whatever happened to the command that started it. ``stack.json`` is for the rest of Rowcast and only
+there while the stack is meant to be up.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rowcast.errors import ConfigurationError
+from rowcast.local.processes import RunningProcess
+
+# These characters end or split a value in the files that Kafka and Connect read.
+_UNUSABLE = ',:{}"\n\r'
+
+
+class StackState:
+    """The remembered values of the stack in *folder*; every change is on disk before the call returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock = threading.RLock()
+        self._values: dict[str, Any] = _read(folder / "state.json")
+
+    @property
+    def exists(self) -> bool:
+        """Whether a stack was ever started here and not wiped."""
+        return (self.folder / "state.json").exists()
+
+    def create(self) -> None:
+        """Make the folder and the identity of a new stack; keeps those of an existing one."""
+        (self.folder / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._lock:
+            if "id" not in self._values:
+                self.folder.chmod(0o700)  # the lock made it
+                self._values |= {"id": secrets.token_hex(6), "password": secrets.token_urlsafe(24)}
+                self._save()
+
+    @property
+    def stack_id(self) -> str:
+        """A random name, different for every stack on this machine."""
+        return str(self._values["id"])
+
+    @property
+    def password(self) -> str:
+        """The password of PostgreSQL's superuser."""
+        return str(self._values["password"])
+
+    def get(self, name: str) -> Any:
+        """The remembered value, None when there is none."""
+        return self._values.get(name)
+
+    def put(self, name: str, value: Any) -> None:
+        """Remember *value* (JSON) on disk; None forgets."""
+        with self._lock:
+            if value is None:
+                self._values.pop(name, None)
+            else:
+                self._values[name] = value
+            self._save()
+
+    def process(self, part: str) -> RunningProcess | None:
+        """The process last started for *part*."""
+        entry = self._values.get(f"process.{part}")
+        return None if entry is None else RunningProcess(int(entry["pid"]), float(entry["started_at"]))
+
+    def put_process(self, part: str, process: RunningProcess | None) -> None:
+        """Remember the process of *part*; None after an orderly stop."""
+        entry = None if process is None else {"pid": process.pid, "started_at": process.started_at}
+        self.put(f"process.{part}", entry)
+
+    def _save(self) -> None:
+        write_private(self.folder / "state.json", json.dumps(self._values, indent=1) + "\n")
+
+
+def refuse_unusable(folder: Path) -> None:
+    """
+    Refuse a *folder* that the configuration of Kafka or Connect cannot name.
+
+    Raises:
+        ConfigurationError: its path has a character that ends or splits a value there.
+
+    """
+    unusable = sorted({character for character in str(folder) if character in _UNUSABLE})
+    if unusable:
+        raise ConfigurationError(
+            f"the path contains {' '.join(map(repr, unusable))}", where=str(folder), fix="use another folder"
+        )
+
+
+def stack_mark(folder: Path) -> str:
+    """What every process of the stack in *folder* carries in its arguments, so that `down` finds also lost ones."""
+    return f"rowcast.stack={folder}"
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write *path* in one step, readable by its owner only."""
+    fresh = path.with_name(path.name + ".new")
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
+    fresh.replace(path)
+
+
+def properties_text(values: Mapping[str, object]) -> str:
+    """A Java properties file, with everything escaped that the format gives a meaning to."""
+    return "".join(f"{_escaped(name)}={_escaped(str(value))}\n" for name, value in values.items())
+
+
+def _escaped(text: str) -> str:
+    pieces = []
+    for character in text:
+        if character in "\\=:#! ":
+            pieces.append("\\" + character)
+        elif character.isascii() and character.isprintable():
+            pieces.append(character)
+        else:
+            units = character.encode("utf-16-be")
+            pieces += [f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2)]
+    return "".join(pieces)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ConfigurationError(str(error), where=str(path), fix="run `rowcast down --wipe`") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError("not a JSON object", where=str(path), fix="run `rowcast down --wipe`")
+    return values
