@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -51,7 +52,8 @@ def build_app(settings: Settings) -> faust.App:
         topic_disable_leader=True,
         topic_allow_declare=False,
         worker_redirect_stdouts=False,
-        datadir=str(settings.state_folder / "worker"),
+        # Faust insists on a folder; nothing is ever written to it.
+        datadir=str(Path(tempfile.gettempdir()) / "rowcast-worker"),
     )
 
     @app.service

@@ -146,12 +146,12 @@ class Owner:
 
     def _pause(self, ownership: Ownership, fault: tuple[str, str, str]) -> None:
         """Write the stop down, keep the lease, and wait for `resume`."""
-        log.error("source %s stopped: %s: %s %s", self.source, *fault)
         remedy = fault[2] or f"rowcast sources resume {self.source}"
         with connect(self._control_url, application="rowcast worker stop", autocommit=True) as connection:
             write_stop(connection, ownership, (fault[0], fault[1], remedy))
         self._metrics.stopped(fault[0])
         self._paused = True
+        log.error("source %s stopped: %s: %s %s", self.source, *fault)
         while not self._ending():
             self._reopen.wait(0.5)
         self._paused = False

@@ -24,12 +24,14 @@ from stream_app.core.mapping import SourceMapping
 from stream_app.core.sequencing import Lookups, Work, emit_pending, origin_of, sequence, split_truncates, types_below
 from stream_app.core.state import Key, View
 from stream_app.core.tail import Tail
-from stream_app.core.transaction import Assembler, PlacedUnit, Skipped, SnapshotRow, Transaction
+from stream_app.core.transaction import Assembler, LargeTransaction, PlacedUnit, SnapshotRow, Spill, Transaction
 from stream_app.generation import Generations
 from stream_app.metrics import SourceMetrics
 from stream_app.position import EndOffsets, Position
 from stream_app.progress import Progress
 from stream_app.publisher import Publisher
+from stream_app.refusal import RefusalWatch
+from stream_app.staging import Staging
 from stream_app.store import Ownership, Step, Store, read_position
 from stream_app.transport import ChangeLogReader, read_ends, read_extent, read_tail
 
@@ -65,7 +67,13 @@ class Session:
         self._assembler = Assembler(self._position.commit_lsn, self._store.processed())
         self._generations = Generations(self._source, self._mapping.by_type, self._store.generations())
         self._progress = Progress(claim.ownership, self._publisher, self._store)
+        self._refusals = RefusalWatch(self._source, self._mapping.definition.refused_share_max)
         self._commands_s = 0.0
+        # What a former claim staged is read again from the change log.
+        self._staging = Staging(claim.connection, claim.mapping)
+        self._staging.clear()
+        if "merging" in (self._position.sub_position or {}):
+            self._forget_merging()
 
     @property
     def next_offset(self) -> int:
@@ -105,7 +113,10 @@ class Session:
         piece: list[PlacedUnit] = []
         for each in placed:
             unit = each.unit
-            if isinstance(unit, Transaction) and self._generations.reading:
+            if isinstance(unit, Spill):
+                self._staging.stage(unit.changes)
+                continue
+            if isinstance(unit, (Transaction, LargeTransaction)) and self._generations.reading:
                 # Streaming begins when the snapshot is over, also where it found no row at all.
                 piece = self._finish_reading(piece, unit.lsn, unit.time_us, stopping)
             if isinstance(unit, Transaction) and _truncates(unit):
@@ -113,6 +124,10 @@ class Session:
                 piece = []
                 self._commit_truncating(each, unit)
                 self._emit_pending(stopping)
+            elif isinstance(unit, LargeTransaction):
+                self._commit_piece(piece, None)
+                piece = []
+                self._commit_large(each, unit, stopping)
             else:
                 piece.append(each)
             if isinstance(unit, SnapshotRow):
@@ -141,7 +156,7 @@ class Session:
         """Fold, publish and commit *piece*; *emitting* is the origin of the chunks that follow it."""
         if not piece and emitting is None:
             return
-        units = [each.unit for each in piece if not isinstance(each.unit, Skipped)]
+        units = [each.unit for each in piece if isinstance(each.unit, (Transaction, SnapshotRow))]
         step = self._step([unit for unit in units if isinstance(unit, Transaction)])
         if emitting is not None:
             step.pending_types = [each.aggregate for each in self._generations.emitting()]
@@ -165,15 +180,42 @@ class Session:
         position = replace(self._position_after([unit]), next_offset=placed.next_offset, sub_position=origin.to_dict())
         self._fold_and_land([rest], frozenset(self._mapping.by_type), step, position)
 
-    def _step(self, transactions: Sequence[Transaction]) -> Step:
+    def _commit_large(self, placed: PlacedUnit, unit: LargeTransaction, stopping: Callable[[], bool]) -> None:
+        """Fold the staged changes key by key, then let the events go out in chunks."""
+        self._staging.stage(unit.rest.changes)
+        truncated = self._staging.apply_truncates()
+        merging = {"merging": unit.lsn}
+        self._land(View(), Emitted(), Step(truncated_types=truncated), replace(self._position, sub_position=merging))
+        for keys, rows in self._staging.batches(CHUNK_AGGREGATES_MAX):
+            if stopping():
+                return
+            step = Step(generation=self._generations.number, pending=keys)
+            position = replace(self._position, sub_position={**merging, "last": list(keys[-1])})
+            part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, ())
+            self._fold_and_land([part], frozenset(self._mapping.by_type), step, position)
+        step = self._step([unit])
+        step.pending_types = types_below(self._mapping, truncated)
+        step.pending_children = True
+        position = replace(
+            self._position_after([unit]), next_offset=placed.next_offset, sub_position=origin_of(unit).to_dict()
+        )
+        self._land(View(), Emitted(), step, position)
+        self._staging.clear()
+        self._emit_pending(stopping)
+
+    def _forget_merging(self) -> None:
+        """A large transaction was being folded when the claim ended: it is read again from its BEGIN."""
+        self._land(View(), Emitted(), Step(forget_pending=True), replace(self._position, sub_position=None))
+
+    def _step(self, transactions: Sequence[Transaction | LargeTransaction]) -> Step:
         return Step(
             generation=self._generations.number,
             processed=[(unit.lsn, unit.xid, unit.change_count) for unit in transactions],
             last_time_ms=transactions[-1].time_us // 1000 if transactions else 0,
         )
 
-    def _position_after(self, units: Sequence[Work]) -> Position:
-        transactions = [unit for unit in units if isinstance(unit, Transaction)]
+    def _position_after(self, units: Sequence[Work | LargeTransaction]) -> Position:
+        transactions = [unit for unit in units if isinstance(unit, (Transaction, LargeTransaction))]
         return replace(
             self._position,
             commit_lsn=transactions[-1].lsn if transactions else self._position.commit_lsn,
@@ -241,6 +283,7 @@ class Session:
 
     def _land(self, view: View, emitted: Emitted, step: Step, position: Position) -> None:
         """Publish, then commit; the position moves with what it stands for or not at all."""
+        self._refusals.check(emitted.events, emitted.refused)
         if emitted.records:
             failpoint("sequencer.before_publish")
             started_s = time.monotonic()
@@ -299,11 +342,10 @@ def _open_tail(claim: Claim, position: Position) -> tuple[Tail, EndOffsets]:
     """The events behind the committed position, and the end offsets behind them."""
     try:
         tail = Tail(read_tail(claim.brokers, claim.ownership.source, position.end_offsets))
-        # Nobody else can append any more: this claim has fenced every older producer.
-        ends = read_ends(claim.brokers, _partitions(claim.mapping.definition)) if tail else position.end_offsets
-        return tail, ends
     except MalformedEventError as error:
         raise StopError("FOREIGN_WRITER", f"a domain topic holds what the owner did not write: {error}") from error
+    # Nobody else can append any more: this claim has fenced every older producer.
+    return tail, read_ends(claim.brokers, _partitions(claim.mapping.definition)) if tail else position.end_offsets
 
 
 def _open_reader(claim: Claim, position: Position) -> ChangeLogReader:
@@ -311,7 +353,7 @@ def _open_reader(claim: Claim, position: Position) -> ChangeLogReader:
     return ChangeLogReader(claim.brokers, definition.source, definition.change_log, position.next_offset)
 
 
-def _last_heartbeat(transactions: Sequence[Transaction]) -> dict[str, Any] | None:
+def _last_heartbeat(transactions: Sequence[Transaction | LargeTransaction]) -> dict[str, Any] | None:
     for transaction in reversed(transactions):
         for message in transaction.messages:
             if message.prefix == HEARTBEAT_PREFIX:

@@ -87,7 +87,10 @@ class Step:
     generations: list[Generation] = field(default_factory=list)
     ended_generations: list[Generation] = field(default_factory=list)
     truncated_types: list[str] = field(default_factory=list)
+    pending: list[Key] = field(default_factory=list)
     pending_types: list[str] = field(default_factory=list)
+    pending_children: bool = False
+    forget_pending: bool = False
     pending_done: list[Key] = field(default_factory=list)
     commands_done: list[tuple[int, str]] = field(default_factory=list)
 
@@ -235,15 +238,7 @@ class Store:
         for generation in step.ended_generations:
             # Neither read by the generation nor changed by the stream since it began: gone at the source.
             self._forget_rows(generation.aggregate, generation.number)
-        for aggregate in step.pending_types:
-            self._fill_pending(aggregate)
-        if step.pending_done:
-            ranks = [self._mapping.by_type[key.aggregate].rank for key in step.pending_done]
-            self._connection.execute(
-                "DELETE FROM rowcast.pending p USING unnest(%s::int[], %s::text[]) AS w(rank, id_text)"
-                " WHERE p.source = %s AND p.rank = w.rank AND p.id_text = w.id_text",
-                (ranks, [key.id_text for key in step.pending_done], self._source),
-            )
+        self._save_pending(step)
         if step.processed:
             self._save_processed(step)
         for number, outcome in step.commands_done:
@@ -317,6 +312,43 @@ class Store:
                 "aggregate": aggregate,
             },
         )
+
+    def _save_pending(self, step: Step) -> None:
+        if step.forget_pending:
+            self._connection.execute("DELETE FROM rowcast.pending WHERE source = %s", (self._source,))
+        if step.pending:
+            self._connection.execute(
+                "INSERT INTO rowcast.pending (source, rank, id_text) SELECT %s, * FROM unnest(%s::int[], %s::text[])"
+                " ON CONFLICT DO NOTHING",
+                (self._source, *self._ranked(step.pending)),
+            )
+        for aggregate in step.pending_types:
+            self._fill_pending(aggregate)
+        if step.pending_children:
+            self._fill_pending_children()
+        if step.pending_done:
+            self._connection.execute(
+                "DELETE FROM rowcast.pending p USING unnest(%s::int[], %s::text[]) AS w(rank, id_text)"
+                " WHERE p.source = %s AND p.rank = w.rank AND p.id_text = w.id_text",
+                (*self._ranked(step.pending_done), self._source),
+            )
+
+    def _ranked(self, keys: Sequence[Key]) -> tuple[list[int], list[str]]:
+        return [self._mapping.by_type[key.aggregate].rank for key in keys], [key.id_text for key in keys]
+
+    def _fill_pending_children(self) -> None:
+        """Whoever stands below a pending aggregate may have to be corrected too; parents' types come first."""
+        for mapping in self._mapping.by_rank:
+            parent = mapping.definition.parent
+            if parent is None:
+                continue
+            self._connection.execute(
+                "INSERT INTO rowcast.pending (source, rank, id_text)"
+                " SELECT p.source, %s, a.id_text FROM rowcast.pending p JOIN rowcast.aggregate a"
+                " ON a.source = p.source AND a.aggregate = %s AND a.parent_id_text = p.id_text"
+                " WHERE p.source = %s AND p.rank = %s ON CONFLICT DO NOTHING",
+                (mapping.rank, mapping.name, self._source, self._mapping.by_type[parent.aggregate].rank),
+            )
 
     def _fill_pending(self, aggregate: str) -> None:
         self._connection.execute(

@@ -21,7 +21,7 @@ from stream_app.core.emission import Emitted, Origin, emit, rfc3339
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.state import Key, Lookup, View
 from stream_app.core.tail import Tail
-from stream_app.core.transaction import SnapshotRow, Transaction
+from stream_app.core.transaction import LargeTransaction, SnapshotRow, Transaction
 
 Work = Transaction | SnapshotRow
 Lookups = Generator[Lookup, None, None]
@@ -41,7 +41,7 @@ def sequence(
         StopError: a row cannot be placed; nothing of the batch may be published.
 
     """
-    keyed = [(unit, [_keyed(source, row) for row in _rows(unit)]) for unit in units]
+    keyed = [(unit, [(key_of(source, row), row) for row in _rows(unit)]) for unit in units]
     rows = [change for _, changes in keyed for change in changes]
     yield from _load(source, view, rows)
     _, tail = out
@@ -113,7 +113,14 @@ def _rows(unit: Work) -> tuple[RowChange, ...]:
     return (unit.row,) if isinstance(unit, SnapshotRow) else unit.rows
 
 
-def _keyed(source: SourceMapping, row: RowChange) -> tuple[Key, RowChange]:
+def key_of(source: SourceMapping, row: RowChange) -> Key:
+    """
+    The aggregate whose root row *row* changes.
+
+    Raises:
+        StopError: the table is not declared, or the row has no id.
+
+    """
     mapping = source.by_table.get(row.table)
     if mapping is None:
         raise StopError(
@@ -124,7 +131,7 @@ def _keyed(source: SourceMapping, row: RowChange) -> tuple[Key, RowChange]:
     assert row.operation is not Operation.TRUNCATE, "split_truncates comes first"
     image = row.before if row.operation is Operation.DELETE else row.after
     try:
-        return Key(mapping.name, mapping.id_text(image or {})), row
+        return Key(mapping.name, mapping.id_text(image or {}))
     except MappingError as error:
         # Without its id the row belongs to no aggregate that could be held alone.
         raise StopError("ROW_WITHOUT_ID", f"{row.table} at LSN {row.lsn}: {error}") from error
@@ -227,7 +234,7 @@ def _descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Iter
             yield from _descendants(source, view, below)
 
 
-def origin_of(unit: Transaction) -> Origin:
+def origin_of(unit: Transaction | LargeTransaction) -> Origin:
     """Where the events of *unit* come from."""
     context, traceparent = _context(unit.messages)
     return Origin(unit.lsn, rfc3339(unit.time_us), context, traceparent)

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from rowcast.errors import MalformedChangeError, StopError
 from stream_app.core.change import Begin, End, Message, Noise, Operation, RowChange, parse_change
 
+# Above this many changes a transaction is spilled, so that its size does not become the worker's.
+TRANSACTION_CHANGES_MAX = 20_000
 # Debezium repeats at most what it delivered since its last flushed offset (offset.flush.interval.ms).
 RESEND_WINDOW_TRANSACTIONS = 200_000
 
@@ -31,6 +33,25 @@ class Transaction:
 
 
 @dataclass(frozen=True, slots=True)
+class Spill:
+    """Changes of an open transaction that is too large for memory, in order; nothing of it may go out yet."""
+
+    changes: tuple[tuple[int, RowChange], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LargeTransaction:
+    """A committed transaction whose changes were spilled, but for those in *rest*; END was checked."""
+
+    xid: int
+    lsn: int
+    change_count: int
+    time_us: int
+    messages: tuple[Message, ...]
+    rest: Spill
+
+
+@dataclass(frozen=True, slots=True)
 class SnapshotRow:
     """A row that a snapshot read; it belongs to no transaction."""
 
@@ -42,7 +63,7 @@ class Skipped:
     """Something that moves the position and nothing else: noise, or a transaction delivered again."""
 
 
-Unit = Transaction | SnapshotRow | Skipped
+Unit = Transaction | LargeTransaction | Spill | SnapshotRow | Skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +76,27 @@ class PlacedUnit:
 
 @dataclass(slots=True)
 class _Bucket:
+    """An open transaction. Its changes 1..*spilled* are in the shell's hands already."""
+
     first_offset: int
     changes: dict[int, RowChange | Message] = field(default_factory=dict)
+    spilled: int = 0
+    messages: list[Message] = field(default_factory=list)
+    time_us: int = 0
+
+    def spill(self, xid: int) -> Spill:
+        """Hand the changes over; they have to follow what was handed over before."""
+        orders = sorted(self.changes)
+        if orders and orders != list(range(self.spilled + 1, self.spilled + 1 + len(orders))):
+            raise StopError("INCOMPLETE_TRANSACTION", f"transaction {xid} misses changes before {orders[-1]}")
+        taken = [self.changes[order] for order in orders]
+        rows = tuple((order, each) for order, each in zip(orders, taken, strict=True) if isinstance(each, RowChange))
+        # Only the last context counts; a transaction may hold any number of messages.
+        self.messages = [*self.messages, *(each for each in taken if isinstance(each, Message))][-1:]
+        self.time_us = taken[-1].time_us if taken else self.time_us
+        self.spilled += len(orders)
+        self.changes.clear()
+        return Spill(rows)
 
 
 _SKIPPED = Skipped()
@@ -71,8 +111,11 @@ class Assembler:
     claim of a source and is thrown away with it.
     """
 
-    def __init__(self, commit_lsn: int, processed: Iterable[tuple[int, int, int]]) -> None:
+    def __init__(
+        self, commit_lsn: int, processed: Iterable[tuple[int, int, int]], changes_max: int = TRANSACTION_CHANGES_MAX
+    ) -> None:
         self.commit_lsn = commit_lsn
+        self._changes_max = changes_max
         self._processed = {(lsn, xid): count for lsn, xid, count in processed}
         self._buckets: dict[int, _Bucket] = {}
 
@@ -99,8 +142,7 @@ class Assembler:
             case RowChange(operation=Operation.READ):
                 return SnapshotRow(change)
             case RowChange() | Message():
-                self._put(offset, change)
-                return None
+                return self._put(offset, change)
             case Begin():
                 self._buckets.setdefault(change.xid, _Bucket(offset))
                 return None
@@ -109,11 +151,14 @@ class Assembler:
             case Noise():
                 return None if self._buckets else _SKIPPED
 
-    def _put(self, offset: int, change: RowChange | Message) -> None:
+    def _put(self, offset: int, change: RowChange | Message) -> Unit | None:
         if change.xid is None or change.order is None:
             raise StopError("MALFORMED_CHANGE", f"offset {offset}: a streamed change without its transaction")
-        # A change that is there already was delivered again.
-        self._buckets.setdefault(change.xid, _Bucket(offset)).changes.setdefault(change.order, change)
+        bucket = self._buckets.setdefault(change.xid, _Bucket(offset))
+        if change.order > bucket.spilled:
+            # A change that is there already was delivered again.
+            bucket.changes.setdefault(change.order, change)
+        return bucket.spill(change.xid) if len(bucket.changes) >= self._changes_max else None
 
     def _finish(self, end: End, offset: int) -> Unit:
         bucket = self._buckets.pop(end.xid, _Bucket(offset))
@@ -125,11 +170,14 @@ class Assembler:
                 f"transaction {end.xid} at LSN {end.lsn} follows LSN {self.commit_lsn} and was never processed",
             )
         self._check_whole(end, bucket)
-        ordered = [bucket.changes[order] for order in sorted(bucket.changes)]
         self.commit_lsn = end.lsn
         self._processed[end.lsn, end.xid] = end.change_count
         if len(self._processed) > RESEND_WINDOW_TRANSACTIONS:
             del self._processed[next(iter(self._processed))]
+        return self._large(end, bucket) if bucket.spilled else self._small(end, bucket)
+
+    def _small(self, end: End, bucket: _Bucket) -> Transaction:
+        ordered = [bucket.changes[order] for order in sorted(bucket.changes)]
         return Transaction(
             xid=end.xid,
             lsn=end.lsn,
@@ -140,13 +188,18 @@ class Assembler:
             messages=tuple(change for change in ordered if isinstance(change, Message)),
         )
 
+    def _large(self, end: End, bucket: _Bucket) -> LargeTransaction:
+        rest = bucket.spill(end.xid)
+        return LargeTransaction(end.xid, end.lsn, end.change_count, bucket.time_us, tuple(bucket.messages), rest)
+
     def _check_whole(self, end: End, bucket: _Bucket) -> None:
-        if bucket.changes.keys() != set(range(1, end.change_count + 1)):
-            missing = sorted(set(range(1, end.change_count + 1)) - bucket.changes.keys())[:5]
+        wanted = set(range(bucket.spilled + 1, end.change_count + 1))
+        if bucket.changes.keys() != wanted:
+            missing = sorted(wanted - bucket.changes.keys())[:5]
             raise StopError(
                 "INCOMPLETE_TRANSACTION",
-                f"transaction {end.xid} at LSN {end.lsn} has {len(bucket.changes)} of {end.change_count} changes"
-                f" (missing: {missing})",
+                f"transaction {end.xid} at LSN {end.lsn} has {bucket.spilled + len(bucket.changes)}"
+                f" of {end.change_count} changes (missing: {missing})",
             )
         if self._buckets:
             raise StopError(

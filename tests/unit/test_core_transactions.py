@@ -6,7 +6,7 @@ import pytest
 from changelog import ChangeLog
 
 from rowcast.errors import StopError
-from stream_app.core.transaction import Assembler, Skipped, Transaction
+from stream_app.core.transaction import Assembler, LargeTransaction, Skipped, Spill, Transaction
 
 ROW = ("c", "instance", None, {"id": "i1", "title": "t", "tags": "[]", "secret": "s"})
 
@@ -97,3 +97,41 @@ def test_debezium_heartbeats_move_the_position() -> None:
 
     assert isinstance(placed.unit, Skipped)
     assert placed.next_offset == 10
+
+
+def test_a_large_transaction_is_spilled_and_comes_out_at_its_end() -> None:
+    """Its changes leave in pieces in order, the position stays before its BEGIN, and END is still checked."""
+    log = ChangeLog()
+    log.transaction([ROW] * 7, [("rowcast.context", {"actor": "a"})])
+    placed = list(Assembler(0, [], changes_max=3).feed(log.records()))
+
+    spills = [each for each in placed if isinstance(each.unit, Spill)]
+    (large,) = [each for each in placed if isinstance(each.unit, LargeTransaction)]
+    assert [each.next_offset for each in spills] == [0, 0]
+    assert isinstance(large.unit, LargeTransaction)
+    orders = [order for each in spills if isinstance(each.unit, Spill) for order, _ in each.unit.changes]
+    assert orders + [order for order, _ in large.unit.rest.changes] == list(range(2, 9))
+    assert (large.unit.change_count, large.next_offset) == (8, len(log.values))
+    assert large.unit.messages[0].prefix == "rowcast.context"
+
+
+def test_a_spilled_transaction_with_a_hole_stops_the_source() -> None:
+    """A change that is missing from a large transaction is found as well."""
+    log = ChangeLog()
+    log.transaction([ROW] * 7)
+    for missing in (1, 4, 7):
+        values = [value for place, value in enumerate(log.values) if place != missing]
+        with pytest.raises(StopError, match="INCOMPLETE_TRANSACTION"):
+            list(Assembler(0, [], changes_max=3).feed(enumerate(values)))
+
+
+def test_a_large_transaction_delivered_again_from_its_middle_is_whole() -> None:
+    """Changes that were handed over already are dropped when they come again."""
+    log = ChangeLog()
+    log.transaction([ROW] * 7)
+    values = [*log.values[:6], *log.values[2:]]
+    placed = list(Assembler(0, [], changes_max=3).feed(enumerate(values)))
+
+    orders = [order for each in placed if isinstance(each.unit, Spill) for order, _ in each.unit.changes]
+    assert orders == [1, 2, 3, 4, 5, 6]
+    assert isinstance(placed[-1].unit, LargeTransaction)

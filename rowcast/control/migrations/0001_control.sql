@@ -97,6 +97,19 @@ CREATE TABLE rowcast.pending (
     PRIMARY KEY (source, rank, id_text)
 );
 
+-- Changes of a transaction that is too large for memory, until its END was checked and they are folded into
+-- row state. Read again from the change log after any crash, so it needs no WAL.
+CREATE UNLOGGED TABLE rowcast.staged_change (
+    source      text NOT NULL,
+    ord         bigint NOT NULL,                    -- total_order inside the transaction
+    aggregate   text NOT NULL,
+    id_text     text NOT NULL,                      -- empty for TRUNCATE
+    operation   text NOT NULL,                      -- c | u | d | t
+    columns     text,                               -- JSON; null for d and t
+    PRIMARY KEY (source, ord)
+);
+CREATE INDEX staged_change_key ON rowcast.staged_change (source, aggregate, id_text, ord);
+
 -- What operators ask for; the owner of the source executes it.
 CREATE TABLE rowcast.command (
     number       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -1,0 +1,295 @@
+"""Worker processes for tests, and an independent reader of the domain topics."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import requests
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+from stack_fixture import TestProject, wait_until
+
+from rowcast.event import DomainEvent, Record, decode
+from rowcast.topics import domain_topic
+
+TYPES = ("instance", "holdings", "item")
+
+
+@dataclass
+class Worker:
+    """One `rowcast worker` process of a project."""
+
+    project: TestProject
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    def wait_owned(self, timeout_s: float = 30) -> None:
+        """Wait until this worker owns the project's source."""
+        wait_until(lambda: b"owned as epoch" in self.log.read_bytes(), f"ownership in {self.text()}", timeout_s)
+
+    def wait_ended(self, timeout_s: float = 30) -> int:
+        """Wait until the process has ended; returns its exit code."""
+        return self.process.wait(timeout_s)
+
+    def wait_stopped(self, timeout_s: float = 30) -> None:
+        """Wait until the process is frozen by SIGSTOP."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        wait_until(lambda: "State:\tT" in status.read_text(), "the worker froze itself", timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def text(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(errors="replace")[-3000:]
+
+    def url(self) -> str:
+        """The address of its web server."""
+        marker = "http://127.0.0.1:"
+        wait_until(lambda: marker in self.log.read_text(errors="replace"), "the web address is logged")
+        return marker + self.log.read_text(errors="replace").partition(marker)[2].split()[0]
+
+    def get(self, page: str) -> requests.Response:
+        """One page of its web server."""
+        return requests.get(f"{self.url()}{page}", timeout=5)
+
+
+@dataclass
+class WorkerPool:
+    """Starts workers of one project and ends what is left of them."""
+
+    project: TestProject
+    folder: Path
+    workers: list[Worker] = field(default_factory=list)
+
+    def start(self, failpoints: str = "") -> Worker:
+        """Start a worker."""
+        log = self.folder / f"worker-{len(self.workers)}.log"
+        environment = {**os.environ, "ROWCAST_FAILPOINTS": failpoints}
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rowcast.cli.main", "--project", str(self.project.folder), "worker"]
+                + ["--web-port", "0"],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+            )
+        self.workers.append(Worker(self.project, log, process))
+        return self.workers[-1]
+
+    def end(self) -> None:
+        """Kill whatever still runs."""
+        for worker in self.workers:
+            if worker.process.poll() is None:
+                worker.kill()
+
+
+@pytest.fixture
+def workers(project: TestProject, tmp_path: Path) -> Iterator[WorkerPool]:
+    """Workers of the test's project."""
+    pool = WorkerPool(project, tmp_path)
+    try:
+        yield pool
+    finally:
+        pool.end()
+
+
+def read_topics(project: TestProject) -> list[Record]:
+    """Every committed record of the project's domain topics, each partition in order, from the beginning."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": project.stack.brokers,
+            "group.id": f"test-{uuid.uuid4()}",
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "earliest",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+    )
+    partitions = [TopicPartition(domain_topic(project.name, each, 1), n, 0) for each in TYPES for n in range(3)]
+    records: list[Record] = []
+    try:
+        consumer.assign(partitions)
+        open_count = len(partitions)
+        while open_count:
+            message = consumer.poll(10)
+            assert message is not None, "Kafka did not answer"
+            if message.error():
+                assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                open_count -= 1
+                continue
+            headers = tuple(message.headers() or ())
+            records.append(Record(message.topic(), message.key(), message.value(), headers))
+    finally:
+        consumer.close()
+    return records
+
+
+def read_events(project: TestProject) -> list[DomainEvent]:
+    """The events of `read_topics`."""
+    return [decode(*record) for record in read_topics(project)]
+
+
+def histories(project: TestProject) -> dict[str, list[DomainEvent]]:
+    """
+    The events of each aggregate in log order.
+
+    Fails unless every aggregate carries versions 1, 2, 3 … exactly once and in order, so that the last record
+    of each key has the key's highest version.
+    """
+    by_identity: dict[str, list[DomainEvent]] = defaultdict(list)
+    for event in read_events(project):
+        by_identity[event.identity.text].append(event)
+    for name, events in by_identity.items():
+        versions = [event.version for event in events]
+        assert versions == list(range(1, len(versions) + 1)), f"{name}: {versions}"
+    return by_identity
+
+
+def source_states(project: TestProject) -> dict[str, dict[str, Any]]:
+    """What the source's tables hold now, by id: a few fields and the ancestors, from SELECT alone."""
+    states: dict[str, dict[str, Any]] = {}
+    for id_, title in project.execute("SELECT id::text, title FROM instance"):
+        states[id_] = {"title": title, "ancestors": {}}
+    for id_, place, instance in project.execute("SELECT id::text, permanent_location, instance_id::text FROM holdings"):
+        states[id_] = {"permanent_location": place, "ancestors": {"instance": [instance]}}
+    items = project.execute(
+        "SELECT i.id::text, i.status, h.id::text, h.instance_id::text FROM item i JOIN holdings h ON h.id = i.holdings_id"
+    )
+    for id_, status, holdings, instance in items:
+        states[id_] = {"status": status, "ancestors": {"holdings": [holdings], "instance": [instance]}}
+    return states
+
+
+def differences(project: TestProject) -> list[str]:
+    """Where the last event of an aggregate disagrees with the source's tables."""
+    wrong = []
+    truth = source_states(project)
+    last = {events[-1].identity.id_text: events[-1] for events in histories(project).values()}
+    for id_, state in truth.items():
+        event = last.pop(id_, None)
+        if event is None or event.after is None:
+            wrong.append(f"{id_}: not published")
+        elif {name: event.after[name] for name in state if name != "ancestors"} | {
+            "ancestors": dict(event.ancestors)
+        } != state:
+            wrong.append(f"{id_}: published {event.after} {event.ancestors}, but is {state}")
+    wrong += [f"{id_}: gone, but published" for id_, event in last.items() if event.after is not None]
+    return wrong
+
+
+def wait_agreement(project: TestProject, timeout_s: float = 40) -> None:
+    """Wait until the topics say what the source's tables say; the source has to be quiet."""
+    wait_until(lambda: not differences(project), "topics agree with the source", timeout_s)
+
+
+class Load(threading.Thread):
+    """Random committed work on the source, from *seed*, until `finish`."""
+
+    def __init__(self, project: TestProject, seed: int, rate: float = 60.0) -> None:
+        super().__init__(daemon=True)
+        self._url = project.settings.database(project.name).url
+        self._rng = random.Random(seed)
+        self._pause_s = 1.0 / rate
+        self._ending = threading.Event()
+        self.transactions = 0
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        """Commit one transaction after the other."""
+        try:
+            with psycopg.connect(self._url, autocommit=True) as connection:
+                while not self._ending.is_set():
+                    commit_random(connection, self._rng)
+                    self.transactions += 1
+                    # Paces the load; nothing waits for it.
+                    self._ending.wait(self._pause_s)
+        except psycopg.Error as error:
+            self.error = error
+
+    def finish(self) -> int:
+        """End the load and return the number of transactions; fails when it broke."""
+        self._ending.set()
+        self.join(30)
+        assert self.error is None, self.error
+        return self.transactions
+
+
+def commit_random(connection: psycopg.Connection[Any], rng: random.Random) -> None:
+    """One transaction: creates, updates, moves or deletes a few rows of the three tables."""
+    with connection.transaction():
+        for _ in range(rng.randint(1, 3)):
+            rng.choice([_create, _update, _update, _move, _move_holdings, _delete])(connection, rng)
+
+
+def _create(connection: psycopg.Connection[Any], rng: random.Random) -> None:
+    ids = [str(uuid.UUID(int=rng.getrandbits(128))) for _ in range(3)]
+    add_tree(connection, ids)
+
+
+def add_tree(connection: psycopg.Connection[Any], ids: list[str], names: Mapping[str, str] | None = None) -> None:
+    """An instance, its holdings and their item."""
+    names = names or {}
+    connection.execute(
+        "INSERT INTO instance (id, hrid, title, source, instance_type) VALUES (%s, %s, %s, 'MARC', 'text')",
+        (ids[0], ids[0], names.get("title", "A title")),
+    )
+    connection.execute(
+        "INSERT INTO holdings (id, hrid, instance_id, permanent_location) VALUES (%s, %s, %s, 'Main')",
+        (ids[1], ids[1], ids[0]),
+    )
+    connection.execute(
+        "INSERT INTO item (id, hrid, holdings_id, material_type, status) VALUES (%s, %s, %s, 'book', 'Available')",
+        (ids[2], ids[2], ids[1]),
+    )
+
+
+def _update(connection: psycopg.Connection[Any], rng: random.Random) -> None:
+    status = rng.choice(["Available", "Checked out", "Missing"])
+    connection.execute(
+        "UPDATE item SET status = %s, updated_at = clock_timestamp() WHERE id IN"
+        " (SELECT id FROM item ORDER BY md5(id::text || %s) LIMIT 2)",
+        (status, str(rng.random())),
+    )
+
+
+def _move(connection: psycopg.Connection[Any], rng: random.Random) -> None:
+    salt = str(rng.random())
+    connection.execute(
+        "UPDATE item SET holdings_id = (SELECT id FROM holdings ORDER BY md5(id::text || %s) LIMIT 1) WHERE id ="
+        " (SELECT id FROM item ORDER BY md5(id::text || %s) LIMIT 1)",
+        (salt, salt),
+    )
+
+
+def _move_holdings(connection: psycopg.Connection[Any], rng: random.Random) -> None:
+    salt = str(rng.random())
+    connection.execute(
+        "UPDATE holdings SET instance_id = (SELECT id FROM instance ORDER BY md5(id::text || %s) LIMIT 1) WHERE id ="
+        " (SELECT id FROM holdings ORDER BY md5(id::text || %s) LIMIT 1)",
+        (salt, salt),
+    )
+
+
+def _delete(connection: psycopg.Connection[Any], rng: random.Random) -> None:
+    connection.execute(
+        "DELETE FROM item WHERE id = (SELECT id FROM item ORDER BY md5(id::text || %s) LIMIT 1)", (str(rng.random()),)
+    )
