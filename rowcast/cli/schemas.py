@@ -1,0 +1,70 @@
+"""``rowcast schemas``: check the contracts of a folder, and derive the schemas of whole event values."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+
+def register(verbs: argparse._SubParsersAction[Any]) -> None:
+    """Add this module's verbs."""
+    schemas = verbs.add_parser("schemas", help="check contracts and derive the schemas of event values")
+    actions = schemas.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser(
+        "check",
+        help="validate every contract, its derived schema and its examples",
+        description="Exit code 0: nothing wrong; 1: findings; 2: no contract found.",
+        epilog="example: rowcast schemas check --schemas schemas --json",
+    )
+    check.add_argument("--json", action="store_true", help="print the findings as one JSON document")
+    check.set_defaults(run=_check)
+    derive = actions.add_parser(
+        "derive",
+        help="write v<major>.<minor>.event.json beside every contract",
+        epilog="example: rowcast schemas derive",
+    )
+    derive.set_defaults(run=_derive)
+    for parser in (check, derive):
+        parser.add_argument(
+            "--schemas", type=Path, metavar="DIR", help="folder of contracts (default: schemas/ of the project)"
+        )
+
+
+def _folder(arguments: argparse.Namespace) -> Path:
+    from rowcast.contracts.contract import FOLDER
+
+    folder: Path = arguments.schemas or arguments.project / FOLDER
+    return folder
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from rowcast.contracts.checking import check_folder
+    from rowcast.contracts.contract import contract_paths
+
+    folder = _folder(arguments)
+    findings = check_folder(folder)
+    contracts = len(list(contract_paths(folder)))
+    if arguments.json:
+        print(json.dumps({"contracts": contracts, "findings": [asdict(each) for each in findings]}, indent=2))
+    else:
+        for finding in findings:
+            print(finding)
+        print(f"{contracts} contracts, {len(findings)} findings")
+    return 1 if findings else 0
+
+
+def _derive(arguments: argparse.Namespace) -> int:
+    from rowcast.contracts.contract import contract_paths, load_contract
+
+    for path, _match in contract_paths(_folder(arguments)):
+        contract = load_contract(path)
+        text = contract.derived_text().encode()
+        if contract.event_path.exists() and contract.event_path.read_bytes() == text:
+            print(f"unchanged {contract.event_path}")
+        else:
+            contract.event_path.write_bytes(text)
+            print(f"written   {contract.event_path}")
+    return 0

@@ -1,0 +1,1 @@
+"""Contracts: the committed JSON Schema of every published entity, and what is derived from it."""

@@ -1,0 +1,148 @@
+"""
+Contract files and where they stand: ``schemas/<domain>/<aggregate>/v<major>.<minor>.json``.
+
+A contract describes the entity of one aggregate type: what an event's ``after`` holds. The schema of the
+whole event value is derived from it by one rule and published beside it as ``v<major>.<minor>.event.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rowcast.contracts.derivation import derive_value_schema
+from rowcast.errors import ConfigurationError
+
+FOLDER = "schemas"
+EVENT_SUFFIX = ".event.json"
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_VERSION = re.compile(r"v([1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """One version of the contract of one aggregate type; *entity* is the file's content."""
+
+    path: Path
+    domain: str
+    aggregate: str
+    major: int
+    minor: int
+    entity: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def version(self) -> str:
+        """``v<major>.<minor>``."""
+        return f"v{self.major}.{self.minor}"
+
+    @property
+    def dataschema(self) -> str:
+        """``ce_dataschema``: the name of the derived schema."""
+        return f"urn:rowcast:schema:{self.domain}.{self.aggregate}:{self.major}.{self.minor}"
+
+    @property
+    def entity_id(self) -> str:
+        """The ``$id`` that the contract file itself has to carry."""
+        return self.dataschema + ":entity"
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """The entity's fields, in declared order."""
+        return tuple(self.entity["properties"])
+
+    @property
+    def ancestors(self) -> tuple[str, ...]:
+        """The aggregate types up the hierarchy, nearest first."""
+        return tuple(self.entity.get("x-ancestors", ()))
+
+    @property
+    def event_path(self) -> Path:
+        """Where the derived schema is published."""
+        return self.path.with_name(self.version + EVENT_SUFFIX)
+
+    def examples(self, verdict: str) -> tuple[Path, ...]:
+        """The example event values under ``examples/<version>/<verdict>``: *verdict* is accepted or rejected."""
+        return tuple(sorted(self.path.parent.joinpath("examples", self.version, verdict).glob("*.json")))
+
+    def value_schema(self) -> dict[str, Any]:
+        """The derived schema of an event's whole value."""
+        return derive_value_schema(self.entity, self.dataschema)
+
+    def derived_text(self) -> str:
+        """The derived schema as its file holds it, byte for byte."""
+        return json.dumps(self.value_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def contract_paths(schemas: Path) -> Iterator[tuple[Path, re.Match[str]]]:
+    """Every contract file under *schemas*, with the match of its version."""
+    for path in sorted(schemas.glob("*/*/*.json")):
+        match = _VERSION.fullmatch(path.name.removesuffix(".json"))
+        if match and _NAME.fullmatch(path.parent.name) and _NAME.fullmatch(path.parent.parent.name):
+            yield path, match
+
+
+def load_contract(path: Path) -> Contract:
+    """
+    The contract that *path* holds.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is not an object schema with properties.
+
+    """
+    match = _VERSION.fullmatch(path.name.removesuffix(".json"))
+    if match is None:
+        raise ConfigurationError("not a contract", where=str(path), fix="call it v<major>.<minor>.json")
+    try:
+        entity = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except FileNotFoundError as error:
+        raise ConfigurationError("there is no such contract", where=str(path), fix="write it") from error
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"cannot be read: {error}", where=str(path), fix="correct the file") from error
+    if not isinstance(entity, dict) or entity.get("type") != "object" or not _is_schemas(entity.get("properties")):
+        raise ConfigurationError(
+            "does not describe an entity", where=str(path), fix='give it "type": "object" and "properties"'
+        )
+    return Contract(
+        path=path,
+        domain=path.parent.parent.name,
+        aggregate=path.parent.name,
+        major=int(match[1]),
+        minor=int(match[2]),
+        entity=entity,
+    )
+
+
+def find_contract(schemas: Path, domain: str, aggregate: str, version: tuple[int, int] | None) -> Contract:
+    """
+    The contract of an aggregate type: *version*, or the newest minor of the newest major.
+
+    Raises:
+        ConfigurationError: there is none, or it cannot be read.
+
+    """
+    folder = schemas / domain / aggregate
+    if version is not None:
+        return load_contract(folder / f"v{version[0]}.{version[1]}.json")
+    versions = [
+        ((int(match[1]), int(match[2])), path)
+        for path in folder.glob("*.json")
+        if (match := _VERSION.fullmatch(path.name.removesuffix(".json")))
+    ]
+    if not versions:
+        raise ConfigurationError("there is no contract", where=str(folder), fix="write v1.0.json there")
+    return load_contract(max(versions)[1])
+
+
+def _is_schemas(properties: Any) -> bool:
+    return isinstance(properties, dict) and all(isinstance(each, dict) for each in properties.values())
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return entry

@@ -1,0 +1,82 @@
+"""
+The one rule that turns a contract (the entity) into the schema of an event's whole value.
+
+Pure and published: the same contract gives the same schema for ever. ``after`` is the entity or null;
+``before`` the same properties with none required, plus the former ancestors, or null; ``ancestors`` the types
+up the declared hierarchy; ``context`` one fixed shape. Local definitions (``$defs``) move to the new root, so
+that ``#/$defs/…`` goes on to mean the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+# What the entity says about itself as a document; all else describes its content and is kept.
+_DOCUMENT_KEYWORDS = {"$schema", "$id", "$defs", "$comment", "title", "description", "x-ancestors"}
+
+
+def derive_value_schema(entity: Mapping[str, Any], dataschema: str) -> dict[str, Any]:
+    """The value schema named *dataschema* of the contract *entity*."""
+    title = entity.get("title", dataschema)
+    content = {name: part for name, part in entity.items() if name not in _DOCUMENT_KEYWORDS}
+    ancestors = _ancestors(entity.get("x-ancestors", ()))
+    former = {name: part for name, part in content.items() if name not in {"required", "minProperties"}}
+    schema: dict[str, Any] = {
+        "$schema": DIALECT,
+        "$id": dataschema,
+        "title": f"{title}: event value",
+        "description": "Derived from the contract beside this file; do not edit.",
+        "type": "object",
+        "required": ["after", "before", "ancestors", "context"],
+        "properties": {
+            "after": {
+                **content,
+                "type": ["object", "null"],
+                "description": "The whole entity as of this version; null when it was deleted.",
+            },
+            "before": {
+                **former,
+                "type": ["object", "null"],
+                "description": "Former values of the fields that changed since the version before; "
+                "the whole last state when it was deleted; null when there was none.",
+                "properties": {
+                    **content["properties"],
+                    "ancestors": {**ancestors, "description": "The former ancestors, when they changed."},
+                },
+            },
+            "ancestors": ancestors,
+            "context": _CONTEXT,
+        },
+    }
+    if "$defs" in entity:
+        schema["$defs"] = entity["$defs"]
+    return schema
+
+
+def _ancestors(types: list[str] | tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "description": "The ids of the entity's ancestors by type, as their events carry them in ce_subject.",
+        "required": list(types),
+        "properties": {
+            name: {
+                "description": f"Ids of the {name} above; empty where the entity names none, null while unknown.",
+                "type": ["array", "null"],
+                "items": {"type": "string"},
+            }
+            for name in types
+        },
+    }
+
+
+_CONTEXT: dict[str, Any] = {
+    "type": "object",
+    "description": "What the writer attached to its transaction.",
+    "properties": {
+        "actor": {"type": "string", "description": "Who made the change."},
+        "reason": {"type": "string", "description": "Why it was made."},
+        "error": {"type": "string", "description": "Why the writer's context could not be read."},
+    },
+}

@@ -1,0 +1,168 @@
+"""
+The profile: the part of JSON Schema 2020-12 that contracts may use, and what Rowcast adds to it.
+
+It keeps contracts comparable from version to version and readable to every consumer: open objects, local
+references only, every field described and classified.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from rowcast.contracts.contract import Contract
+from rowcast.contracts.derivation import DIALECT
+
+# (JSON pointer, rule, message)
+Note = tuple[str, str, str]
+
+_KEYWORDS = {
+    "type",
+    "properties",
+    "required",
+    "items",
+    "enum",
+    "const",
+    "format",
+    "pattern",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "uniqueItems",
+    "multipleOf",
+    "additionalProperties",
+    "oneOf",
+    "$ref",
+    "title",
+    "description",
+    "examples",
+    "deprecated",
+    "contentEncoding",
+    "$comment",
+}
+_ROOT_KEYWORDS = {"$schema", "$id", "$defs", "type", "properties", "required", "title", "description", "$comment"}
+_TYPES = {"string", "integer", "number", "boolean", "object", "array", "null"}
+_PII = re.compile(r"[a-z][a-z0-9_-]{0,47}")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_FORMATS = set(Draft202012Validator.FORMAT_CHECKER.checkers)
+
+
+def check_profile(contract: Contract) -> Iterator[Note]:
+    """What *contract* does outside the profile."""
+    entity = contract.entity
+    if entity.get("$schema") != DIALECT:
+        yield "/$schema", "DIALECT", f"must be {DIALECT}"
+    if entity.get("$id") != contract.entity_id:
+        yield "/$id", "NAME_MISMATCH", f"must be {contract.entity_id}, as folder and file are called"
+    for keyword in entity:
+        if keyword not in _ROOT_KEYWORDS and not keyword.startswith("x-"):
+            yield (
+                "/" + keyword,
+                "UNSUPPORTED_KEYWORD",
+                f"not supported at the root: {', '.join(sorted(_ROOT_KEYWORDS))}",
+            )
+    yield from _root(contract)
+    for name, schema in entity["properties"].items():
+        yield from _property(schema, f"/properties/{name}", entity)
+    for name, schema in _mapping(entity.get("$defs")).items():
+        yield from _schema(schema, f"/$defs/{name}", entity)
+
+
+def _root(contract: Contract) -> Iterator[Note]:
+    entity, properties = contract.entity, contract.entity["properties"]
+    for keyword in ("title", "description"):
+        if not isinstance(entity.get(keyword), str):
+            yield "", "DESCRIPTION_MISSING", f"needs a {keyword}"
+    if "ancestors" in properties:
+        yield "/properties/ancestors", "NAME_RESERVED", "the name is taken: before.ancestors holds former ancestors"
+    if set(_list(entity.get("required"))) != set(properties):
+        yield "/required", "REQUIRED", "must name every property: events always carry all, absent values are null"
+    ancestors = entity.get("x-ancestors")
+    names = _list(ancestors)
+    if not isinstance(ancestors, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
+        yield "/x-ancestors", "ANCESTORS", "must list the ancestor types, nearest first; [] for none"
+    elif len(set(names)) < len(names) or contract.aggregate in names:
+        yield "/x-ancestors", "ANCESTORS", "names a type twice, or the aggregate itself"
+
+
+def _property(schema: Any, pointer: str, entity: Mapping[str, Any]) -> Iterator[Note]:
+    yield from _schema(schema, pointer, entity)
+    if not isinstance(schema, dict):
+        return
+    if not isinstance(schema.get("description"), str):
+        yield pointer, "DESCRIPTION_MISSING", "needs a description"
+    if _is_leaf(schema, entity) and not (isinstance(schema.get("x-pii"), str) and _PII.fullmatch(schema["x-pii"])):
+        yield pointer, "PII_MISSING", "needs x-pii: none, or the class of personal data that it holds"
+
+
+def _is_leaf(schema: Mapping[str, Any], entity: Mapping[str, Any]) -> bool:
+    # What holds objects is classified field by field, further down.
+    for _depth in range(10):
+        if "$ref" in schema:
+            schema = _mapping(_mapping(entity.get("$defs")).get(str(schema["$ref"]).removeprefix("#/$defs/")))
+        elif "items" in schema:
+            schema = _mapping(schema["items"])
+        else:
+            return "properties" not in schema and "oneOf" not in schema
+    return False
+
+
+def _schema(schema: Any, pointer: str, entity: Mapping[str, Any]) -> Iterator[Note]:
+    if not isinstance(schema, dict):
+        yield pointer, "UNSUPPORTED_KEYWORD", "must be a schema object; true and false are not supported"
+        return
+    for keyword in schema:
+        if keyword not in _KEYWORDS and not keyword.startswith("x-"):
+            yield f"{pointer}/{keyword}", "UNSUPPORTED_KEYWORD", "is not part of the supported profile"
+    yield from _reference(schema, pointer, entity)
+    yield from _types(schema, pointer)
+    if "format" in schema and schema["format"] not in _FORMATS:
+        yield f"{pointer}/format", "FORMAT_UNKNOWN", f"nobody would check it; known: {', '.join(sorted(_FORMATS))}"
+    extra = schema.get("additionalProperties")
+    if "additionalProperties" in schema and ("properties" in schema or not isinstance(extra, dict)):
+        message = "only for maps: a schema, and no properties beside it; published objects stay open"
+        yield f"{pointer}/additionalProperties", "CLOSED_READER", message
+    for name in _list(schema.get("required")):
+        if name not in _mapping(schema.get("properties")):
+            yield f"{pointer}/required", "REQUIRED", f"names {name!r}, which is not a property"
+    yield from _inner(schema, pointer, entity)
+
+
+def _inner(schema: Mapping[str, Any], pointer: str, entity: Mapping[str, Any]) -> Iterator[Note]:
+    for name, part in _mapping(schema.get("properties")).items():
+        yield from _property(part, f"{pointer}/properties/{name}", entity)
+    for index, part in enumerate(_list(schema.get("oneOf"))):
+        yield from _schema(part, f"{pointer}/oneOf/{index}", entity)
+    for keyword in ("items", "additionalProperties"):
+        if keyword in schema:
+            yield from _schema(schema[keyword], f"{pointer}/{keyword}", entity)
+
+
+def _reference(schema: Mapping[str, Any], pointer: str, entity: Mapping[str, Any]) -> Iterator[Note]:
+    if "$ref" in schema:
+        name = str(schema["$ref"])
+        if not name.startswith("#/$defs/") or name.removeprefix("#/$defs/") not in _mapping(entity.get("$defs")):
+            yield f"{pointer}/$ref", "REFERENCE", "must point at a definition of this file: #/$defs/<name>"
+
+
+def _types(schema: Mapping[str, Any], pointer: str) -> Iterator[Note]:
+    types = schema.get("type")
+    for name in types if isinstance(types, list) else [types]:
+        if name is not None and name not in _TYPES:
+            yield f"{pointer}/type", "TYPE_UNKNOWN", f"{name!r} is not a type: {', '.join(sorted(_TYPES))}"
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
