@@ -40,8 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     arguments.project = arguments.project.resolve()
     try:
-        code: int = arguments.run(arguments)
-        return code
+        return int(arguments.run(arguments))
     except RowcastError as error:
         print(f"rowcast: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,148 @@
+"""``rowcast sources``: plan, apply and watch what the files in connectors/ declare."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rowcast.cli.recovery import register_recovery
+
+if TYPE_CHECKING:
+    from rowcast.settings import Settings
+    from rowcast.sources.change import Change
+    from rowcast.sources.source_file import SourceFile
+    from rowcast.sources.status import SourceStatus
+
+
+def register(verbs: argparse._SubParsersAction[Any]) -> None:
+    """Add this module's verbs."""
+    sources = verbs.add_parser("sources", help="plan, apply and watch the sources declared in connectors/")
+    actions = sources.add_subparsers(dest="action", required=True, metavar="ACTION")
+    plan = actions.add_parser(
+        "plan",
+        help="show what apply would change; touches nothing",
+        description="Exit code 0: nothing would change; 1: something would; 2: refused, or something is not reachable.",
+        epilog="example: rowcast sources plan inventory --json",
+    )
+    plan.set_defaults(run=_plan)
+    apply = actions.add_parser(
+        "apply",
+        help="make database, topics and Connect as declared; a second run changes nothing",
+        description="Exit code 0: everything is as declared; 2: refused, or a change failed.",
+        epilog="example: rowcast sources apply inventory",
+    )
+    apply.set_defaults(run=_apply)
+    status = actions.add_parser(
+        "status",
+        help="tell the truth about connector, slot, worker, lag and heartbeat",
+        description="Exit code 0: all healthy; 1: something is wrong; 2: the question could not be asked.",
+        epilog="example: rowcast sources status inventory --json",
+    )
+    status.set_defaults(run=_status)
+    remove = actions.add_parser(
+        "remove",
+        help="delete connector, slot and publication of one source; topics and state stay",
+        description="Applying the source again takes a new snapshot.",
+        epilog="example: rowcast sources remove inventory --yes",
+    )
+    remove.set_defaults(run=_remove)
+    remove.add_argument("source", metavar="SOURCE", help="name of the source")
+    remove.add_argument("--yes", action="store_true", help="do it; without it only says what would go")
+    register_recovery(actions)
+    for parser in (plan, apply, status):
+        parser.add_argument("sources", nargs="*", metavar="SOURCE", help="names of sources (default: all)")
+        parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Sequence[SourceFile], Settings]:
+    from rowcast.settings import load_settings
+    from rowcast.sources.source_file import load_sources
+
+    return load_sources(arguments.project, arguments.sources), load_settings(arguments.project)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from rowcast.sources.plan import plan
+
+    changes = plan(*_load(arguments))
+    if arguments.json:
+        print(json.dumps({"changes": [asdict(change) for change in changes]}, indent=2))
+    else:
+        for change in changes:
+            print(_line(change))
+        print(f"{len(changes)} changes" + ("; `rowcast sources apply` makes them" if changes else ""))
+    return 1 if changes else 0
+
+
+def _apply(arguments: argparse.Namespace) -> int:
+    from rowcast.sources.plan import apply
+
+    def progress(change: Change) -> None:
+        if not arguments.json:
+            print(_line(change), flush=True)
+
+    changes = apply(*_load(arguments), progress)
+    if arguments.json:
+        print(json.dumps({"changes": [asdict(change) for change in changes]}, indent=2))
+    else:
+        print(f"{len(changes)} changes")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from rowcast.sources.status import read_statuses
+
+    statuses = read_statuses(*_load(arguments))
+    if arguments.json:
+        print(json.dumps({"sources": [status.document() for status in statuses]}, indent=2))
+    else:
+        for status in statuses:
+            print("\n".join(_status_lines(status)))
+    return 0 if all(status.healthy for status in statuses) else 1
+
+
+def _status_lines(status: SourceStatus) -> Iterator[str]:
+    yield f"{status.source}: {'healthy' if status.healthy else 'NOT HEALTHY'}"
+    connector, slot, position = status.connector, status.slot, status.position
+    if connector:
+        yield f"  connector  {connector.state}, task {connector.task_state or 'missing'}"
+    if slot:
+        yield (
+            f"  slot       {'active' if slot.active else 'inactive'}, {slot.wal_status}, confirmed"
+            f" {slot.confirmed_flush_lsn}, {slot.unconfirmed_bytes} bytes behind, keeps {slot.retained_bytes} bytes"
+        )
+    if position:
+        owner = f"owned by {position.holder}" if position.held else "no owner"
+        yield (
+            f"  worker     {position.status}, {owner}, epoch {position.epoch}, next offset {position.next_offset},"
+            f" moved {_age(position.age_s)}, {position.refused} refused"
+        )
+    yield f"  change log {status.lag_records} records in front of the worker"
+    beats = f"{_age(status.heartbeat_age_s)} at the connector, {_age(status.applied_heartbeat_age_s)} at the worker"
+    yield f"  heartbeat  {beats}"
+    for problem in status.problems:
+        yield f"  {problem.code}: {problem.message}\n    remedy: {problem.remedy}"
+
+
+def _age(age_s: float | None) -> str:
+    return "never" if age_s is None else f"{age_s:.1f} s ago"
+
+
+def _remove(arguments: argparse.Namespace) -> int:
+    from rowcast.settings import load_settings
+    from rowcast.sources.removal import remove
+    from rowcast.sources.source_file import load_sources
+
+    (source,) = load_sources(arguments.project, [arguments.source])
+    if not arguments.yes:
+        print(f"would delete connector, offsets, slot and publication of {source.source}; repeat with --yes")
+        return 1
+    remove(source, load_settings(arguments.project), print)
+    return 0
+
+
+def _line(change: Change) -> str:
+    return f"{change.source}: {change.action} {change.object} in {change.area} ({change.reason})"

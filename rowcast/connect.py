@@ -1,0 +1,178 @@
+"""
+A client of Kafka Connect's REST interface: what Rowcast asks of it, with time limits.
+
+Connect answers 409 while its workers rebalance: those calls are repeated until the deadline.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import requests
+
+from rowcast.errors import ConfigurationError, ConnectUnavailableError
+
+_CONNECT_TIMEOUT_S = 5
+_READ_TIMEOUT_S = 60  # validating a configuration opens a connection to the source database
+_REBALANCE_TIMEOUT_S = 60
+_FAILURE_SETTLED_S = 10
+_PAUSE_S = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectorStatus:
+    """
+    What Connect says of a connector: *state* of the connector and *task_state* of its one task
+    (``RUNNING``, ``FAILED``, ``PAUSED``, ``UNASSIGNED``, None before it exists), with the *trace* of a failure.
+    """
+
+    state: str
+    task_state: str | None
+    trace: str
+
+    @property
+    def running(self) -> bool:
+        """Whether connector and task say that they run; a connector can say so and be dead."""
+        return self.state == "RUNNING" and self.task_state == "RUNNING"
+
+    @property
+    def failed(self) -> bool:
+        """Whether either has failed; Connect never restarts it by itself."""
+        return "FAILED" in {self.state, self.task_state}
+
+
+class ConnectClient:
+    """Kafka Connect at *url*; use it as a context manager."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._session = requests.Session()
+        self._session.trust_env = False  # Connect stands beside us; no proxy of the environment is meant for it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._session.close()
+
+    def configuration(self, name: str) -> dict[str, str] | None:
+        """The stored configuration of a connector; None when there is none."""
+        found: dict[str, str] | None = self._call("GET", f"/connectors/{quote(name)}/config")
+        return found
+
+    def put_configuration(self, name: str, configuration: Mapping[str, str]) -> None:
+        """
+        Create or change a connector.
+
+        Raises:
+            ConfigurationError: Connect refuses the configuration; the message is Connect's.
+
+        """
+        self._call("PUT", f"/connectors/{quote(name)}/config", configuration)
+
+    def status(self, name: str) -> ConnectorStatus | None:
+        """What Connect says of a connector; None when there is none, or none is known yet."""
+        found = self._call("GET", f"/connectors/{quote(name)}/status")
+        if found is None:
+            return None
+        tasks: list[dict[str, Any]] = found["tasks"]
+        traces = [part["trace"] for part in (found["connector"], *tasks) if part.get("trace")]
+        return ConnectorStatus(
+            state=found["connector"]["state"],
+            task_state=tasks[0]["state"] if tasks else None,
+            trace="\n".join(traces),
+        )
+
+    def restart_failed(self, name: str) -> None:
+        """Restart what has failed of a connector."""
+        self._call("POST", f"/connectors/{quote(name)}/restart?includeTasks=true&onlyFailed=true")
+
+    def delete(self, name: str) -> None:
+        """Delete a connector; its offsets stay until ``delete_offsets``."""
+        self._call("DELETE", f"/connectors/{quote(name)}")
+
+    def stop(self, name: str) -> None:
+        """Stop a connector's tasks and keep its configuration; needed before its offsets can go."""
+        self._call("PUT", f"/connectors/{quote(name)}/stop")
+
+    def delete_offsets(self, name: str) -> None:
+        """Forget where a stopped connector was: its next start takes a snapshot."""
+        self._call("DELETE", f"/connectors/{quote(name)}/offsets")
+
+    def wait_running(self, name: str, timeout_s: float) -> ConnectorStatus:
+        """
+        Wait until connector and task run.
+
+        A failure counts once it has stood for some seconds: until new tasks start, Connect shows the old ones.
+
+        Raises:
+            ConfigurationError: it failed, with the task's trace, or did not run in time.
+
+        """
+        deadline = time.monotonic() + timeout_s
+        failed_since = None
+        while True:
+            status = self.status(name)
+            if status is not None and status.running:
+                return status
+            failed_since = (failed_since or time.monotonic()) if status is not None and status.failed else None
+            if status is not None and failed_since and time.monotonic() > failed_since + _FAILURE_SETTLED_S:
+                raise ConfigurationError(
+                    f"failed:\n{status.trace}", where=f"connector {name}", fix="mend the cause, then apply again"
+                )
+            if time.monotonic() > deadline:
+                shown = "unknown" if status is None else f"{status.state}, task {status.task_state or 'none'}"
+                raise ConfigurationError(
+                    f"does not run after {timeout_s:.0f} s ({shown})",
+                    where=f"connector {name}",
+                    fix="see Connect's log",
+                )
+            time.sleep(_PAUSE_S)
+
+    def wait_stopped(self, name: str, timeout_s: float) -> None:
+        """
+        Wait until a connector that was told to stop has no task left.
+
+        Raises:
+            ConnectUnavailableError: it has not stopped in time.
+
+        """
+        deadline = time.monotonic() + timeout_s
+        while (status := self.status(name)) is not None and (status.state != "STOPPED" or status.task_state):
+            if time.monotonic() > deadline:
+                raise ConnectUnavailableError(f"connector {name} has not stopped after {timeout_s:.0f} s")
+            time.sleep(_PAUSE_S)
+
+    def _call(self, method: str, path: str, body: Mapping[str, str] | None = None) -> Any:
+        deadline = time.monotonic() + _REBALANCE_TIMEOUT_S
+        while True:
+            try:
+                response = self._session.request(
+                    method, self.url + path, json=body, timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)
+                )
+            except requests.RequestException as error:
+                raise ConnectUnavailableError(f"Kafka Connect at {self.url} did not answer: {error}") from error
+            if response.status_code == requests.codes.conflict and time.monotonic() < deadline:
+                time.sleep(_PAUSE_S)
+                continue
+            return self._answer(method, path, response)
+
+    def _answer(self, method: str, path: str, response: requests.Response) -> Any:
+        if response.ok:
+            return response.json() if response.content else None
+        if response.status_code == requests.codes.not_found:
+            return None
+        try:
+            message = str(response.json().get("message", response.text))
+        except ValueError:
+            message = response.text
+        if response.status_code == requests.codes.bad_request:
+            raise ConfigurationError(f"Kafka Connect refuses it: {message}", where=path, fix="correct the settings")
+        raise ConnectUnavailableError(f"{method} {self.url}{path}: {response.status_code} {message}")

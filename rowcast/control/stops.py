@@ -1,0 +1,38 @@
+"""Stopped sources, as operators resume them."""
+
+from __future__ import annotations
+
+import getpass
+import json
+
+import psycopg
+
+
+def resume(connection: psycopg.Connection, source: str) -> str | None:
+    """
+    Let a stopped source run again; its owner opens it within seconds.
+
+    Returns:
+        The code it was stopped with; None when it was not stopped.
+
+    """
+    row = connection.execute(
+        "WITH former AS (SELECT source, stopped_code FROM rowcast.source"
+        " WHERE source = %s AND status = 'stopped' FOR UPDATE)"
+        " UPDATE rowcast.source s SET status = 'running', stopped_code = NULL, stopped_detail = NULL,"
+        " stopped_remedy = NULL, stopped_since = NULL, failed_offset = NULL, failed_tries = 0, failed_detail = NULL"
+        " FROM former WHERE s.source = former.source RETURNING former.stopped_code",
+        (source,),
+    ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def ask_skip_snapshot(connection: psycopg.Connection, source: str, next_offset: int) -> int:
+    """Ask the owner to leave an interrupted snapshot behind; returns the command's number."""
+    row = connection.execute(
+        "INSERT INTO rowcast.command (source, verb, arguments, asked_by)"
+        " VALUES (%s, 'skip_snapshot', %s, %s) RETURNING number",
+        (source, json.dumps({"next_offset": next_offset}), getpass.getuser()),
+    ).fetchone()
+    assert row is not None, "an insert returns its row"
+    return int(row[0])

@@ -1,0 +1,76 @@
+"""
+PostgreSQL as every part of Rowcast uses it: connections that cannot hang, and numbered forward migrations.
+
+A frozen or dead process must not keep locks, so every connection carries time limits on both sides.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+import psycopg
+from psycopg import sql
+
+from rowcast.errors import DatabaseUnavailableError
+
+# A process frozen inside a transaction loses it after this long; takeover waits no longer.
+IDLE_IN_TRANSACTION_TIMEOUT_S = 5
+STATEMENT_TIMEOUT_S = 60
+LOCK_TIMEOUT_S = 10
+_MIGRATION_LOCK = 0x526F7763  # any constant: serialises concurrent migrations
+
+
+def connect(url: str, *, application: str, autocommit: bool = False) -> psycopg.Connection:
+    """
+    A connection whose transactions end by themselves when this process freezes or the network dies.
+
+    Raises:
+        DatabaseUnavailableError: the server did not answer or refused the connection.
+    """
+    options = (
+        f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_S}s"
+        f" -c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout={LOCK_TIMEOUT_S}s"
+    )
+    try:
+        return psycopg.connect(
+            url,
+            autocommit=autocommit,
+            application_name=application,
+            options=options,
+            connect_timeout=10,
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+            tcp_user_timeout=10_000,
+        )
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailableError(str(error).strip()) from error
+
+
+def migrate(connection: psycopg.Connection, schema: str, package: str) -> list[str]:
+    """
+    Bring *schema* to the newest of the ``migrations/*.sql`` of *package*; the names of those that ran.
+
+    All of them are one transaction; concurrent callers wait for each other. A schema that is already there
+    needs no right to create one.
+    """
+    name = sql.Identifier(schema)
+    ledger = sql.Identifier(schema, "migration")
+    applied: list[str] = []
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+        row = connection.execute("SELECT to_regclass(%s)", (f"{schema}.migration",)).fetchone()
+        if row is None or row[0] is None:
+            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
+            connection.execute(
+                sql.SQL(
+                    "CREATE TABLE {} (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+                ).format(ledger)
+            )
+        done = {entry[0] for entry in connection.execute(sql.SQL("SELECT name FROM {}").format(ledger))}
+        for file in sorted(files(package).joinpath("migrations").iterdir(), key=lambda each: each.name):
+            if file.name.endswith(".sql") and file.name not in done:
+                connection.execute(file.read_bytes())
+                connection.execute(sql.SQL("INSERT INTO {} (name) VALUES (%s)").format(ledger), (file.name,))
+                applied.append(file.name)
+    return applied

@@ -1,0 +1,1 @@
+"""Sources: the declarative file, its compilation, and what it needs in database, topics and Connect."""

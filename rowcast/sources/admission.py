@@ -1,0 +1,88 @@
+"""
+Which tables may be published: everything is decided before anything is touched.
+
+PostgreSQL lets anybody add a table to a publication and then fails the *application's* UPDATE or DELETE, or
+silently publishes nothing. Such a table is refused here, with its fix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rowcast.sources.catalogue import Catalogue, Table
+from rowcast.sources.document import DocumentError
+from rowcast.sources.source_file import SourceFile
+
+_OLDEST_VERSION = 140_000
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+_PERSISTENCE = {"u": "unlogged", "t": "temporary"}
+
+
+def refuse_unfit(source: SourceFile, catalogue: Catalogue) -> None:
+    """
+    Refuse a server or tables that cannot be captured, or whose publication would hurt the application.
+
+    Raises:
+        DocumentError: names every table and its fix.
+
+    """
+    faults = [source.fault("database", message, fix) for message, fix in _server(catalogue)]
+    for aggregate in source.aggregates:
+        table = catalogue.tables.get(aggregate.table)
+        name = f"aggregates.{aggregate.name}.table"
+        faults.extend(
+            source.fault(name, f"{aggregate.table}: {message}", fix) for message, fix in _table(table, catalogue)
+        )
+    if faults:
+        raise DocumentError(source.path, faults)
+
+
+def _server(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    if catalogue.version < _OLDEST_VERSION:
+        yield f"PostgreSQL {catalogue.version // 10_000} cannot publish what is needed", "PostgreSQL 14 or newer"
+    if catalogue.wal_level != "logical":
+        yield f"wal_level is {catalogue.wal_level!r}", "ALTER SYSTEM SET wal_level = logical, then restart the server"
+    if catalogue.in_recovery:
+        yield "the server is a standby", "the primary server"
+    if not catalogue.may_replicate:
+        yield "the login may not replicate", "ALTER ROLE … REPLICATION, or another login"
+    if catalogue.slots_max < 1:
+        yield "max_replication_slots is 0", "ALTER SYSTEM SET max_replication_slots = 10, then restart the server"
+
+
+def _table(table: Table | None, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    if table is None:
+        yield f"does not exist in database {catalogue.database!r}", "the schema and name of a table there"
+        return
+    if table.kind in _KINDS:
+        yield f"is {_KINDS[table.kind]}; only tables have changes to capture", "an ordinary or partitioned table"
+        return
+    if table.persistence in _PERSISTENCE:
+        yield f"is {_PERSISTENCE[table.persistence]}: its changes are not in the WAL", "ALTER TABLE … SET LOGGED"
+    if table.partition_of:
+        yield "is a partition", f"the partitioned table, {table.partition_of}"
+    if table.inherits:
+        yield f"inherits from {table.inherits}; its rows would belong to two tables", "a table without INHERITS"
+    yield from _identity(table, catalogue)
+
+
+def _identity(table: Table, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    identities = table.leaf_identities or {table.replica_identity}
+    if "n" in identities:
+        yield (
+            "has replica identity NOTHING; once published, every UPDATE and DELETE of the application would fail",
+            f"ALTER TABLE {table.name} REPLICA IDENTITY DEFAULT, with a primary key",
+        )
+    if not table.key:
+        harm = "once published, every UPDATE and DELETE of the application would fail" if "d" in identities else ""
+        message = "has no primary key" + (f"; {harm}" if harm else ", by which its rows could be told apart")
+        yield message, f"ALTER TABLE {table.name} ADD PRIMARY KEY (…)"
+    generated = [column.name for column in table.columns if column.generated]
+    if "f" in identities and generated and catalogue.version >= 180_000:
+        yield (
+            (
+                f"has replica identity FULL and the generated column {generated[0]!r}; once published, every UPDATE and"
+                " DELETE of the application would fail"
+            ),
+            f"ALTER TABLE {table.name} REPLICA IDENTITY DEFAULT",
+        )

@@ -1,0 +1,166 @@
+"""
+What the source database's catalogue says about the tables of a source. Reads only.
+
+Types are PostgreSQL's ``format_type`` with every name qualified; a domain counts as the type under it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from rowcast.errors import ConfigurationError, DatabaseUnavailableError
+from rowcast.settings import DatabaseSettings
+
+_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A column; *enum* when its type is an enumeration, *generated* when it is computed."""
+
+    name: str
+    type: str
+    nullable: bool
+    enum: bool
+    generated: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """
+    A table as it stands. *kind*, *persistence* and *replica_identity* are PostgreSQL's letters
+    (``relkind``, ``relpersistence``, ``relreplident``); *partition_of* and *inherits* name a parent table;
+    *leaf_identities* are the replica identities of the partitions below.
+    """
+
+    name: str
+    kind: str
+    persistence: str
+    replica_identity: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    partition_of: str | None
+    inherits: str | None
+    leaf_identities: frozenset[str]
+
+    def column(self, name: str) -> Column | None:
+        """The column of that name."""
+        return next((each for each in self.columns if each.name == name), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalogue:
+    """
+    A database: *version* as in ``server_version_num``, the *tables* asked for that exist, and whether the login
+    *may_replicate*.
+    """
+
+    database: str
+    version: int
+    wal_level: str
+    slots_max: int
+    in_recovery: bool
+    may_replicate: bool
+    tables: Mapping[str, Table]
+
+
+def connect_source(settings: DatabaseSettings) -> psycopg.Connection[Any]:
+    """
+    An autocommit connection to a source database; statements and locks are limited in time.
+
+    Raises:
+        ConfigurationError: the database does not exist or refuses the login.
+        DatabaseUnavailableError: the server did not answer.
+
+    """
+    try:
+        return psycopg.connect(
+            settings.url,
+            autocommit=True,
+            application_name="rowcast sources",
+            # pg_catalog first and alone: types come out qualified, and nothing on a search path is run.
+            options=f"-c statement_timeout={_TIMEOUT_S}s -c lock_timeout=5s -c search_path=pg_catalog",
+            connect_timeout=10,
+            tcp_user_timeout=10_000,
+        )
+    except psycopg.OperationalError as error:
+        message = str(error).strip()
+        if any(text in message for text in ("does not exist", "authentication failed", "no pg_hba.conf entry")):
+            raise ConfigurationError(
+                message, where=f"database {settings.name!r}", fix="create it, or correct its url and login"
+            ) from error
+        raise DatabaseUnavailableError(f"database {settings.name!r}: {message}") from error
+
+
+def read_catalogue(connection: psycopg.Connection[Any], tables: Sequence[str]) -> Catalogue:
+    """The catalogue's entries of *tables* (``schema.table``); tables that do not exist are left out."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        server = cursor.execute(_SERVER).fetchone()
+        assert server is not None, "one row"
+        relations = cursor.execute(_RELATIONS, {"tables": list(tables)}).fetchall()
+        columns: dict[int, list[Column]] = {}
+        for row in cursor.execute(_COLUMNS, {"oids": [relation["oid"] for relation in relations]}):
+            columns.setdefault(row.pop("oid"), []).append(Column(**row))
+    found = {relation["name"]: _table(relation, columns.get(relation["oid"], [])) for relation in relations}
+    return Catalogue(**server, tables=found)
+
+
+def _table(relation: Mapping[str, Any], columns: list[Column]) -> Table:
+    is_partition, parent = relation["is_partition"], relation["parent"]
+    return Table(
+        name=relation["name"],
+        kind=relation["kind"],
+        persistence=relation["persistence"],
+        replica_identity=relation["replica_identity"],
+        columns=tuple(columns),
+        key=tuple(relation["key"] or ()),
+        partition_of=parent if is_partition else None,
+        inherits=None if is_partition else parent,
+        leaf_identities=frozenset(relation["leaf_identities"] or ()),
+    )
+
+
+_SERVER = """
+SELECT current_database() AS database, current_setting('server_version_num')::int AS version,
+       current_setting('wal_level') AS wal_level, current_setting('max_replication_slots')::int AS slots_max,
+       pg_is_in_recovery() AS in_recovery,
+       (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user)
+       -- hosted servers grant replication by a role of this name
+       OR EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'rds_replication'
+                  AND pg_has_role(current_user, oid, 'member')) AS may_replicate
+"""
+
+_RELATIONS = """
+SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind AS kind, c.relpersistence AS persistence,
+       c.relreplident AS replica_identity, c.relispartition AS is_partition,
+       (SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = c.oid LIMIT 1) AS parent,
+       (SELECT array_agg(a.attname::text ORDER BY k.place)
+          FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+         WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts) AS key,
+       CASE WHEN c.relkind = 'p' THEN
+         (SELECT array_agg(DISTINCT l.relreplident::text) FROM pg_partition_tree(c.oid) t
+            JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) END AS leaf_identities
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname || '.' || c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+"""
+
+_COLUMNS = """
+WITH RECURSIVE resolved AS (
+    SELECT a.attrelid, a.attnum, a.attname, a.attnotnull, a.attgenerated, t.oid AS type, a.atttypmod AS modifier
+      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+     WHERE a.attrelid = ANY (%(oids)s) AND a.attnum > 0 AND NOT a.attisdropped
+  UNION ALL
+    SELECT r.attrelid, r.attnum, r.attname, r.attnotnull OR t.typnotnull, r.attgenerated, t.typbasetype, t.typtypmod
+      FROM resolved r JOIN pg_type t ON t.oid = r.type WHERE t.typtype = 'd'
+)
+SELECT r.attrelid AS oid, r.attname AS name, format_type(r.type, r.modifier) AS type, NOT r.attnotnull AS nullable,
+       t.typtype = 'e' AS enum, r.attgenerated <> '' AS generated
+  FROM resolved r JOIN pg_type t ON t.oid = r.type
+ WHERE t.typtype <> 'd' ORDER BY r.attrelid, r.attnum
+"""

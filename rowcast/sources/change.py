@@ -1,0 +1,33 @@
+"""
+A planned change: what would be done to which object and why, and the call that does it.
+
+`plan` prints changes, `apply` makes them; both come from one list, so that they cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Area = Literal["control database", "source database", "topics", "connect"]
+Action = Literal["create", "alter", "restart"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change: *action* on *object* in *area* for *source*, and the *reason*."""
+
+    source: str
+    area: Area
+    action: Action
+    object: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A change and what makes it; *run* may be called again after a failure."""
+
+    change: Change
+    run: Callable[[], object]

@@ -1,0 +1,198 @@
+"""
+The connector of a source: its name, slot and publication, and every setting of its configuration.
+
+Pure. Each setting is set explicitly where the default would lose data, leak it or stall; the reason stands
+beside it. docs/reference/settings.md lists them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rowcast.errors import ConfigurationError
+from rowcast.settings import DatabaseSettings
+from rowcast.sources.definition import SourceDefinition
+
+MESSAGE_BYTES_MAX = 16 * 1024 * 1024
+HEARTBEAT_PREFIX = "rowcast.heartbeat"
+CONTEXT_PREFIX = "rowcast.context"
+HEARTBEAT_INTERVAL_MS = 1_000
+NOTIFICATIONS_SUFFIX = "notifications"
+_QUEUE_BYTES_MAX = 64 * 1024 * 1024
+_JSON = "org.apache.kafka.connect.json.JsonConverter"
+_SSL = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl")
+
+
+def connector_name(source: str) -> str:
+    """The connector's name in Kafka Connect."""
+    return f"rowcast-{source}"
+
+
+def slot_name(source: str) -> str:
+    """The replication slot; one for each source, never shared."""
+    return f"rowcast_{source}"
+
+
+def publication_name(source: str) -> str:
+    """The publication in the source database."""
+    return f"rowcast_{source}"
+
+
+def heartbeat_query(source: str) -> str:
+    """
+    One statement: count the beat in ``rowcast.heartbeat`` and say it in the WAL, in one transaction.
+
+    The counter is dense (a sequence would skip numbers on rollback), so a missing beat is a missing record.
+    """
+    return (
+        "WITH beat AS (UPDATE rowcast.heartbeat SET counter = counter + 1, at = clock_timestamp()"
+        f" WHERE source = '{source}' RETURNING source, counter, at)"
+        f" SELECT pg_logical_emit_message(true, '{HEARTBEAT_PREFIX}', json_build_object("
+        "'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),"
+        " 'timeline', ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,"
+        """ 'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),"""
+        " 'counter', counter, 'source', source)::text) FROM beat"
+    )
+
+
+def connector_configuration(
+    definition: SourceDefinition, database: DatabaseSettings, *, server_version: int
+) -> dict[str, str]:
+    """
+    The whole configuration, as Kafka Connect keeps it.
+
+    Raises:
+        ConfigurationError: the database's url cannot be given to a connector, or would put a password there.
+
+    """
+    source = definition.source
+    return {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "tasks.max": "1",
+        **_database(database),
+        **_position(source, server_version),
+        **_capture(definition),
+        **_forms(),
+        **_delivery(definition),
+        "heartbeat.interval.ms": str(HEARTBEAT_INTERVAL_MS),
+        "heartbeat.action.query": heartbeat_query(source),
+        # A restarting database comes back by itself within 3 minutes; after that the task fails, visibly.
+        "errors.max.retries": "60",
+        "retriable.restart.connector.wait.ms": "3000",
+        "event.converting.failure.handling.mode": "fail",  # the default turns what it cannot convert into null
+        "event.processing.failure.handling.mode": "fail",
+    }
+
+
+def _database(database: DatabaseSettings) -> dict[str, str]:
+    parameters = {name: str(value) for name, value in database.parameters().items()}
+    where = f"database {database.name!r}"
+    host = parameters.get("hostaddr") or parameters.get("host", "")
+    if not host or host.startswith("/") or "," in host:
+        raise ConfigurationError(
+            "its url names no single TCP host, and a connector needs one", where=where, fix="host=… in its url"
+        )
+    if "dbname" not in parameters or "user" not in parameters:
+        raise ConfigurationError("its url names no user or database", where=where, fix="postgresql://user@host/name")
+    entry = {
+        "database.hostname": host,
+        "database.port": parameters.get("port", "5432"),
+        "database.user": parameters["user"],
+        "database.dbname": parameters["dbname"],
+    }
+    if database.connect_password is not None:
+        entry["database.password"] = database.connect_password
+    elif "password" in parameters:
+        # Connect shows a configuration to whoever asks, and keeps it in a topic.
+        raise ConfigurationError(
+            "its password would stand in plain text in the connector's configuration",
+            where=where,
+            fix="declare the database in rowcast.toml with connect_password, a reference for Connect's config"
+            " providers such as ${file:/etc/connect/secrets.properties:password}",
+        )
+    for name in _SSL:
+        if name in parameters:
+            entry[f"database.{name}"] = parameters[name]
+    return entry
+
+
+def _position(source: str, server_version: int) -> dict[str, str]:
+    return {
+        "plugin.name": "pgoutput",
+        "slot.name": slot_name(source),
+        "slot.drop.on.stop": "false",  # a dropped slot is a hole in the log
+        # A promoted standby then has the slot; earlier servers cannot keep it, and a resync is needed.
+        "slot.failover": "true" if server_version >= 170_000 else "false",
+        "publication.name": publication_name(source),
+        "publication.autocreate.mode": "disabled",  # ours, made before the slot
+        "offset.mismatch.strategy": "trust_offset",  # a slot that is ahead was recreated: fail, never skip
+        "lsn.flush.mode": "connector",  # nothing but delivered records moves the slot
+        "status.update.interval.ms": "5000",  # well below a wal_sender_timeout of 10 s
+        "snapshot.mode": "initial",
+    }
+
+
+def _capture(definition: SourceDefinition) -> dict[str, str]:
+    tables = [re.escape(table.name) for table in definition.tables]
+    columns = [re.escape(f"{table.name}.{column.name}") for table in definition.tables for column in table.columns]
+    return {
+        "table.include.list": ",".join(tables),
+        # What no contract names never reaches the change log.
+        "column.include.list": ",".join(columns),
+        "skipped.operations": "none",  # the default leaves TRUNCATE out
+        "message.prefix.include.list": ",".join(map(re.escape, (HEARTBEAT_PREFIX, CONTEXT_PREFIX))),
+        "provide.transaction.metadata": "true",
+        "tombstones.on.delete": "false",  # the change log is not compacted
+        "extended.headers.enabled": "false",
+        "include.unknown.datatypes": "true",  # nothing is left out silently
+        "notification.enabled.channels": "sink",
+        "notification.sink.topic.name": f"{definition.source}.{NOTIFICATIONS_SUFFIX}",
+    }
+
+
+def _forms() -> dict[str, str]:
+    return {
+        "key.converter": _JSON,
+        "key.converter.schemas.enable": "false",
+        "value.converter": _JSON,
+        "value.converter.schemas.enable": "false",
+        # The default turns a NULL into the column's default.
+        "value.converter.replace.null.with.default": "false",
+        "time.precision.mode": "isostring",
+        "decimal.handling.mode": "string",  # exact
+        "interval.handling.mode": "string",  # the default is an inexact number
+        "binary.handling.mode": "base64",
+        "hstore.handling.mode": "json",
+    }
+
+
+def _delivery(definition: SourceDefinition) -> dict[str, str]:
+    return {
+        "topic.prefix": definition.source,
+        "transforms": "route",
+        "transforms.route.type": "org.apache.kafka.connect.transforms.RegexRouter",
+        "transforms.route.regex": ".*",
+        "transforms.route.replacement": definition.change_log,
+        "exactly.once.support": "required",
+        "transaction.boundary": "poll",
+        "poll.interval.ms": "5",  # commit to readable change log in about 12 ms; the default adds up to 500
+        "max.batch.size": "8192",
+        "max.queue.size": "32768",
+        "max.queue.size.in.bytes": str(_QUEUE_BYTES_MAX),  # the default has no limit
+        "producer.override.acks": "all",
+        "producer.override.compression.type": "lz4",
+        "producer.override.batch.size": "262144",
+        "producer.override.max.request.size": str(MESSAGE_BYTES_MAX),
+        "producer.override.delivery.timeout.ms": "120000",
+        # A task whose producer failed waits for its own open transaction before it says FAILED; the default of
+        # 60 s would let it look like RUNNING that long.
+        "producer.override.transaction.timeout.ms": "20000",
+    }
+
+
+def changed_settings(wanted: Mapping[str, str], present: Mapping[str, Any]) -> list[str]:
+    """The names of the settings that differ; Connect adds ``name`` by itself."""
+    names = wanted.keys() | (present.keys() - {"name"})
+    return sorted(name for name in names if wanted.get(name) != present.get(name))

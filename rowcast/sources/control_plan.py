@@ -1,0 +1,96 @@
+"""What a source needs in the control database: the schema, and its definition as workers read it."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.resources import files
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from rowcast.control.database import migrate
+from rowcast.errors import ConfigurationError
+from rowcast.sources.change import Change, Step
+from rowcast.sources.definition import SourceDefinition
+
+_APPLY_LOCK = 0x526F7764  # any constant beside that of the migrations
+
+
+def hold_apply_lock(connection: psycopg.Connection[Any]) -> None:
+    """
+    Keep other `apply` runs out until the connection ends.
+
+    Raises:
+        ConfigurationError: another run holds the lock.
+
+    """
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", (_APPLY_LOCK,)).fetchone()
+    if row is None or not row[0]:
+        raise ConfigurationError("another `rowcast sources apply` runs", where="control database", fix="wait for it")
+
+
+def pending_migrations(connection: psycopg.Connection[Any]) -> list[str]:
+    """The migrations that did not run yet, in order. Reads only."""
+    names = [each.name for each in files("rowcast.control").joinpath("migrations").iterdir()]
+    row = connection.execute("SELECT to_regclass('rowcast.migration')").fetchone()
+    done = set()
+    if row is not None and row[0] is not None:
+        done = {name for (name,) in connection.execute("SELECT name FROM rowcast.migration")}
+    return sorted(name for name in names if name.endswith(".sql") and name not in done)
+
+
+def plan_migrations(source: str, connection: psycopg.Connection[Any]) -> list[Step]:
+    """The step that brings the control database's schema up to date."""
+    pending = pending_migrations(connection)
+    if not pending:
+        return []
+    change = Change(source, "control database", "alter", "schema rowcast", "migrations " + ", ".join(pending))
+    return [Step(change, partial(migrate, connection))]
+
+
+def plan_definition(definition: SourceDefinition, connection: psycopg.Connection[Any]) -> list[Step]:
+    """
+    The step that stores the definition.
+
+    Raises:
+        ConfigurationError: another source publishes one of its aggregates.
+
+    """
+    present = None
+    if "0001_control.sql" not in pending_migrations(connection):
+        _refuse_shared_topics(definition, connection)
+        with connection.cursor(row_factory=dict_row) as cursor:
+            query = "SELECT revision, removed FROM rowcast.source WHERE source = %s"
+            present = cursor.execute(query, (definition.source,)).fetchone()
+    if present is not None and present["revision"] == definition.revision and not present["removed"]:
+        return []
+    what, revision = f"definition of {definition.source}", definition.revision[:12]
+    if present is None:
+        change = Change(definition.source, "control database", "create", what, f"revision {revision}")
+    else:
+        reason = f"revision {present['revision'][:12]} → {revision}" + (", was removed" if present["removed"] else "")
+        change = Change(definition.source, "control database", "alter", what, reason)
+    return [Step(change, partial(_store, definition, connection))]
+
+
+def _refuse_shared_topics(definition: SourceDefinition, connection: psycopg.Connection[Any]) -> None:
+    mine = {definition.topic(each) for each in definition.aggregates}
+    query = "SELECT source, definition FROM rowcast.source WHERE source <> %s AND NOT removed"
+    for name, document in connection.execute(query, (definition.source,)):
+        other = SourceDefinition.from_json(document)
+        for topic in mine & {other.topic(each) for each in other.aggregates}:
+            raise ConfigurationError(
+                f"is written by source {name!r} already; a domain topic has one writing source",
+                where=f"topic {topic}",
+                fix="give this source another domain",
+            )
+
+
+def _store(definition: SourceDefinition, connection: psycopg.Connection[Any]) -> None:
+    connection.execute(
+        "INSERT INTO rowcast.source (source, definition, revision) VALUES (%s, %s, %s)"
+        " ON CONFLICT (source) DO UPDATE SET definition = excluded.definition, revision = excluded.revision,"
+        " applied_at = now(), removed = false",
+        (definition.source, definition.to_json().decode(), definition.revision),
+    )

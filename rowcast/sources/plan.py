@@ -1,0 +1,145 @@
+"""
+Plan and apply: the difference between what source files declare and what there is, and making it go away.
+
+Everything that can be refused is refused before the first change. The order of the changes is part of the
+promise: publication before slot, topics before their writers, the connector last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import psycopg
+
+from rowcast.connect import ConnectClient
+from rowcast.contracts.contract import FOLDER, Contract, find_contract
+from rowcast.control.database import connect as connect_control
+from rowcast.errors import ConfigurationError, DatabaseUnavailableError
+from rowcast.settings import Settings
+from rowcast.sources.admission import refuse_unfit
+from rowcast.sources.catalogue import Catalogue, connect_source, read_catalogue
+from rowcast.sources.change import Change, Step
+from rowcast.sources.compilation import compile_definition
+from rowcast.sources.connector import connector_configuration
+from rowcast.sources.connector_plan import plan_connector
+from rowcast.sources.control_plan import hold_apply_lock, plan_definition, plan_migrations
+from rowcast.sources.definition import SourceDefinition
+from rowcast.sources.source_database import plan_source_database
+from rowcast.sources.source_file import SourceFile
+from rowcast.sources.topic_plan import TopicAdmin, plan_topics
+
+APPLICATION = "rowcast sources"
+
+
+class Plan:
+    """What has to change for one source; use it as a context manager: its steps hold connections."""
+
+    def __init__(self, source: SourceFile, settings: Settings) -> None:
+        self.source, self.settings = source, settings
+        self.steps: list[Step] = []
+        self._open = ExitStack()
+
+    def __enter__(self) -> Plan:
+        try:
+            self.steps = self._steps()
+        except BaseException:
+            self._open.close()
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._open.close()
+
+    @property
+    def changes(self) -> list[Change]:
+        """The changes, in the order in which they are made."""
+        return [step.change for step in self.steps]
+
+    def _steps(self) -> list[Step]:
+        source, settings = self.source, self.settings
+        contracts = contracts_of(source, settings)
+        database = settings.database(source.database)
+        connection = self._open.enter_context(connect_source(database))
+        catalogue = read_catalogue(connection, [entry.table for entry in source.aggregates])
+        definition = admit(source, contracts, catalogue)
+        wanted = connector_configuration(definition, database, server_version=catalogue.version)
+        control = self._open.enter_context(
+            connect_control(settings.control().url, application=APPLICATION, autocommit=True)
+        )
+        admin = self._open.enter_context(TopicAdmin(settings.need_brokers()))
+        connect = self._open.enter_context(ConnectClient(settings.need_connect_url()))
+        return [
+            *plan_migrations(source.source, control),
+            *plan_source_database(definition, catalogue, connection),
+            *plan_topics(definition, admin),
+            *plan_definition(definition, control),
+            *plan_connector(source.source, wanted, connect),
+        ]
+
+
+def contracts_of(source: SourceFile, settings: Settings) -> dict[str, Contract]:
+    """The contract of each aggregate of a source, from the project's schemas folder."""
+    folder = settings.project / FOLDER
+    return {entry.name: find_contract(folder, source.domain, entry.name, entry.contract) for entry in source.aggregates}
+
+
+def admit(source: SourceFile, contracts: dict[str, Contract], catalogue: Catalogue) -> SourceDefinition:
+    """The definition of *source*, after everything that forbids it was refused."""
+    refuse_unfit(source, catalogue)
+    return compile_definition(source, contracts, catalogue)
+
+
+def plan(sources: Iterable[SourceFile], settings: Settings) -> list[Change]:
+    """
+    What `apply` would change, in order. Touches nothing.
+
+    Raises:
+        ConfigurationError: something is refused; see the message.
+
+    """
+    changes: list[Change] = []
+    for source in sources:
+        with _translated(), Plan(source, settings) as planned:
+            shared = {(change.area, change.object) for change in changes}
+            changes.extend(change for change in planned.changes if (change.area, change.object) not in shared)
+    return changes
+
+
+def apply(
+    sources: Sequence[SourceFile], settings: Settings, progress: Callable[[Change], None] = lambda _change: None
+) -> list[Change]:
+    """
+    Make everything as declared and return what was changed; *progress* hears of each change before it is made.
+
+    Idempotent: a second call changes nothing. One at a time for a control database.
+
+    Raises:
+        ConfigurationError: something is refused, or a change failed; what was done before stays and the next
+            call goes on from there.
+
+    """
+    plan(sources, settings)  # refuse whatever can be refused in any of them first
+    changes = []
+    with _translated(), connect_control(settings.control().url, application=APPLICATION, autocommit=True) as lock:
+        hold_apply_lock(lock)
+        for source in sources:
+            with Plan(source, settings) as planned:
+                for step in planned.steps:
+                    progress(step.change)
+                    step.run()
+                    changes.append(step.change)
+    return changes
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn errors of PostgreSQL into those of this project."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise ConfigurationError(
+            str(error).strip(), where="database", fix="grant it, or let the DBA run what `plan` shows"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailableError(str(error).strip()) from error

@@ -1,0 +1,65 @@
+"""
+A new snapshot of a source whose first one broke off.
+
+Debezium would read the second attempt on the slot of the first, whose position does not fit. So connector,
+offsets and slot go, the worker leaves the broken rows behind, and the source is applied anew. Every step may be
+repeated: an interrupted call is mended by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kafka import KafkaConsumer, TopicPartition
+
+from rowcast.control.database import connect as connect_control
+from rowcast.control.refusals import wait_outcome
+from rowcast.control.stops import ask_skip_snapshot, resume
+from rowcast.errors import ConfigurationError
+from rowcast.settings import Settings
+from rowcast.sources.plan import apply
+from rowcast.sources.removal import remove_capture
+from rowcast.sources.source_file import SourceFile
+from rowcast.topics import change_log_topic
+
+
+def resnapshot(source: SourceFile, settings: Settings, progress: Callable[[str], None], timeout_s: float) -> None:
+    """
+    Begin the snapshot of *source* again.
+
+    Raises:
+        ConfigurationError: no snapshot of it was interrupted, or no worker has answered within *timeout_s*.
+        TransientError: a part is not reachable.
+
+    """
+    with connect_control(settings.control().url, application="rowcast resnapshot", autocommit=True) as control:
+        code = control.execute("SELECT stopped_code FROM rowcast.source WHERE source = %s", (source.source,)).fetchone()
+        if code != ("SNAPSHOT_INTERRUPTED",):
+            raise ConfigurationError(
+                "is not stopped with SNAPSHOT_INTERRUPTED", where=source.source, fix="see `rowcast sources status`"
+            )
+        remove_capture(source, settings, progress)
+        # The connector is gone, so this end cannot move any more.
+        end = _log_end(settings.need_brokers(), change_log_topic(source.source))
+        number = ask_skip_snapshot(control, source.source, end)
+        resume(control, source.source)
+        outcome = wait_outcome(control, number, timeout_s)
+    if outcome != "skipped":
+        raise ConfigurationError(
+            outcome or f"no worker has answered within {timeout_s:.0f} s; the request stands",
+            where=source.source,
+            fix="start a worker, then run `rowcast sources apply`",
+        )
+    progress(f"the worker goes on from offset {end} of the change log")
+    for change in apply([source], settings):
+        progress(f"{change.action} {change.object}")
+
+
+def _log_end(brokers: str, topic: str) -> int:
+    consumer = KafkaConsumer(bootstrap_servers=brokers, group_id=None)
+    try:
+        partition = TopicPartition(topic, 0)
+        offset: int = consumer.end_offsets([partition])[partition]
+        return offset
+    finally:
+        consumer.close()

@@ -1,0 +1,165 @@
+"""
+What a source needs in its own database: a schema with one heartbeat row, and a publication.
+
+The publication is made before the slot and never dropped while the slot is there: logical decoding looks it up
+as of each WAL position, so a later one does not help. It names exactly the declared tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, LiteralString
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from rowcast.errors import ConfigurationError
+from rowcast.sources.catalogue import Catalogue
+from rowcast.sources.change import Action, Change, Step
+from rowcast.sources.connector import publication_name, slot_name
+from rowcast.sources.definition import SourceDefinition
+
+_OPERATIONS = "insert, update, delete, truncate"
+
+
+def plan_source_database(
+    definition: SourceDefinition, catalogue: Catalogue, connection: psycopg.Connection[Any]
+) -> list[Step]:
+    """
+    What has to change in the source database.
+
+    Raises:
+        ConfigurationError: slot or publication of this name belong to something else, or the login may not
+            replicate.
+
+    """
+    present = _Present(definition, catalogue, connection)
+    present.refuse_foreign_slot()
+    return [*_heartbeat(definition.source, present, connection), *_publication(definition, present, connection)]
+
+
+class _Present:
+    """What is there now."""
+
+    def __init__(self, definition: SourceDefinition, catalogue: Catalogue, connection: psycopg.Connection[Any]) -> None:
+        self.source, self.catalogue, self.connection = definition.source, catalogue, connection
+        self.schema = self._one("SELECT 1 FROM pg_namespace WHERE nspname = 'rowcast'") is not None
+        self.table = self._one("SELECT to_regclass('rowcast.heartbeat') AS name") != {"name": None}
+        self.row = self.table and bool(
+            self._one("SELECT 1 FROM rowcast.heartbeat WHERE source = %s", (definition.source,))
+        )
+        self.slot = self._one(
+            "SELECT database, plugin FROM pg_replication_slots WHERE slot_name = %s", (slot_name(definition.source),)
+        )
+        self.publication = self._one(
+            "SELECT oid, puballtables AND true AS everything, pubinsert AND pubupdate AND pubdelete AND pubtruncate"
+            " AS operations, pubviaroot AS via_root, EXISTS (SELECT 1 FROM pg_class WHERE relname ="
+            " 'pg_publication_namespace') AS has_schemas FROM pg_publication WHERE pubname = %s",
+            (publication_name(definition.source),),
+        )
+
+    def _one(self, query: LiteralString, parameters: tuple[object, ...] = ()) -> dict[str, Any] | None:
+        with self.connection.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(query, parameters).fetchone()
+
+    def refuse_foreign_slot(self) -> None:
+        slot = self.slot
+        if slot is None:
+            return
+        name = slot_name(self.source)
+        if slot["database"] != self.catalogue.database or slot["plugin"] != "pgoutput":
+            raise ConfigurationError(
+                f"exists already, for database {slot['database']!r} and plugin {slot['plugin']!r}",
+                where=f"replication slot {name}",
+                fix="give the source another name; slots are shared by all databases of a server",
+            )
+        if self.publication is None:
+            raise ConfigurationError(
+                "is older than its publication, which does not exist: the slot could never be read",
+                where=f"replication slot {name}",
+                fix=f"run `rowcast sources remove {self.source} --yes`, then apply again: it takes a new snapshot",
+            )
+
+    def published(self) -> dict[str, bool]:
+        """The published tables, each with whether all its rows and columns are."""
+        assert self.publication is not None, "asked only when there is one"
+        plain: LiteralString = "true" if self.catalogue.version < 150_000 else "prqual IS NULL AND prattrs IS NULL"
+        query: LiteralString = (
+            "SELECT n.nspname || '.' || c.relname, " + plain + " FROM pg_publication_rel r"
+            " JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = %s"
+        )
+        return {str(row[0]): bool(row[1]) for row in self.connection.execute(query, (self.publication["oid"],))}
+
+    def publishes_schemas(self) -> bool:
+        """Whether the publication names whole schemas or all tables."""
+        assert self.publication is not None, "asked only when there is one"
+        if self.publication["everything"] or not self.publication["has_schemas"]:
+            return bool(self.publication["everything"])
+        query: LiteralString = "SELECT 1 FROM pg_publication_namespace WHERE pnpubid = %s"
+        return self._one(query, (self.publication["oid"],)) is not None
+
+
+def _heartbeat(source: str, present: _Present, connection: psycopg.Connection[Any]) -> Iterator[Step]:
+    def step(what: str, reason: str, statement: sql.SQL, parameters: tuple[object, ...] | None = None) -> Step:
+        change = Change(source, "source database", "create", what, reason)
+        return Step(change, partial(connection.execute, statement, parameters))
+
+    if not present.schema:
+        yield step("schema rowcast", "holds the heartbeat table", sql.SQL("CREATE SCHEMA IF NOT EXISTS rowcast"))
+    if not present.table:
+        yield step("table rowcast.heartbeat", "counts the heartbeats; not published", sql.SQL(_HEARTBEAT_TABLE))
+    if not present.row:
+        insert = sql.SQL("INSERT INTO rowcast.heartbeat (source) VALUES (%s) ON CONFLICT DO NOTHING")
+        yield step(f"row {source!r} of rowcast.heartbeat", "the connector counts up in it", insert, (source,))
+
+
+_HEARTBEAT_TABLE = """
+CREATE TABLE IF NOT EXISTS rowcast.heartbeat (
+    source  text PRIMARY KEY,
+    counter bigint NOT NULL DEFAULT 0,  -- dense: a missing number is a missing record of the change log
+    at      timestamptz                 -- of the last beat
+) WITH (fillfactor = 50)
+"""
+
+
+def _publication(
+    definition: SourceDefinition, present: _Present, connection: psycopg.Connection[Any]
+) -> Iterator[Step]:
+    name = publication_name(definition.source)
+    tables = [table.name for table in definition.tables]
+    listed = sql.SQL(", ").join(sql.Identifier(*table.split(".")) for table in tables)
+
+    def step(action: Action, reason: str, statement: sql.Composed) -> Step:
+        change = Change(definition.source, "source database", action, f"publication {name}", reason)
+        return Step(change, partial(connection.execute, statement))
+
+    if present.publication is None:
+        form = "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = {}, publish_via_partition_root = true)"
+        statement = sql.SQL(form).format(sql.Identifier(name), listed, sql.Literal(_OPERATIONS))
+        yield step("create", ", ".join(tables), statement)
+        return
+    if present.publishes_schemas():
+        raise ConfigurationError(
+            "publishes whole schemas or all tables",
+            where=f"publication {name}",
+            fix=f"drop it, or name the source otherwise than {definition.source!r}",
+        )
+    if not (present.publication["operations"] and present.publication["via_root"]):
+        form = "ALTER PUBLICATION {} SET (publish = {}, publish_via_partition_root = true)"
+        statement = sql.SQL(form).format(sql.Identifier(name), sql.Literal(_OPERATIONS))
+        yield step("alter", "must publish every operation, through partitioned tables", statement)
+    published = present.published()
+    if set(published) != set(tables) or not all(published.values()):
+        statement = sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(sql.Identifier(name), listed)
+        yield step("alter", _difference(published, tables), statement)
+
+
+def _difference(published: dict[str, bool], tables: list[str]) -> str:
+    parts = {
+        "add": [table for table in tables if table not in published],
+        "drop": [table for table in published if table not in tables],
+        "whole rows of": [table for table, whole in published.items() if table in tables and not whole],
+    }
+    return "; ".join(f"{word} {', '.join(names)}" for word, names in parts.items() if names)

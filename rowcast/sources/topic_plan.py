@@ -1,0 +1,230 @@
+"""
+The topics of a source: which there have to be, with which settings, and what has to change.
+
+Partition count and replication factor are fixed at creation: a difference is refused, because another count
+sends keys to other partitions and breaks their order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from kafka.admin import ConfigResource, KafkaAdminClient
+from kafka.errors import KafkaError
+
+from rowcast.errors import BrokerUnavailableError, ConfigurationError
+from rowcast.sources.change import Change, Step
+from rowcast.sources.connector import MESSAGE_BYTES_MAX
+from rowcast.sources.definition import SourceDefinition
+from rowcast.topics import PROGRESS_TOPIC
+
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+_EVENT_BYTES_MAX = 2 * 1024 * 1024
+_UNKNOWN_TOPIC = 3  # error code of the Kafka protocol
+_TIMEOUT_MS = 15_000
+_PAUSE_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as it has to be."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    settings: Mapping[str, str]
+
+
+def wanted_topics(definition: SourceDefinition) -> tuple[Topic, ...]:
+    """Change log, domain topics and the progress topic of a source."""
+    factor = definition.replication_factor
+    domain = _settings(factor, _domain_settings(definition.events_window_ms))
+    return (
+        Topic(definition.change_log, 1, factor, _settings(factor, _change_log_settings(definition))),
+        *(Topic(definition.topic(each), definition.partitions, factor, domain) for each in definition.aggregates),
+        Topic(PROGRESS_TOPIC, 1, factor, _settings(factor, {"cleanup.policy": "compact"})),
+    )
+
+
+def _settings(replication_factor: int, own: Mapping[str, str]) -> dict[str, str]:
+    return {
+        # An acknowledged record is on two brokers where there are enough of them.
+        "min.insync.replicas": "2" if replication_factor > 2 else "1",
+        "unclean.leader.election.enable": "false",  # a replica that missed records never leads
+        **own,
+    }
+
+
+def _change_log_settings(definition: SourceDefinition) -> dict[str, str]:
+    window_ms = definition.change_log_window_ms
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(window_ms),
+        "retention.bytes": "-1",  # time alone decides: a burst must not push out what was not read
+        # Retention drops whole segments: the log is at most this much longer than its window.
+        "segment.ms": str(min(_DAY_MS, max(_HOUR_MS, window_ms // 7))),
+        "message.timestamp.type": "CreateTime",
+        "max.message.bytes": str(MESSAGE_BYTES_MAX),
+    }
+
+
+def _domain_settings(window_ms: int) -> dict[str, str]:
+    return {
+        "cleanup.policy": "compact",
+        "min.compaction.lag.ms": str(window_ms),  # the full history stays readable this long
+        "delete.retention.ms": str(window_ms),
+        # Only closed segments are compacted. Append time, so that old commit times close none early.
+        "segment.ms": str(min(_DAY_MS, max(_HOUR_MS, window_ms // 7))),
+        "message.timestamp.type": "LogAppendTime",
+        "max.message.bytes": str(_EVENT_BYTES_MAX),
+    }
+
+
+class TopicAdmin:
+    """The brokers' administration, with errors of this project; use it as a context manager."""
+
+    def __init__(self, brokers: str) -> None:
+        self.brokers = brokers
+        with self.errors():
+            self.client = KafkaAdminClient(
+                bootstrap_servers=brokers,
+                client_id="rowcast-sources",
+                bootstrap_timeout_ms=_TIMEOUT_MS,
+                request_timeout_ms=_TIMEOUT_MS,
+            )
+
+    def __enter__(self) -> TopicAdmin:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.client.close()
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn errors of the Kafka client into those of this project."""
+        try:
+            yield
+        except KafkaError as error:
+            raise BrokerUnavailableError(f"Kafka at {self.brokers}: {error}") from error
+
+    def brokers_alive(self) -> int:
+        """How many brokers there are."""
+        with self.errors():
+            return sum(not broker.get("is_fenced") for broker in self.client.describe_cluster()["brokers"])
+
+    def present(self, names: Sequence[str]) -> dict[str, Topic]:
+        """The topics of these names that exist, with all settings."""
+        with self.errors():
+            found = [each for each in self.client.describe_topics(list(names)) if each["error_code"] != _UNKNOWN_TOPIC]
+            resources = [ConfigResource("TOPIC", each["name"]) for each in found]
+            settings = self.client.describe_configs(resources, config_filter="all")["topic"] if resources else {}
+        return {each["name"]: _present(each, settings[each["name"]]) for each in found}
+
+    def create(self, topic: Topic) -> None:
+        """Create a topic and wait until it has leaders."""
+        entry = {
+            "num_partitions": topic.partitions,
+            "replication_factor": topic.replication_factor,
+            "configs": dict(topic.settings),
+        }
+        with self.errors():
+            self.client.create_topics({topic.name: entry}, wait_for_metadata=True)
+
+    def alter(self, name: str, settings: Mapping[str, str]) -> None:
+        """
+        Set settings of a topic and wait until the brokers show them: they take effect a little later.
+
+        Raises:
+            ConfigurationError: the brokers refuse one.
+            BrokerUnavailableError: they do not show them in time.
+
+        """
+        with self.errors():
+            outcome = self.client.alter_configs([ConfigResource("TOPIC", name, dict(settings))])["topic"][name]
+        if outcome != "OK":
+            raise ConfigurationError(f"the brokers refuse its settings: {outcome}", where=f"topic {name}")
+        deadline = time.monotonic() + _TIMEOUT_MS / 1000
+        while not settings.items() <= self.present([name])[name].settings.items():
+            if time.monotonic() > deadline:
+                raise BrokerUnavailableError(f"topic {name}: new settings do not take effect")
+            time.sleep(_PAUSE_S)
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Delete topics."""
+        with self.errors():
+            self.client.delete_topics(list(names))
+
+
+def _present(found: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> Topic:
+    partitions = found["partitions"]
+    return Topic(
+        name=found["name"],
+        partitions=len(partitions),
+        replication_factor=min((len(each["replica_nodes"]) for each in partitions), default=0),
+        settings={name: entry["value"] for name, entry in settings.items()},
+    )
+
+
+def plan_topics(definition: SourceDefinition, admin: TopicAdmin) -> list[Step]:
+    """
+    What has to change in Kafka for a source.
+
+    Raises:
+        ConfigurationError: a topic exists with another partition count or replication factor, or there are
+            fewer brokers than the replication factor.
+
+    """
+    wanted = wanted_topics(definition)
+    present = admin.present([topic.name for topic in wanted])
+    steps = []
+    for topic in wanted:
+        found = present.get(topic.name)
+        if found is None:
+            _refuse_few_brokers(topic, admin)
+            reason = f"{topic.partitions} partitions, {topic.settings['cleanup.policy']}"
+            change = Change(definition.source, "topics", "create", f"topic {topic.name}", reason)
+            steps.append(Step(change, partial(admin.create, topic)))
+        else:
+            steps.extend(_alterations(definition.source, topic, found, admin))
+    return steps
+
+
+def _refuse_few_brokers(topic: Topic, admin: TopicAdmin) -> None:
+    alive = admin.brokers_alive()
+    if alive < topic.replication_factor:
+        raise ConfigurationError(
+            f"replication factor {topic.replication_factor} needs as many brokers; there are {alive}",
+            where=f"topic {topic.name}",
+            fix="lower topics.replication_factor in the source file, or add brokers",
+        )
+
+
+def _alterations(source: str, topic: Topic, found: Topic, admin: TopicAdmin) -> Iterator[Step]:
+    shared = topic.name == PROGRESS_TOPIC  # created by the first source; each may declare its own factor
+    if found.partitions != topic.partitions:
+        raise ConfigurationError(
+            f"has {found.partitions} partitions, {topic.partitions} are declared; another count would break the order"
+            " of every key",
+            where=f"topic {topic.name}",
+            fix=f"declare topics.partitions: {found.partitions}" if topic.partitions > 1 else "delete the topic",
+        )
+    if found.replication_factor != topic.replication_factor and not shared:
+        raise ConfigurationError(
+            f"has replication factor {found.replication_factor}, {topic.replication_factor} is declared",
+            where=f"topic {topic.name}",
+            fix=f"declare topics.replication_factor: {found.replication_factor}, or reassign its partitions",
+        )
+    settings = dict(topic.settings)
+    if shared:
+        settings |= _settings(found.replication_factor, {})
+    drifted = {name: value for name, value in settings.items() if found.settings.get(name) != value}
+    if drifted:
+        reason = ", ".join(f"{name} {found.settings.get(name)} → {value}" for name, value in sorted(drifted.items()))
+        change = Change(source, "topics", "alter", f"topic {topic.name}", reason)
+        yield Step(change, partial(admin.alter, topic.name, drifted))

@@ -1,0 +1,15 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import pytest
+from guarantees import GuaranteeCount
+from stack_fixture import project, stack
+from worker_fixture import workers
+
+__all__ = ["project", "stack", "workers"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count the tests behind each guarantee."""
+    config.pluginmanager.register(GuaranteeCount(), "guarantees")

@@ -1,0 +1,507 @@
+"""Sources on the real stack: plan, apply, refusals, drift, status, removal."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from base64 import b64decode
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from kafka import KafkaConsumer
+from kafka.admin import ConfigResource
+from psycopg.conninfo import conninfo_to_dict
+from stack_fixture import SharedStack, TestProject, wait_until
+
+from rowcast.cli.main import main
+from rowcast.connect import ConnectClient
+from rowcast.errors import ConfigurationError
+from rowcast.sources.connector import connector_name, slot_name
+from rowcast.sources.definition import SourceDefinition
+from rowcast.sources.status import SourceStatus, read_statuses
+from rowcast.topics import PROGRESS_TOPIC
+
+ROW = (
+    "INSERT INTO instance (id, hrid, title, source, instance_type)"
+    " VALUES (gen_random_uuid(), %s, 'One', 'MARC', 'text')"
+)
+
+BIG = "(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 500) n)"  # 16 kB that hardly compress
+
+
+def connect(project: TestProject) -> ConnectClient:
+    return ConnectClient(project.stack.connect_url)
+
+
+def status(project: TestProject) -> SourceStatus:
+    (found,) = read_statuses(project.sources(), project.settings)
+    return found
+
+
+def codes(project: TestProject) -> set[str]:
+    # No worker runs in these tests, and that is told too.
+    return {problem.code for problem in status(project).problems} - {"NO_WORKER"}
+
+
+def untouched(project: TestProject) -> bool:
+    admin = project.admin()
+    try:
+        topics = [name for name in admin.list_topics() if name.startswith(project.name)]
+    finally:
+        admin.close()
+    schema = project.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'rowcast'").fetchone()
+    publication = project.execute("SELECT 1 FROM pg_publication").fetchone()
+    return not topics and schema is None and publication is None
+
+
+def test_apply_makes_what_plan_shows_and_nothing_twice(project: TestProject) -> None:
+    """Plan lists every change and touches nothing; apply makes exactly those; afterwards both find nothing."""
+    planned = project.plan()
+    assert untouched(project)
+    objects = [change.object for change in planned if change.object != f"topic {PROGRESS_TOPIC}"]
+    assert objects == [
+        "schema rowcast",
+        "schema rowcast",
+        "table rowcast.heartbeat",
+        f"row '{project.name}' of rowcast.heartbeat",
+        f"publication rowcast_{project.name}",
+        f"topic {project.name}.changes",
+        f"topic {project.name}.instance.v1",
+        f"topic {project.name}.holdings.v1",
+        f"topic {project.name}.item.v1",
+        f"definition of {project.name}",
+        f"connector rowcast-{project.name}",
+    ]
+    assert project.apply() == planned
+    assert project.plan() == []
+    assert project.apply() == []
+
+
+def test_exit_codes_of_the_commands(project: TestProject, capsys: pytest.CaptureFixture[str]) -> None:
+    """plan: 1 when something would change, 0 when nothing; 2 when refused; apply: 0 and what it did."""
+    command = ["--project", str(project.folder), "sources"]
+    assert main([*command, "plan", "--json"]) == 1
+    planned = json.loads(capsys.readouterr().out)["changes"]
+    assert {change["area"] for change in planned} == {"control database", "source database", "topics", "connect"}
+    assert main([*command, "apply"]) == 0
+    assert re.search(r"^1[12] changes$", capsys.readouterr().out, re.MULTILINE)
+    assert main([*command, "plan"]) == 0
+    assert main([*command, "apply"]) == 0
+    assert capsys.readouterr().out.count("0 changes") == 2
+    assert main([*command, "plan", "nothing"]) == 2
+    assert f"known sources: {project.name}" in capsys.readouterr().err
+
+
+def test_the_definition_is_what_workers_read(project: TestProject) -> None:
+    """The control database holds the compiled definition; a changed file changes it and nothing else in its row."""
+    project.apply()
+    with project.control() as control:
+        control.execute("UPDATE rowcast.source SET epoch = 7, next_offset = 42")
+        project.write_source(stop_above="0.1")
+        assert [change.object for change in project.apply()] == [f"definition of {project.name}"]
+        row = control.execute("SELECT definition, revision, epoch, next_offset, status FROM rowcast.source").fetchone()
+    assert row is not None
+    definition = SourceDefinition.from_json(row[0])
+    assert (definition.revision, definition.refused_share_max) == (row[1], 0.1)
+    assert row[2:] == (7, 42, "running")
+
+
+def test_everything_of_a_source_is_in_one_log_in_order(project: TestProject) -> None:
+    """Snapshot, transactions, messages and dense heartbeats arrive in one topic; undeclared columns do not."""
+    project.execute(ROW, "in1")
+    project.apply()
+    project.change_log(lambda values: any(value.get("type") == "COMPLETED" for value in values))
+    with project.connection.transaction():
+        project.execute("SELECT pg_logical_emit_message(true, 'rowcast.context', %s)", '{"actor": "me"}')
+        project.execute("UPDATE instance SET title = 'Two'")
+        holdings = "INSERT INTO holdings SELECT gen_random_uuid(), 'ho1', id, 'Main' FROM instance RETURNING id"
+        (holdings_id,) = project.execute(holdings).fetchone() or ()
+        item = "VALUES (gen_random_uuid(), 'it1', %s::uuid, NULL, 'book', 'Available', 9.5, 'a note', 'reader 7')"
+        project.execute(f"INSERT INTO item {item}", holdings_id)
+    project.execute("BEGIN; UPDATE instance SET title = 'rolled back'; ROLLBACK")
+    project.execute("TRUNCATE item")
+    values = project.change_log(lambda values: beats(values) >= [1, 2, 3] and "t" in operations(values))
+    assert operations(values) == ["r", "m", "u", "c", "c", "t"]
+    assert beats(values) == list(range(1, len(beats(values)) + 1))
+    text = json.dumps(values)
+    assert "reader 7" not in text
+    assert "a note" not in text
+    assert "rolled back" not in text
+
+
+def operations(values: list[dict[str, Any]]) -> list[str]:
+    return [value["op"] for value in values if "op" in value and not is_beat(value)]
+
+
+def is_beat(value: dict[str, Any]) -> bool:
+    return bool(value.get("message", {}).get("prefix") == "rowcast.heartbeat")
+
+
+def beats(values: list[dict[str, Any]]) -> list[int]:
+    contents = [json.loads(b64decode(value["message"]["content"])) for value in values if is_beat(value)]
+    assert all({"system_identifier", "timeline", "at", "counter", "source"} == content.keys() for content in contents)
+    return [content["counter"] for content in contents]
+
+
+REFUSED: dict[str, tuple[str, str]] = {
+    "no key": ("ALTER TABLE holdings DROP CONSTRAINT holdings_pkey CASCADE", "ADD PRIMARY KEY"),
+    "identity nothing": ("ALTER TABLE holdings REPLICA IDENTITY NOTHING", "UPDATE and DELETE of the application"),
+    "full with a generated column": (
+        "ALTER TABLE holdings ADD shout text GENERATED ALWAYS AS (upper(hrid)) STORED, REPLICA IDENTITY FULL",
+        "generated column 'shout'",
+    ),
+    "unlogged": ("ALTER TABLE item SET UNLOGGED", "not in the WAL"),
+    "missing": ("DROP TABLE item", "public.item: does not exist"),
+    "view": ("ALTER TABLE item RENAME TO items; CREATE VIEW item AS SELECT * FROM items", "is a view"),
+    "missing column": ("ALTER TABLE item DROP barcode", "'barcode'"),
+    "other type": ("ALTER TABLE item ALTER price TYPE double precision", "gives number"),
+    "inheritance": (
+        "CREATE TABLE thing (hrid text NOT NULL); ALTER TABLE item INHERIT thing",
+        "inherits from public.thing",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_table_that_would_hurt_or_be_blind_is_refused_untouched(project: TestProject, case: str) -> None:
+    """The refusal names file, line, table and fix, and comes before anything is touched."""
+    statements, words = REFUSED[case]
+    project.execute(statements)
+    for attempt in (project.plan, project.apply):
+        with pytest.raises(ConfigurationError, match=rf"{project.name}\.yaml:\d+: ") as refused:
+            attempt()
+        assert words in str(refused.value)
+    assert untouched(project)
+
+
+def test_the_harm_is_real(project: TestProject) -> None:
+    """Publishing a table without identity makes the application's own UPDATE fail: why it is refused."""
+    project.execute(ROW, "in1")
+    project.execute("ALTER TABLE instance REPLICA IDENTITY NOTHING; CREATE PUBLICATION harm FOR TABLE instance")
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        project.execute("UPDATE instance SET title = 'x'")
+    project.execute("DROP PUBLICATION harm")
+
+
+def test_drifted_topic_settings_are_mended(project: TestProject) -> None:
+    """A topic setting that somebody changed is planned and set back."""
+    project.apply()
+    admin, topic = project.admin(), f"{project.name}.item.v1"
+    try:
+        drift = {"cleanup.policy": "delete", "min.compaction.lag.ms": "0"}
+        admin.alter_configs([ConfigResource("TOPIC", topic, drift)])
+        (change,) = wait_until(project.plan, "the drift is seen")
+        assert (change.action, change.object) == ("alter", f"topic {topic}")
+        assert "cleanup.policy delete → compact" in change.reason
+        assert project.apply() == [change]
+        assert project.plan() == []
+    finally:
+        admin.close()
+
+
+def test_another_partition_count_is_refused(project: TestProject) -> None:
+    """A partition count is for ever: neither the file nor the topic may change it."""
+    project.apply()
+    project.write_source(partitions="5")
+    with pytest.raises(ConfigurationError, match="has 3 partitions, 5 are declared"):
+        project.apply()
+    project.write_source(replication_factor="3")
+    with pytest.raises(ConfigurationError, match="replication factor 1, 3 is declared"):
+        project.apply()
+
+
+def test_more_replicas_than_brokers_are_refused_untouched(project: TestProject) -> None:
+    """What the brokers could not create is refused before the database is touched."""
+    project.write_source(replication_factor="3")
+    with pytest.raises(ConfigurationError, match="needs as many brokers; there are 1"):
+        project.apply()
+    assert untouched(project)
+
+
+DRIFTED: dict[str, tuple[str, str]] = {
+    "table dropped": ("ALTER PUBLICATION {} DROP TABLE item", "add public.item"),
+    "table added": (
+        "CREATE TABLE public.other (id int PRIMARY KEY); ALTER PUBLICATION {} ADD TABLE public.other",
+        "drop public.other",
+    ),
+    "rows filtered": (
+        "ALTER PUBLICATION {} SET TABLE instance, holdings, item WHERE (id IS NOT NULL)",
+        "whole rows of public.item",
+    ),
+    "operation left out": ("ALTER PUBLICATION {} SET (publish = 'insert, update')", "every operation"),
+}
+
+
+def test_a_drifted_publication_is_mended(project: TestProject) -> None:
+    """The publication names exactly the declared tables, with all rows and operations."""
+    project.apply()
+    for statement, reason in DRIFTED.values():
+        project.execute(statement.format(f"rowcast_{project.name}"))
+        (change,) = project.plan()
+        assert reason in change.reason
+        assert project.apply() == [change]
+        assert project.plan() == []
+
+
+def test_a_drifted_connector_is_mended(project: TestProject) -> None:
+    """A setting that somebody changed in Connect is set back, and the connector runs."""
+    project.apply()
+    name = connector_name(project.name)
+    with connect(project) as client:
+        settings = client.configuration(name)
+        assert settings is not None
+        client.put_configuration(name, {**settings, "skipped.operations": "t", "poll.interval.ms": "500"})
+        (change,) = project.plan()
+        assert change.reason == "other settings: poll.interval.ms, skipped.operations"
+        project.apply()
+        assert client.configuration(name) == settings
+    assert project.plan() == []
+
+
+def test_the_password_is_nowhere_in_connect(project: TestProject) -> None:
+    """Neither the REST interface nor Connect's own topic holds the database's password."""
+    project.apply()
+    password = conninfo_to_dict(project.settings.database(project.name).url)["password"]
+    assert isinstance(password, str)
+    with connect(project) as client:
+        shown = json.dumps(client.configuration(connector_name(project.name)))
+    assert password not in shown
+    assert "${file:" in shown
+    consumer = KafkaConsumer(
+        "rowcast.connect.configs",
+        bootstrap_servers=project.stack.brokers,
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=2_000,
+    )
+    kept = b"".join(record.value or b"" for record in consumer)
+    consumer.close()
+    assert f"rowcast-{project.name}".encode() in kept or project.name.encode() in kept
+    assert password.encode() not in kept
+
+
+def test_a_database_without_password_reference_is_refused_untouched(project: TestProject) -> None:
+    """A password that would end up in Connect in plain text is refused with the fix."""
+    toml = project.folder / "rowcast.toml"
+    toml.write_text(re.sub(r"connect_password = .*", "", toml.read_text()))
+    with pytest.raises(ConfigurationError, match="connect_password"):
+        project.apply()
+    assert untouched(project)
+
+
+def test_a_slot_of_another_database_is_refused(project: TestProject) -> None:
+    """Slots belong to the whole server: another database's slot of that name is not taken over."""
+    other = project.stack.new_database("other")
+    name = slot_name(project.name)
+    with psycopg.connect(other.url, autocommit=True) as connection:
+        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (name,))
+        try:
+            with pytest.raises(ConfigurationError, match="exists already, for database"):
+                project.apply()
+            assert untouched(project)
+        finally:
+            connection.execute("SELECT pg_drop_replication_slot(%s)", (name,))
+
+
+def test_a_slot_older_than_its_publication_is_refused(project: TestProject) -> None:
+    """A publication that is made after the slot cannot be read from it: start over instead."""
+    project.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", slot_name(project.name))
+    with pytest.raises(ConfigurationError, match="sources remove"):
+        project.apply()
+
+
+def test_one_topic_has_one_writing_source(stack: SharedStack, project: TestProject, tmp_path: Path) -> None:
+    """A second source that would publish into the same domain topic is refused."""
+    project.apply()
+    other = stack.new_project(tmp_path / "other")
+    try:
+        shutil.copytree(project.folder / "schemas" / project.name, other.folder / "schemas" / project.name)
+        text = other.source_path.read_text().replace(f"domain: {other.name}", f"domain: {project.name}")
+        other.source_path.write_text(text)
+        toml = other.folder / "rowcast.toml"
+        toml.write_text(toml.read_text().replace(other.settings.control().url, project.settings.control().url))
+        with pytest.raises(ConfigurationError, match=f"is written by source '{project.name}' already"):
+            other.apply()
+    finally:
+        other.close()
+
+
+def test_a_refused_connector_shows_why(project: TestProject) -> None:
+    """A configuration that Connect refuses comes back with Connect's message, and everything else stands."""
+    toml = project.folder / "rowcast.toml"
+    good = toml.read_text()
+    toml.write_text(good.replace("${file:", "${file:/nowhere"))
+    with pytest.raises(ConfigurationError, match="connect"):
+        project.apply()
+    toml.write_text(good)
+    assert [change.object for change in project.apply()] == [f"connector rowcast-{project.name}"]
+
+
+def test_status_of_a_source_that_was_not_applied(project: TestProject) -> None:
+    """Before apply everything is missing, and the remedy is to apply."""
+    found = status(project)
+    assert {"CONNECTOR_MISSING", "NOT_APPLIED", "SLOT_MISSING", "CHANGE_LOG_MISSING"} <= {
+        p.code for p in found.problems
+    }
+    assert all("apply" in problem.remedy for problem in found.problems)
+
+
+def test_status_of_a_running_source(project: TestProject, capsys: pytest.CaptureFixture[str]) -> None:
+    """Connector, slot, lag and heartbeat are told as they are; only the worker is missed."""
+    project.apply()
+    wait_until(lambda: codes(project) == set(), "the source is healthy but for its worker")
+    found = status(project)
+    assert found.connector is not None
+    assert found.connector.running
+    assert found.slot is not None
+    assert found.slot.active
+    assert (found.slot.wal_status, found.slot.restart_lsn is not None) == ("reserved", True)
+    assert found.lag_records == found.change_log_end
+    assert found.heartbeat_age_s is not None
+    assert found.heartbeat_age_s < 10
+    assert main(["--project", str(project.folder), "sources", "status", "--json"]) == 1
+    (document,) = json.loads(capsys.readouterr().out)["sources"]
+    assert [problem["code"] for problem in document["problems"]] == ["NO_WORKER"]
+
+
+def test_status_is_healthy_with_an_owner_that_moves(project: TestProject, capsys: pytest.CaptureFixture[str]) -> None:
+    """With a lease that holds and a position that moves, status exits 0; a stopped source is told with its code."""
+    project.apply()
+    wait_until(lambda: codes(project) == set(), "the source is healthy but for its worker")
+    command = ["--project", str(project.folder), "sources", "status"]
+    with project.control() as control:
+        control.execute(
+            "UPDATE rowcast.source SET holder = 'w1', epoch = 1, lease_until = now() + interval '1 hour',"
+            " next_offset = 3, position_at = now(), heartbeat = %s",
+            (json.dumps({"at": datetime.now(UTC).isoformat()}),),
+        )
+        assert main(command) == 0
+        assert "owned by w1, epoch 1" in capsys.readouterr().out
+        control.execute(
+            "UPDATE rowcast.source SET status = 'stopped', stopped_code = 'INTEGRITY', stopped_detail = 'x'"
+        )
+        assert main(command) == 1
+        assert "INTEGRITY: the worker stopped the source: INTEGRITY: x" in capsys.readouterr().out
+        late = json.dumps({"at": "2026-01-01T00:00:00.000000Z"})
+        control.execute("UPDATE rowcast.source SET status = 'running', heartbeat = %s, next_offset = 999999", (late,))
+        assert codes(project) == {"POSITION_OUTSIDE_LOG", "HEARTBEAT_DELAYED"}
+
+
+def drop_slot(project: TestProject) -> None:
+    query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
+
+    def dropped() -> bool:
+        row = project.execute(query, slot_name(project.name)).fetchone()
+        if row is not None and row[0] is not None:
+            project.execute("SELECT pg_terminate_backend(%s)", row[0])
+        try:
+            project.execute("SELECT pg_drop_replication_slot(%s)", slot_name(project.name))
+        except psycopg.errors.ObjectInUse:
+            return False
+        return True
+
+    with connect(project) as client:
+        client.stop(connector_name(project.name))
+    wait_until(dropped, "the slot is dropped")
+
+
+def pause(project: TestProject) -> None:
+    with connect(project) as client:
+        client.stop(connector_name(project.name))
+
+
+def delete_connector(project: TestProject) -> None:
+    with connect(project) as client:
+        client.delete(connector_name(project.name))
+
+
+def drop_heartbeat_row(project: TestProject) -> None:
+    project.execute("DELETE FROM rowcast.heartbeat")
+
+
+FAULTS: dict[str, tuple[Callable[[TestProject], None], set[str]]] = {
+    "slot gone": (drop_slot, {"SLOT_MISSING"}),
+    "connector stopped": (pause, {"CONNECTOR_NOT_RUNNING", "SLOT_INACTIVE"}),
+    "connector deleted": (delete_connector, {"CONNECTOR_MISSING", "SLOT_INACTIVE"}),
+    "no heartbeat": (drop_heartbeat_row, {"HEARTBEAT_MISSING"}),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_status_names_what_is_wrong(project: TestProject, case: str) -> None:
+    """Each fault shows under its code, whatever the connector says of itself."""
+    project.apply()
+    wait_until(lambda: codes(project) == set(), "the source is healthy but for its worker")
+    break_it, expected = FAULTS[case]
+    break_it(project)
+    wait_until(lambda: expected <= codes(project), f"status tells {expected}")
+
+
+def test_a_failed_connector_is_told_with_its_trace_and_restarted_by_apply(project: TestProject) -> None:
+    """FAILED is never hidden: status shows the trace, plan the restart, apply restarts it."""
+    project.apply()
+    wait_until(lambda: codes(project) == set(), "the source is healthy but for its worker")
+    table = f"{project.name}.changes"
+    admin = project.admin()
+    try:
+        # A record that the topic refuses fails the task for good.
+        admin.alter_configs([ConfigResource("TOPIC", table, {"max.message.bytes": "1000"})])
+        project.execute(ROW.replace("'One'", BIG), "in1")
+        wait_until(lambda: "CONNECTOR_FAILED" in codes(project), "the failure is told", 120)
+    finally:
+        admin.close()
+    (problem,) = [problem for problem in status(project).problems if problem.code == "CONNECTOR_FAILED"]
+    assert "RecordTooLarge" in problem.message
+    changes = project.plan()
+    assert [(change.action, change.area) for change in changes] == [("alter", "topics"), ("restart", "connect")]
+    assert project.apply() == changes
+    project.change_log(lambda values: "c" in operations(values))
+
+
+def test_removed_and_applied_again_takes_a_new_snapshot(project: TestProject) -> None:
+    """Remove takes connector, offsets, slot and publication away; the next apply reads every row again."""
+    project.execute(ROW, "in1")
+    project.apply()
+    project.change_log(lambda values: "r" in operations(values))
+    command = ["--project", str(project.folder), "sources", "remove", project.name]
+    assert main(command) == 1
+    assert project.plan() == []
+    assert main([*command, "--yes"]) == 0
+    assert (
+        project.execute("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", slot_name(project.name)).fetchone()
+        is None
+    )
+    assert main([*command, "--yes"]) == 0
+    changed = {change.object for change in project.apply()}
+    assert changed == {
+        f"row '{project.name}' of rowcast.heartbeat",
+        f"publication rowcast_{project.name}",
+        f"definition of {project.name}",
+        f"connector rowcast-{project.name}",
+    }
+    project.change_log(lambda values: operations(values).count("r") == 2)
+
+
+def test_a_partitioned_table_is_captured_under_its_own_name(project: TestProject) -> None:
+    """Rows of partitions arrive as rows of the declared, partitioned table."""
+    project.execute(
+        "DROP TABLE item; CREATE TABLE item (id uuid PRIMARY KEY, hrid text NOT NULL, holdings_id uuid NOT NULL,"
+        " barcode text, material_type text NOT NULL, status text NOT NULL, price numeric(10,2),"
+        " updated_at timestamptz NOT NULL DEFAULT now()) PARTITION BY HASH (id);"
+        "CREATE TABLE item_0 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+        "CREATE TABLE item_1 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 1)"
+    )
+    insert = (
+        "INSERT INTO item SELECT gen_random_uuid(), 'it' || n, gen_random_uuid(), NULL, 'book', 'Available'"
+        " FROM generate_series(1, 8) n"
+    )
+    project.execute(insert)
+    project.apply()
+    project.change_log(lambda values: operations(values).count("r") == 8)
+    project.execute(insert)
+    values = project.change_log(lambda values: operations(values).count("c") == 8)
+    assert {value["source"]["table"] for value in values if value.get("op") in {"r", "c"}} == {"item"}

@@ -1,0 +1,283 @@
+"""From source file, contracts and catalogue to the definition, and what is refused on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rowcast.contracts.contract import Contract
+from rowcast.settings import DatabaseSettings
+from rowcast.sources.admission import refuse_unfit
+from rowcast.sources.catalogue import Catalogue, Column, Table
+from rowcast.sources.compilation import compile_definition
+from rowcast.sources.connector import changed_settings, connector_configuration
+from rowcast.sources.definition import SourceDefinition
+from rowcast.sources.document import DocumentError
+from rowcast.sources.source_file import SourceFile, load_source
+from rowcast.sources.topic_plan import wanted_topics
+
+TEXT = """source: shop
+database: shop
+aggregates:
+  line:
+    table: public.line
+    id: id
+    parent: {aggregate: order, column: order_id}
+    fields: {amount: qty}
+  order:
+    table: public.orders
+    id: id
+"""
+
+
+def column(name: str, kind: str = "text", **changes: bool) -> Column:
+    return Column(**{"name": name, "type": kind, "nullable": False, "enum": False, "generated": False, **changes})
+
+
+def table(name: str, *columns: Column, **changes: Any) -> Table:
+    plain: dict[str, Any] = {
+        "kind": "r",
+        "persistence": "p",
+        "replica_identity": "d",
+        "key": ("id",),
+        "partition_of": None,
+        "inherits": None,
+        "leaf_identities": frozenset(),
+    }
+    return Table(name=name, columns=columns, **{**plain, **changes})
+
+
+def contract(aggregate: str, above: list[str], /, **properties: Any) -> Contract:
+    entity = {
+        "type": "object",
+        "x-ancestors": above,
+        "properties": {name: {"type": kind} for name, kind in properties.items()},
+        "required": list(properties),
+    }
+    path = Path("schemas/shop") / aggregate / "v1.0.json"
+    return Contract(path=path, domain="shop", aggregate=aggregate, major=1, minor=0, entity=entity)
+
+
+CONTRACTS = {
+    "order": contract("order", [], id="integer", state="string"),
+    "line": contract("line", ["order"], id="string", amount=["integer", "null"]),
+}
+ORDERS = table("public.orders", column("id", "bigint"), column("state", "shop.state", enum=True), column("secret"))
+LINE = table(
+    "public.line",
+    column("id", "uuid"),
+    column("order_id", "integer", nullable=True),
+    column("qty", "integer", nullable=True),
+    column("secret"),
+)
+
+
+def catalogue(*tables: Table, **changes: Any) -> Catalogue:
+    plain: dict[str, Any] = {
+        "database": "shop",
+        "version": 180_000,
+        "wal_level": "logical",
+        "slots_max": 10,
+        "in_recovery": False,
+        "may_replicate": True,
+    }
+    return Catalogue(**{**plain, **changes}, tables={each.name: each for each in tables or (ORDERS, LINE)})
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> SourceFile:
+    """A source with a child and its parent."""
+    path = tmp_path / "shop.yaml"
+    path.write_text(TEXT)
+    return load_source(path)
+
+
+def test_definition_stands_parents_first_and_survives_its_json(source: SourceFile) -> None:
+    """The definition is in the order of the hierarchy, and reads back equal."""
+    definition = compile_definition(source, CONTRACTS, catalogue())
+    assert [each.name for each in definition.aggregates] == ["order", "line"]
+    assert dict(definition.aggregates[1].fields) == {"id": "id", "amount": "qty"}
+    assert SourceDefinition.from_json(definition.to_json()) == definition
+
+
+def test_only_needed_columns_are_captured(source: SourceFile) -> None:
+    """A column that no contract, key or parent link names reaches neither definition nor connector."""
+    definition = compile_definition(source, CONTRACTS, catalogue())
+    assert {each.name: [column.name for column in each.columns] for each in definition.tables} == {
+        "public.orders": ["id", "state"],
+        "public.line": ["id", "order_id", "qty"],
+    }
+    url = "postgresql://reader@db.example/shop"
+    settings = connector_configuration(definition, DatabaseSettings("shop", url), server_version=180_000)
+    assert "secret" not in str(settings)
+    assert r"public\.line\.qty" in settings["column.include.list"].split(",")
+
+
+WRONG_TABLES: dict[str, tuple[Table, str, str]] = {
+    "no column": (replace(LINE, columns=LINE.columns[:2]), "aggregates.line.fields.amount", "has no column 'qty'"),
+    "no parent column": (
+        replace(LINE, columns=(LINE.columns[0], LINE.columns[2])),
+        "aggregates.line.parent.column",
+        "no column 'order_id'",
+    ),
+    "parent of another type": (
+        replace(LINE, columns=(LINE.columns[0], column("order_id", "text"), LINE.columns[2])),
+        "aggregates.line.parent.column",
+        "public.orders.id is bigint",
+    ),
+    "other key": (replace(LINE, key=("order_id", "id")), "aggregates.line.id", "accepted: order_id, id"),
+    "key without one text": (
+        replace(LINE, columns=(column("id", "numeric"), *LINE.columns[1:])),
+        "aggregates.line.id",
+        "no one text form",
+    ),
+    "other type": (
+        replace(LINE, columns=(*LINE.columns[:2], column("qty", "numeric(10,2)"))),
+        "aggregates.line.fields.amount",
+        "is integer or null, but column 'qty' of type numeric(10,2) gives string",
+    ),
+    "type without form": (
+        replace(LINE, columns=(*LINE.columns[:2], column("qty", "public.shape"))),
+        "aggregates.line.fields.amount",
+        "has no form in events",
+    ),
+    "generated": (
+        replace(LINE, columns=(*LINE.columns[:2], column("qty", "integer", generated=True))),
+        "aggregates.line.fields.amount",
+        "is generated",
+    ),
+    "nullable": (
+        replace(LINE, columns=(column("id", "uuid", nullable=True), *LINE.columns[1:])),
+        "aggregates.line.fields.id",
+        "may be NULL",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_TABLES)
+def test_a_table_that_does_not_fit_its_contract_is_refused(source: SourceFile, case: str) -> None:
+    """What could only give refused events is refused before anything is touched."""
+    wrong, field, words = WRONG_TABLES[case]
+    with pytest.raises(DocumentError) as refused:
+        compile_definition(source, CONTRACTS, catalogue(ORDERS, wrong))
+    faults = [fault for fault in refused.value.faults if fault.field == field]
+    assert faults, refused.value
+    assert words in str(refused.value)
+    assert faults[0].line >= 4
+
+
+WRONG_CONTRACTS: dict[str, tuple[Contract, str, str]] = {
+    "other hierarchy": (contract("line", ["shop", "order"], id="string"), "aggregates.line.parent", "x-ancestors"),
+    "no such property": (contract("line", ["order"], id="string"), "aggregates.line.fields.amount", "no property"),
+    "reserved name": (
+        contract("line", ["order"], id="string", amount="integer", ancestors="string"),
+        "aggregates.line.contract",
+        "'ancestors'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_CONTRACTS)
+def test_a_contract_that_does_not_fit_the_file_is_refused(source: SourceFile, case: str) -> None:
+    """Hierarchy and renamed fields have to be the same in file and contract."""
+    wrong, field, words = WRONG_CONTRACTS[case]
+    with pytest.raises(DocumentError) as refused:
+        compile_definition(source, {**CONTRACTS, "line": wrong}, catalogue())
+    assert field in [fault.field for fault in refused.value.faults]
+    assert words in str(refused.value)
+
+
+UNFIT: dict[str, tuple[Catalogue, str]] = {
+    "old server": (catalogue(version=130_014), "PostgreSQL 14 or newer"),
+    "no logical WAL": (catalogue(wal_level="replica"), "wal_level = logical"),
+    "standby": (catalogue(in_recovery=True), "the primary server"),
+    "no slots": (catalogue(slots_max=0), "max_replication_slots"),
+    "login without replication": (catalogue(may_replicate=False), "REPLICATION"),
+    "missing table": (catalogue(ORDERS), "public.line: does not exist"),
+    "no key": (catalogue(ORDERS, replace(LINE, key=())), "ADD PRIMARY KEY"),
+    "identity nothing": (catalogue(ORDERS, replace(LINE, replica_identity="n")), "REPLICA IDENTITY DEFAULT"),
+    "partition with identity nothing": (
+        catalogue(ORDERS, replace(LINE, kind="p", leaf_identities=frozenset("dn"))),
+        "REPLICA IDENTITY DEFAULT",
+    ),
+    "full with a generated column": (
+        catalogue(
+            ORDERS, replace(LINE, replica_identity="f", columns=(*LINE.columns, column("total", generated=True)))
+        ),
+        "generated column 'total'",
+    ),
+    "unlogged": (catalogue(ORDERS, replace(LINE, persistence="u")), "SET LOGGED"),
+    "temporary": (catalogue(ORDERS, replace(LINE, persistence="t")), "is temporary"),
+    "view": (catalogue(ORDERS, replace(LINE, kind="v")), "is a view"),
+    "foreign": (catalogue(ORDERS, replace(LINE, kind="f")), "is a foreign table"),
+    "partition": (catalogue(ORDERS, replace(LINE, partition_of="public.lines")), "public.lines"),
+    "inheritance": (catalogue(ORDERS, replace(LINE, inherits="public.base")), "inherits from public.base"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_what_would_hurt_or_be_blind_is_refused(source: SourceFile, case: str) -> None:
+    """A server or table that cannot be captured, or whose publication would make the application fail."""
+    unfit, words = UNFIT[case]
+    with pytest.raises(DocumentError, match=r"shop\.yaml:\d+: ") as refused:
+        refuse_unfit(source, unfit)
+    assert words in str(refused.value)
+
+
+def test_fit_tables_are_admitted(source: SourceFile) -> None:
+    """A key with identity FULL is fine; so is a generated column below PostgreSQL 18."""
+    full = replace(LINE, replica_identity="f", columns=(*LINE.columns, column("total", generated=True)))
+    refuse_unfit(source, catalogue(ORDERS, full, version=170_004))
+    refuse_unfit(source, catalogue(ORDERS, replace(LINE, replica_identity="f")))
+
+
+def test_a_password_never_stands_in_the_configuration(source: SourceFile) -> None:
+    """Only a reference goes to Connect; a bare password is refused with the fix."""
+    definition = compile_definition(source, CONTRACTS, catalogue())
+    bare = DatabaseSettings("shop", "postgresql://reader:geheim@db.example/shop")
+    with pytest.raises(Exception, match="connect_password") as refused:
+        connector_configuration(definition, bare, server_version=180_000)
+    assert "geheim" not in str(refused.value)
+    referred = replace(bare, connect_password="${file:/etc/secrets:shop}")
+    settings = connector_configuration(definition, referred, server_version=180_000)
+    assert settings["database.password"] == "${file:/etc/secrets:shop}"
+    assert "geheim" not in str(settings)
+
+
+@pytest.mark.parametrize(
+    "url", ["dbname=shop user=a", "host=/run/postgresql dbname=shop user=a", "host=a,b dbname=shop user=a", "host=a"]
+)
+def test_a_url_that_a_connector_cannot_use_is_refused(source: SourceFile, url: str) -> None:
+    """Sockets, several hosts and missing parts are refused with the name of the database."""
+    definition = compile_definition(source, CONTRACTS, catalogue())
+    with pytest.raises(Exception, match="database 'shop'"):
+        connector_configuration(definition, DatabaseSettings("shop", url), server_version=180_000)
+
+
+def test_settings_that_differ_are_named() -> None:
+    """Changed, missing and foreign settings all count; the name that Connect adds does not."""
+    assert changed_settings({"a": "1", "b": "2"}, {"name": "x", "a": "1", "b": "3", "c": "4"}) == ["b", "c"]
+    assert changed_settings({"a": "1"}, {}) == ["a"]
+    assert changed_settings({"a": "1"}, {"a": "1", "name": "x"}) == []
+
+
+def test_topics_follow_windows_and_replication(source: SourceFile) -> None:
+    """Windows become retention and compaction lag; two of three replicas have to acknowledge."""
+    definition = compile_definition(
+        replace(source, replication_factor=3, events_window_ms=90_000), CONTRACTS, catalogue()
+    )
+    log, order, line, progress = wanted_topics(definition)
+    assert [each.name for each in (log, order, line, progress)] == [
+        "shop.changes",
+        "shop.order.v1",
+        "shop.line.v1",
+        "rowcast.progress",
+    ]
+    assert (log.partitions, order.partitions, progress.partitions) == (1, 6, 1)
+    assert log.settings["retention.ms"] == str(definition.change_log_window_ms)
+    assert order.settings["min.compaction.lag.ms"] == "90000"
+    assert order.settings["message.timestamp.type"] == "LogAppendTime"
+    assert {each.settings["min.insync.replicas"] for each in (log, order, line, progress)} == {"2"}

@@ -1,0 +1,192 @@
+"""The source file: what is accepted, and that every fault is reported with line, field and accepted values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rowcast.errors import ConfigurationError
+from rowcast.sources.document import DocumentError
+from rowcast.sources.source_file import ParentEntry, SourceFile, load_source, load_sources
+
+HEAD = "source: shop\ndatabase: shop\n"
+ONE = "aggregates:\n  order: {table: public.orders, id: id}\n"
+
+
+def write(folder: Path, text: str, name: str = "shop") -> Path:
+    path = folder / "connectors" / f"{name}.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def load(folder: Path, text: str) -> SourceFile:
+    return load_source(write(folder, text))
+
+
+def test_defaults_of_a_short_file(tmp_path: Path) -> None:
+    """Everything but source, database and aggregates has a default."""
+    source = load(tmp_path, HEAD + ONE)
+    assert (source.domain, source.uri) == ("shop", "urn:rowcast:source:shop")
+    assert (source.partitions, source.replication_factor, source.refused_share_max) == (6, 1, 0.5)
+    assert source.events_window_ms == source.change_log_window_ms == 7 * 24 * 3_600_000
+    (order,) = source.aggregates
+    assert (order.id, order.parent, order.contract, dict(order.fields)) == (("id",), None, None, {})
+
+
+def test_every_field_is_read(tmp_path: Path) -> None:
+    """A file that declares everything arrives as declared, with the line of each field."""
+    source = load(
+        tmp_path,
+        """source: shop
+database: shop_main
+domain: sales
+uri: https://shop.example/orders
+windows: {events: 48h, change_log: 100h}
+topics: {partitions: 12, replication_factor: 3}
+refusals: {stop_above: 0.25}
+aggregates:
+  line:
+    table: sales.order_lines
+    id: [order_id, "no"]
+    parent: {aggregate: order, column: order_id}
+    contract: v2.13
+    fields: {amount: qty}
+  order: {table: sales.orders, id: id}
+""",
+    )
+    assert (source.database, source.domain, source.uri) == ("shop_main", "sales", "https://shop.example/orders")
+    assert (source.events_window_ms, source.change_log_window_ms) == (48 * 3_600_000, 100 * 3_600_000)
+    assert (source.partitions, source.replication_factor, source.refused_share_max) == (12, 3, 0.25)
+    line = source.aggregates[0]
+    assert line.id == ("order_id", "no")
+    assert line.parent == ParentEntry("order", ("order_id",))
+    assert (line.contract, dict(line.fields)) == ((2, 13), {"amount": "qty"})
+    assert source.lines["aggregates.line.fields.amount"] == 14
+
+
+def test_short_windows_need_to_be_allowed(tmp_path: Path) -> None:
+    """Windows below the promised 48 hours are for tests, and say so."""
+    source = load(tmp_path, HEAD + "allow_short_windows: true\nwindows: {events: 90s}\n" + ONE)
+    assert source.events_window_ms == 90_000
+
+
+WRONG = {
+    "unknown field": (HEAD + "partitions: 3\n" + ONE, 3, "partitions", "windows, allow_short_windows, topics"),
+    "unknown field below": (HEAD + "topics: {partition: 3}\n" + ONE, 3, "topics.partition", "partitions, replication"),
+    "declared twice": (HEAD + "domain: a\ndomain: b\n" + ONE, 4, "domain", "twice"),
+    "missing database": ("source: shop\n" + ONE, 1, "database", "is missing"),
+    "name of another file": (HEAD.replace("source: shop", "source: store") + ONE, 1, "source", "accepted: shop"),
+    "name with capitals": (HEAD + "domain: Shop\n" + ONE, 3, "domain", "lower-case"),
+    "name too long": (HEAD + f"domain: {'a' * 49}\n" + ONE, 3, "domain", "at most 48"),
+    "uri without scheme": (HEAD + "uri: shop/orders\n" + ONE, 3, "uri", "absolute URI"),
+    "uri with a space": (HEAD + "uri: 'https://shop/ x'\n" + ONE, 3, "uri", "absolute URI"),
+    "window too short": (HEAD + "windows: {events: 47h}\n" + ONE, 3, "windows.events", "48h or more"),
+    "window without unit": (HEAD + "windows:\n  change_log: 7\n" + ONE, 4, "windows.change_log", "such as 90s"),
+    "window too long": (HEAD + "windows: {events: 9999d}\n" + ONE, 3, "windows.events", "at most 3650d"),
+    "no partitions": (HEAD + "topics: {partitions: 0}\n" + ONE, 3, "topics.partitions", "from 1 to 1000"),
+    "partitions as text": (HEAD + "topics: {partitions: '3'}\n" + ONE, 3, "topics.partitions", "from 1 to 1000"),
+    "half a partition": (HEAD + "topics: {partitions: 1.5}\n" + ONE, 3, "topics.partitions", "whole number"),
+    "share above one": (HEAD + "refusals: {stop_above: 1.5}\n" + ONE, 3, "refusals.stop_above", "from 0 to 1"),
+    "share of nothing": (HEAD + "refusals: {stop_above: 0}\n" + ONE, 3, "refusals.stop_above", "above 0"),
+    "truth as text": (HEAD + "allow_short_windows: 'true'\n" + ONE, 3, "allow_short_windows", "true, false"),
+    "section as text": (HEAD + "topics: many\n" + ONE, 3, "topics", "partitions, replication_factor"),
+    "no aggregates": (HEAD + "aggregates: {}\n", 3, "aggregates", "no aggregate"),
+    "aggregate as list": (HEAD + "aggregates: [order]\n", 3, "aggregates", "fields of its own"),
+    "name of an aggregate": (
+        HEAD + "aggregates:\n  Order: {table: a.b, id: id}\n", 4, "aggregates.Order", "lower-case",
+    ),
+    "no table": (HEAD + "aggregates:\n  order:\n    id: id\n", 4, "aggregates.order.table", "is missing"),
+    "table without schema": (
+        HEAD + "aggregates:\n  order: {table: orders, id: id}\n", 4, "aggregates.order.table", "schema.table",
+    ),
+    "no id": (HEAD + "aggregates:\n  order:\n    table: a.b\n", 4, "aggregates.order.id", "is missing"),
+    "empty id": (HEAD + "aggregates:\n  order: {table: a.b, id: []}\n", 4, "aggregates.order.id", "list of columns"),
+    "id twice": (HEAD + "aggregates:\n  order: {table: a.b, id: [x, x]}\n", 4, "aggregates.order.id", "twice"),
+    "contract as number": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, contract: 1.0}\n", 4, "aggregates.order.contract", "v1.0",
+    ),
+    "contract of major 0": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, contract: v0.1}\n", 4, "aggregates.order.contract", "v1.0",
+    ),
+    "two on a table": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id}\n  bill: {table: a.b, id: id}\n",
+        5, "aggregates.bill.table", "belongs to aggregate 'order'",
+    ),
+    "unknown parent": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, parent: {aggregate: shop, column: x}}\n",
+        4, "aggregates.order.parent.aggregate", "there is no aggregate 'shop'",
+    ),
+    "parent without column": (
+        HEAD + ONE + "  line: {table: a.b, id: id, parent: {aggregate: order}}\n",
+        5, "aggregates.line.parent.column", "is missing",
+    ),
+    "parent with too many columns": (
+        HEAD + ONE + "  line: {table: a.b, id: id, parent: {aggregate: order, column: [x, y]}}\n",
+        5, "aggregates.line.parent.column", "1 columns, not 2",
+    ),
+    "own parent": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, parent: {aggregate: order, column: x}}\n",
+        4, "aggregates.order.parent.aggregate", "its own ancestor",
+    ),
+    "cycle": (
+        HEAD + "aggregates:\n  a: {table: a.a, id: id, parent: {aggregate: b, column: x}}\n"
+        "  b: {table: a.b, id: id, parent: {aggregate: a, column: x}}\n",
+        5, "aggregates.b.parent.aggregate", "its own ancestor",
+    ),
+    "name that YAML reads as truth": (
+        HEAD + "aggregates:\n  order:\n    table: a.b\n    id: id\n    fields: {no: x}\n",
+        7, "aggregates.order.fields", "quote words",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_fault_names_line_field_and_what_would_be_accepted(tmp_path: Path, case: str) -> None:
+    """Each kind of mistake is refused at its line, by its dotted name."""
+    text, line, field, words = WRONG[case]
+    path = write(tmp_path, text)
+    with pytest.raises(DocumentError) as refused:
+        load_source(path)
+    found = [(fault.line, fault.field) for fault in refused.value.faults]
+    assert (line, field) in found
+    assert any(
+        f"{path}:{line}: {field}" in text and words.replace("a.b", "") in text
+        for text in str(refused.value).splitlines()
+    )
+
+
+def test_all_faults_come_in_one_go(tmp_path: Path) -> None:
+    """Nobody has to mend a file fault by fault."""
+    with pytest.raises(DocumentError) as refused:
+        load(tmp_path, "source: shop\nnonsense: 1\nuri: x\naggregates:\n  order: {id: id}\n")
+    assert [fault.field for fault in refused.value.faults] == ["database", "nonsense", "uri", "aggregates.order.table"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("source: [shop\n", 2), ("a: b: c\n", 1), ("source: shop\n\tdatabase: x\n", 2), ("", 1), ("- source\n", 1)],
+)
+def test_what_is_no_yaml_mapping_is_refused(tmp_path: Path, text: str, line: int) -> None:
+    """Broken YAML, an empty file and a list are refused with a line, not with a traceback."""
+    with pytest.raises(DocumentError) as refused:
+        load(tmp_path, text)
+    assert refused.value.faults[0].line == line
+
+
+def test_two_sources_cannot_publish_one_aggregate(tmp_path: Path) -> None:
+    """A domain topic has one writing source."""
+    write(tmp_path, HEAD + ONE)
+    write(tmp_path, HEAD.replace("source: shop", "source: store\ndomain: shop") + ONE, "store")
+    with pytest.raises(ConfigurationError, match=r"store\.yaml:5: .*published by source 'shop' already"):
+        load_sources(tmp_path)
+
+
+def test_an_unknown_source_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    """Asking for a source that has no file names those that have."""
+    write(tmp_path, HEAD + ONE)
+    with pytest.raises(ConfigurationError, match="known sources: shop"):
+        load_sources(tmp_path, ["stock"])
+    with pytest.raises(ConfigurationError, match="no source file"):
+        load_sources(tmp_path / "empty")
