@@ -1,0 +1,1 @@
+"""Complete services around Rowcast; none of them is installed with it."""

@@ -1,0 +1,47 @@
+"""Runs the orders consumer: ``python -m examples.orders``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from examples.orders.handlers import orders_consumer
+from examples.orders.lines import create_tables
+from rowcast.database import connect
+from rowcast.errors import RowcastError, StopError
+from rowcast.settings import load_settings
+
+DATABASE = "orders"
+
+
+def main() -> int:
+    """Exit code 0: stopped when asked; 1: stopped by a fault; 2: wrong settings or environment."""
+    parser = argparse.ArgumentParser(
+        prog="python -m examples.orders",
+        description="Keep purchase order lines current by the events of the inventory service.",
+        epilog="example: python -m examples.orders --database postgresql://orders@127.0.0.1/orders",
+    )
+    parser.add_argument("--project", type=Path, default=Path(), help="project folder (default: the current one)")
+    parser.add_argument(
+        "--database", metavar="URL", help="the service's own database (default: the project's 'orders')"
+    )
+    parser.add_argument("--brokers", metavar="HOST:PORT", help="bootstrap servers (default: the project's)")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # its states are ours to tell
+    try:
+        settings = load_settings(options.project)
+        database = options.database or settings.database(DATABASE).url
+        with connect(database, application=DATABASE) as connection:
+            create_tables(connection)
+        orders_consumer(database, options.brokers or settings.need_brokers()).run()
+    except RowcastError as error:
+        print(f"orders: {error}", file=sys.stderr)
+        return 1 if isinstance(error, StopError) else 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

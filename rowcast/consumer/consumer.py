@@ -1,0 +1,149 @@
+"""The consumer as a service writes it: handlers by aggregate, and one call that runs them."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+from rowcast.consumer.batch import Handler
+from rowcast.consumer.instance import Instance, Settings
+from rowcast.consumer.status import ConsumerStatus
+from rowcast.errors import ConfigurationError
+from rowcast.topics import domain_topic
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Consumer:
+    """
+    Applies the events of the aggregates that it has handlers for, each exactly once, to its own database.
+
+    *name* is the consumer group and the owner of marks and offsets: instances of one name share the work, and a
+    new name starts from the beginning. *database* is the libpq connection string of the service's own database,
+    *brokers* the bootstrap servers. One transaction holds at most *batch_events* events and *batch_s* seconds of
+    handlers. *security* are kafka-python's ``security_protocol``, ``ssl_*`` and ``sasl_*``.
+
+    Raises:
+        ConfigurationError: a name or a bound is not usable.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        database: str,
+        brokers: str,
+        *,
+        batch_events: int = 500,
+        batch_s: float = 1.0,
+        security: Mapping[str, object] | None = None,
+    ) -> None:
+        if not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"consumer name {name!r}", where="Consumer", fix="use letters, digits, '.', '_' and '-'"
+            )
+        if batch_events < 1 or batch_s <= 0:
+            raise ConfigurationError(
+                "batch_events and batch_s must be positive", where="Consumer", fix="leave them out"
+            )
+        self._settings = Settings(
+            name=name,
+            database=database,
+            brokers=brokers,
+            batch_events=batch_events,
+            batch_s=batch_s,
+            security=dict(security or {}),
+        )
+        self._handlers: dict[str, Handler] = {}
+        self._aggregates: dict[str, int] = {}
+        self._stop = threading.Event()
+        self._status = ConsumerStatus()
+
+    def on(self, aggregate: str, *, major: int) -> Callable[[Handler], Handler]:
+        """
+        Decorates the handler of *aggregate* (``domain.aggregate``) in contract version *major*.
+
+        It is called with each event, in the order of its partition, and with the connection that holds the
+        transaction; it must not commit, and must do nothing that cannot be rolled back. All kinds of events go to
+        it: ``event.kind`` tells. If it raises, nothing of the event is kept, and the event is tried again.
+
+        Raises:
+            ConfigurationError: the name is not of that form, or the aggregate has a handler already: a mark counts
+                over all majors, so one consumer reads one of them.
+        """
+        domain, dot, kind = aggregate.partition(".")
+        if not dot or not domain or not kind or "." in kind or major < 1:
+            raise ConfigurationError(
+                f"on({aggregate!r}, major={major})", where="Consumer", fix='name it as on("domain.aggregate", major=1)'
+            )
+        if aggregate in self._aggregates:
+            raise ConfigurationError(
+                f"{aggregate!r} has a handler already (major {self._aggregates[aggregate]})",
+                where="Consumer",
+                fix="keep one handler for each aggregate",
+            )
+
+        def register(handler: Handler) -> Handler:
+            self._aggregates[aggregate] = major
+            self._handlers[domain_topic(domain, kind, major)] = handler
+            return handler
+
+        return register
+
+    def run(self, stop: threading.Event | None = None) -> None:
+        """
+        Applies events until `stop` is called, *stop* is set, or SIGTERM or SIGINT arrives (in the main thread).
+
+        Stops orderly: the transaction under way is committed, the group is left. Outages of the broker and of the
+        database are waited for, without end.
+
+        Raises:
+            StopError: an integrity fault; everything before it is committed, nothing behind it.
+            ConfigurationError: there is no handler, or the broker refuses this client.
+        """
+        if not self._handlers:
+            raise ConfigurationError(
+                "the consumer has no handler", where="Consumer", fix='add @consumer.on("…", major=1)'
+            )
+
+        def stopping() -> bool:
+            return self._stop.is_set() or (stop is not None and stop.is_set())
+
+        with self._signals():
+            Instance(self._settings, self._handlers, stopping, self._publish).run()
+
+    def stop(self) -> None:
+        """Makes `run` return soon; may be called from any thread, and before `run`."""
+        self._stop.set()
+
+    def status(self) -> ConsumerStatus:
+        """How this instance stands; may be called from any thread."""
+        return self._status
+
+    def _publish(self, status: ConsumerStatus) -> None:
+        self._status = status
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+        def handle(_number: int, _frame: FrameType | None) -> None:
+            self.stop()
+            # A second signal acts as it would have without us.
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        for number in _SIGNALS:
+            signal.signal(number, handle)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

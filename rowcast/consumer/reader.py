@@ -1,0 +1,148 @@
+"""
+Reads records of given partitions from given offsets, committed transactions only.
+
+It knows nothing of groups: who reads what is decided elsewhere, and a reader that fails or stalls is thrown away
+and replaced without a rebalance.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import LogTruncationError, OffsetOutOfRangeError
+
+from rowcast.consumer.connection import CALL_TIMEOUT_S, broker_errors
+from rowcast.consumer.partitions import Delivery, Partition
+from rowcast.errors import BrokerUnavailableError, MalformedEventError, StopError
+from rowcast.event import decode
+
+_LOG_APPEND_TIME = 1
+_STALL_CHECK_S = 30.0
+
+
+class OutOfRangeError(BrokerUnavailableError):
+    """The log no longer holds the position of *partitions*."""
+
+    def __init__(self, partitions: Iterable[Partition]) -> None:
+        self.partitions = frozenset(partitions)
+        super().__init__(f"position outside the log: {', '.join(map(str, sorted(self.partitions)))}")
+
+
+class Reader:
+    """A fetch session on partitions that the caller names."""
+
+    def __init__(self, options: Mapping[str, Any], max_records: int) -> None:
+        with broker_errors("connecting"):
+            self._kafka = KafkaConsumer(
+                **options,
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                isolation_level="read_committed",
+                allow_auto_create_topics=False,
+                max_poll_records=max_records,
+                metrics_enabled=False,
+            )
+        self._assigned: set[Partition] = set()
+        self._checked_at = time.monotonic()
+        self._last_check: dict[Partition, int] = {}
+
+    def assign(self, partitions: Iterable[Partition]) -> None:
+        """Reads exactly *partitions* from now on; those that stay keep their position."""
+        self._assigned = set(partitions)
+        with broker_errors("assigning"):
+            self._kafka.assign([_kafka_partition(each) for each in sorted(self._assigned)])
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Reads *partition* from *offset* on."""
+        with broker_errors("seeking"):
+            self._kafka.seek(_kafka_partition(partition), offset)
+
+    def poll(self, timeout_s: float, paused: Iterable[Partition]) -> list[Delivery]:
+        """
+        Records of the partitions that are not *paused*, each partition's in offset order.
+
+        Raises:
+            OutOfRangeError: a position is outside its log.
+            StopError: the log was truncated behind a position.
+            BrokerUnavailableError: throw this reader away.
+        """
+        pausing = {_kafka_partition(each) for each in paused}
+        try:
+            with broker_errors("reading"):
+                self._kafka.pause(*(pausing - self._kafka.paused()))
+                self._kafka.resume(*(self._kafka.paused() - pausing))
+                fetched = self._kafka.poll(timeout_ms=int(timeout_s * 1000))
+        except BrokerUnavailableError as error:
+            if isinstance(error.__cause__, OffsetOutOfRangeError):
+                raise OutOfRangeError(Partition(*each) for each in error.__cause__.args[0]) from error
+            if isinstance(error.__cause__, LogTruncationError):
+                raise StopError(
+                    "TOPIC_TRUNCATED",
+                    f"events that may have been applied are gone from the broker: {error.__cause__}",
+                    remedy="find out what the brokers lost, then re-send the affected aggregates",
+                ) from error
+            raise
+        return [_delivery(record) for records in fetched.values() for record in records]
+
+    def position(self, partition: Partition) -> int | None:
+        """The offset behind everything returned by `poll`, transaction markers included; None: not known now."""
+        with broker_errors("reading a position"):
+            offset: int | None = self._kafka.position(_kafka_partition(partition), timeout_ms=0)
+        return offset
+
+    def ranges(self, partitions: Iterable[Partition]) -> dict[Partition, tuple[int, int]]:
+        """
+        The first offset and the offset behind the last committed one.
+
+        Raises:
+            BrokerUnavailableError: throw this reader away.
+        """
+        wanted = [_kafka_partition(each) for each in partitions]
+        with broker_errors("asking for the range of the log"):
+            starts = self._kafka.beginning_offsets(wanted, timeout_ms=int(CALL_TIMEOUT_S * 1000))
+            ends = self._kafka.end_offsets(wanted, timeout_ms=int(CALL_TIMEOUT_S * 1000))
+        unknown = [f"{each.topic}[{each.partition}]" for each in wanted if each not in starts or each not in ends]
+        if unknown:  # newer than this client's metadata
+            raise BrokerUnavailableError(f"the broker does not know the range of {', '.join(unknown)}")
+        return {Partition(each.topic, each.partition): (starts[each], ends[each]) for each in wanted}
+
+    def check_progress(self, idle: Iterable[Partition], now: float) -> None:
+        """
+        Called while nothing arrives: a fetch session that does not move although there is more is given up.
+
+        Raises:
+            BrokerUnavailableError: throw this reader away.
+        """
+        if now - self._checked_at < _STALL_CHECK_S:
+            return
+        self._checked_at = now
+        waiting = [each for each in idle if each in self._assigned]
+        positions = {each: self.position(each) for each in waiting}
+        behind = {each: offset for each, offset in positions.items() if offset is not None}
+        behind = {each: behind[each] for each, (_, end) in self.ranges(behind).items() if behind[each] < end}
+        stalled = [each for each, offset in behind.items() if self._last_check.get(each) == offset]
+        self._last_check = behind
+        if stalled:
+            raise BrokerUnavailableError(f"no progress on {', '.join(map(str, sorted(stalled)))}")
+
+    def close(self) -> None:
+        """Ends the session."""
+        self._kafka.close(autocommit=False, timeout_ms=1000)
+
+
+def _kafka_partition(partition: Partition) -> Any:
+    return TopicPartition(partition.topic, partition.number)
+
+
+def _delivery(record: Any) -> Delivery:
+    partition = Partition(record.topic, record.partition)
+    appended_ms = record.timestamp if record.timestamp_type == _LOG_APPEND_TIME else None
+    try:
+        event = decode(record.topic, record.key, record.value, record.headers)
+    except MalformedEventError as error:
+        return Delivery(partition, record.offset, appended_ms, error)
+    return Delivery(partition, record.offset, appended_ms, event, event.identity.text)
