@@ -36,7 +36,7 @@ class ConfigurationError(RowcastError):
 
 
 class PoisonError(RowcastError):
-    """This input can never succeed; it is refused or parked, and everything else goes on."""
+    """An input that can never succeed; it is refused or parked, and everything else goes on."""
 
 
 class MalformedChangeError(PoisonError):

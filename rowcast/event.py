@@ -122,8 +122,9 @@ class DomainEvent:
         }
         if self.traceparent is not None:
             attributes["ce_traceparent"] = self.traceparent
-        headers = (("content-type", CONTENT_TYPE.encode()),) + tuple(
-            (name, text.encode()) for name, text in attributes.items()
+        headers = (
+            ("content-type", CONTENT_TYPE.encode()),
+            *((name, text.encode()) for name, text in attributes.items()),
         )
         value = orjson.dumps(self.value(), option=orjson.OPT_SORT_KEYS)
         return Record(self.topic, id_text.encode(), value, headers)

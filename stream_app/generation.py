@@ -45,9 +45,10 @@ class Generations:
     @property
     def reading(self) -> frozenset[str]:
         """The types whose rows are still being read: their stream changes go to row state only."""
-        return frozenset(
-            name for name in self._types if name not in self._newest or self._newest[name].status == READING
-        )
+        return frozenset(name for name in self._types if self._status(name) in (None, READING, ABANDONED))
+
+    def _status(self, name: str) -> str | None:
+        return self._newest[name].status if name in self._newest else None
 
     def take_changed(self) -> list[Generation]:
         """What has to be written with the next commit."""
@@ -68,7 +69,7 @@ class Generations:
             raise StopError(
                 "SNAPSHOT_INTERRUPTED",
                 f"a snapshot began at offset {offset} while an earlier one was not finished",
-                remedy=f"rowcast sources resnapshot {self._source}",
+                remedy=f"rowcast sources resnapshot {self._source} --yes",
             )
         if not running:
             self._begin(READING, offset, row.lsn, rfc3339(row.time_us))
@@ -79,13 +80,27 @@ class Generations:
 
         *offset*, *lsn* and *time* are those of the unit that shows it; they stand in where no row was read.
         """
-        if any(name not in self._newest for name in self._types):
+        if any(self._status(name) in (None, ABANDONED) for name in self._types):
             self._begin(READING, offset, lsn, time)
         for name, each in self._newest.items():
             if each.status == READING:
                 self._set(name, each._replace(status=EMITTING))
         emitting = [each for each in self._newest.values() if each.status == EMITTING]
         return Origin(emitting[0].lsn, emitting[0].time, snapshot=True)
+
+    def abandon(self) -> None:
+        """
+        The snapshot that was being read will never end; another one follows.
+
+        Raises:
+            ValueError: no snapshot is being read.
+
+        """
+        if READING not in map(self._status, self._types):
+            raise ValueError("no snapshot is being read")
+        for name, each in self._newest.items():
+            if each.status == READING:
+                self._set(name, each._replace(status=ABANDONED))
 
     def complete(self) -> None:
         """All events of the running generation are out."""

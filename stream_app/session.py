@@ -63,8 +63,8 @@ class Session:
         self._publisher = Publisher(claim.brokers, self._source)
         self._position = _open_position(claim, self._store)
         self._tail, self._ends = _open_tail(claim, self._position)
-        self._reader = _open_reader(claim, self._position)
-        self._assembler = Assembler(self._position.commit_lsn, self._store.processed())
+        self._brokers = claim.brokers
+        self._open_log()
         self._generations = Generations(self._source, self._mapping.by_type, self._store.generations())
         self._progress = Progress(claim.ownership, self._publisher, self._store)
         self._refusals = RefusalWatch(self._source, self._mapping.definition.refused_share_max)
@@ -74,6 +74,12 @@ class Session:
         self._staging.clear()
         if "merging" in (self._position.sub_position or {}):
             self._forget_merging()
+
+    def _open_log(self) -> None:
+        """Read the change log from the committed position on."""
+        topic = self._mapping.definition.change_log
+        self._reader = ChangeLogReader(self._brokers, self._source, topic, self._position.next_offset)
+        self._assembler = Assembler(self._position.commit_lsn, self._store.processed())
 
     @property
     def next_offset(self) -> int:
@@ -253,14 +259,29 @@ class Session:
         self._commands_s = time.monotonic() + COMMANDS_INTERVAL_S
         for number, verb, arguments in self._store.commands():
             view, emitted = View(), Emitted()
+            former = self._position.next_offset
+            done = replace(self._position, sub_position=Origin(number, "").to_dict())
             if verb == "retry":
                 outcome = self._retry(Key(arguments["aggregate"], arguments["id_text"]), view, emitted)
+            elif verb == "skip_snapshot":
+                outcome, offset = self._skip_snapshot(int(arguments["next_offset"]))
+                done = replace(done, next_offset=offset)
             else:
                 outcome = f"unknown verb {verb!r}"
             # Nothing is pending, but the position has to move with the outcome: a sub-position, then none.
-            done = replace(self._position, sub_position=Origin(number, "").to_dict())
             self._land(view, emitted, Step(commands_done=[(number, outcome)]), done)
             self._land(View(), Emitted(), Step(), replace(self._position, sub_position=None))
+            if self._position.next_offset != former:
+                self._reader.close()
+                self._open_log()
+
+    def _skip_snapshot(self, next_offset: int) -> tuple[str, int]:
+        """Leave an interrupted snapshot behind: what is before *next_offset* will be read anew by the next one."""
+        try:
+            self._generations.abandon()
+        except ValueError as error:
+            return str(error), self._position.next_offset
+        return "skipped", max(next_offset, self._position.next_offset)
 
     def _retry(self, key: Key, view: View, emitted: Emitted) -> str:
         if key.aggregate not in self._mapping.by_type:
@@ -346,11 +367,6 @@ def _open_tail(claim: Claim, position: Position) -> tuple[Tail, EndOffsets]:
         raise StopError("FOREIGN_WRITER", f"a domain topic holds what the owner did not write: {error}") from error
     # Nobody else can append any more: this claim has fenced every older producer.
     return tail, read_ends(claim.brokers, _partitions(claim.mapping.definition)) if tail else position.end_offsets
-
-
-def _open_reader(claim: Claim, position: Position) -> ChangeLogReader:
-    definition = claim.mapping.definition
-    return ChangeLogReader(claim.brokers, definition.source, definition.change_log, position.next_offset)
 
 
 def _last_heartbeat(transactions: Sequence[Transaction | LargeTransaction]) -> dict[str, Any] | None:

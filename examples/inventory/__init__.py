@@ -1,0 +1,1 @@
+"""The inventory service of a library: its tables, a generated catalogue and a live load."""

@@ -1,0 +1,1 @@
+"""The main job: the whole pipeline on one machine, with a verdict from independent records."""
