@@ -6,6 +6,8 @@ A frozen or dead process must not keep locks, so every connection carries time l
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.resources import files
 
 import psycopg
@@ -45,6 +47,23 @@ def connect(url: str, *, application: str, autocommit: bool = False) -> psycopg.
         )
     except psycopg.OperationalError as error:
         raise DatabaseUnavailableError(str(error).strip()) from error
+
+
+@contextmanager
+def unavailable_when_broken(connection: psycopg.Connection) -> Iterator[None]:
+    """
+    Sort the errors of work on *connection*: one that broke it, or that the server may take back, is transient.
+
+    Raises:
+        DatabaseUnavailableError: the outcome of a COMMIT that was under way is unknown.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        # A session that the server ended (SQLSTATE 25P03 and others) is not always an OperationalError.
+        if isinstance(error, psycopg.OperationalError) or connection.closed:
+            raise DatabaseUnavailableError(str(error).strip()) from error
+        raise
 
 
 def migrate(connection: psycopg.Connection, schema: str, package: str) -> list[str]:

@@ -15,7 +15,7 @@ import traceback
 
 import psycopg
 
-from rowcast.control.database import connect
+from rowcast.database import connect, unavailable_when_broken
 from rowcast.errors import OwnershipLostError, StopError, TransientError
 from stream_app.contract import compile_validators
 from stream_app.core.mapping import compile_mapping
@@ -90,28 +90,26 @@ class Owner:
         """One claim and its session. Returns False when the source belongs to somebody else."""
         connection = connect(self._control_url, application=f"rowcast worker {self.source}", autocommit=True)
         try:
-            ownership = claim(connection, self.source, self._holder)
+            with unavailable_when_broken(connection):
+                ownership = claim(connection, self.source, self._holder)
             if ownership is None:
                 return False
             self._reopen.clear()
             return self._guarded(connection, ownership)
-        except psycopg.OperationalError as error:
-            self._metrics.fault("transient")
-            log.warning("source %s: control database: %s", self.source, str(error).strip())
-            return True
         finally:
             connection.close()
 
     def _guarded(self, connection: psycopg.Connection, ownership: Ownership) -> bool:
         try:
-            self._work(connection, ownership)
+            with unavailable_when_broken(connection):
+                self._work(connection, ownership)
         except OwnershipLostError as error:
             # Somebody else may own it by now, or a commit of ours had an unknown outcome: the next claim tells.
             self._metrics.fault("lost")
             log.warning("%s", error)
         except StopError as error:
             self._pause(ownership, (error.code, error.message, error.remedy))
-        except (TransientError, psycopg.OperationalError):
+        except TransientError:
             raise
         except Exception as error:  # noqa: BLE001 - the one supervised boundary: counted, then the source stops
             self._unexpected(ownership, error)
@@ -138,7 +136,10 @@ class Owner:
     def _unexpected(self, ownership: Ownership, error: Exception) -> None:
         self._metrics.fault("unexpected")
         detail = "".join(traceback.format_exception(error))[-_DETAIL_MAX:]
-        with connect(self._control_url, application="rowcast worker fault", autocommit=True) as connection:
+        with (
+            connect(self._control_url, application="rowcast worker fault", autocommit=True) as connection,
+            unavailable_when_broken(connection),
+        ):
             tries = count_try(connection, ownership, self._offset, detail)
         log.error("source %s: unexpected error at offset %d, try %d: %s", self.source, self._offset, tries, detail)
         if tries >= MAX_TRIES:
@@ -147,7 +148,10 @@ class Owner:
     def _pause(self, ownership: Ownership, fault: tuple[str, str, str]) -> None:
         """Write the stop down, keep the lease, and wait for `resume`."""
         remedy = fault[2] or f"rowcast sources resume {self.source}"
-        with connect(self._control_url, application="rowcast worker stop", autocommit=True) as connection:
+        with (
+            connect(self._control_url, application="rowcast worker stop", autocommit=True) as connection,
+            unavailable_when_broken(connection),
+        ):
             write_stop(connection, ownership, (fault[0], fault[1], remedy))
         self._metrics.stopped(fault[0])
         self._paused = True

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 import orjson
 import psycopg
 
-from rowcast.errors import DatabaseUnavailableError
 from stream_app.core.change import Operation, RowChange
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.sequencing import key_of
@@ -32,7 +31,7 @@ ORDER BY s.ord
 
 
 class Staging:
-    """The staged changes of one source. Every method raises DatabaseUnavailableError like the store."""
+    """The staged changes of one source."""
 
     def __init__(self, connection: psycopg.Connection, mapping: SourceMapping) -> None:
         self._connection = connection
@@ -45,18 +44,15 @@ class Staging:
 
     def stage(self, changes: Iterable[tuple[int, RowChange]]) -> None:
         """Keep *changes* (order, change) of the open transaction."""
-        try:
-            with (
-                self._connection.transaction(),
-                self._connection.cursor() as cursor,
-                cursor.copy(
-                    "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
-                ) as copy,
-            ):
-                for order, row in changes:
-                    copy.write_row((self._source, order, *self._staged(row)))
-        except psycopg.OperationalError as error:
-            raise DatabaseUnavailableError(str(error).strip()) from error
+        with (
+            self._connection.transaction(),
+            self._connection.cursor() as cursor,
+            cursor.copy(
+                "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
+            ) as copy,
+        ):
+            for order, row in changes:
+                copy.write_row((self._source, order, *self._staged(row)))
 
     def _staged(self, row: RowChange) -> tuple[str, str, str, str | None]:
         if row.operation is Operation.TRUNCATE:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import orjson
 import psycopg
 
-from rowcast.errors import DatabaseUnavailableError, OwnershipLostError, StopError
+from rowcast.errors import OwnershipLostError, StopError
 from rowcast.failpoint import failpoint
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Published, Refusal, View
@@ -99,8 +99,7 @@ class Store:
     """
     The state of one owned source.
 
-    Every method raises DatabaseUnavailableError when the connection is gone; then the outcome of a commit
-    is unknown and the position has to be read again.
+    When the connection breaks, the outcome of a commit is unknown and the position has to be read again.
     """
 
     def __init__(self, connection: psycopg.Connection, ownership: Ownership, mapping: SourceMapping) -> None:
@@ -115,13 +114,10 @@ class Store:
 
     def load(self, lookup: Lookup, view: View) -> None:
         """Put what *lookup* asks for into *view*."""
-        try:
-            if lookup.aggregates:
-                self._load_aggregates(lookup.aggregates, view)
-            if lookup.children:
-                self._load_children(lookup.children, view)
-        except psycopg.OperationalError as error:
-            raise DatabaseUnavailableError(str(error).strip()) from error
+        if lookup.aggregates:
+            self._load_aggregates(lookup.aggregates, view)
+        if lookup.children:
+            self._load_children(lookup.children, view)
 
     def _load_aggregates(self, keys: Iterable[Key], view: View) -> None:
         names = list(keys)
@@ -189,17 +185,14 @@ class Store:
 
         Raises:
             OwnershipLostError: another claim was made, or the position is not *former* any more.
-            DatabaseUnavailableError: the outcome is unknown.
+            psycopg.Error: the outcome is unknown.
 
         """
-        try:
-            with self._connection.transaction():
-                self._hold()
-                self._save(view, step)
-                self._advance(former, position)
-                failpoint("sequencer.in_commit")
-        except psycopg.OperationalError as error:
-            raise DatabaseUnavailableError(str(error).strip()) from error
+        with self._connection.transaction():
+            self._hold()
+            self._save(view, step)
+            self._advance(former, position)
+            failpoint("sequencer.in_commit")
 
     def _hold(self) -> None:
         held = self._connection.execute(_HOLD, (self._source, self._ownership.epoch, self._ownership.holder)).fetchone()

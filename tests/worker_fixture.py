@@ -69,8 +69,17 @@ class Worker:
         return marker + self.log.read_text(errors="replace").partition(marker)[2].split()[0]
 
     def get(self, page: str) -> requests.Response:
-        """One page of its web server."""
-        return requests.get(f"{self.url()}{page}", timeout=5)
+        """One page of its web server, which listens a moment after its address is logged."""
+
+        def answer() -> requests.Response | None:
+            try:
+                return requests.get(f"{self.url()}{page}", timeout=5)
+            except requests.ConnectionError:
+                return None
+
+        response = wait_until(lambda: [found] if (found := answer()) is not None else None, f"an answer to {page}")
+        assert response is not None
+        return response[0]
 
 
 @dataclass

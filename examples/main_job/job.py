@@ -76,6 +76,7 @@ class MainJob:
             with TopicsReader(brokers, TOPICS) as reader:
                 tell(f"snapshot of {len(initial)} rows is on its way")
                 arrived = self._wait(reader, {key: token(state) for key, state in initial.items()}, 0, self._tell_count)
+                self._table.close()
                 # Without a load there is nothing live.
                 live_from = dict(reader.ends) if arrived else dict.fromkeys(reader.places(), _NO_OFFSET)
                 memory = MemorySamples(self._pipeline.processes())
@@ -174,7 +175,7 @@ class MainJob:
         )
 
     def _tell_count(self) -> None:
-        self._table.row(0.0, (0, self._arrival.published, self._observer.applied, 0), 0.0)
+        self._table.line(f"  published {self._arrival.published}, applied {self._observer.applied}")
 
     def _evidence(
         self,

@@ -29,8 +29,11 @@ class LiveTable:
 
     def row(self, seconds: float, counts: tuple[int, int, int, int], lag_s: float) -> None:
         """Committed, published, applied, refused after so many *seconds* of the load, and the lag."""
+        self.line(f"{seconds:>11.0f}" + "".join(f"{count:>11}" for count in counts) + f"{lag_s * 1000:>8.0f} ms")
+
+    def line(self, text: str) -> None:
+        """Any text in the place of a row."""
         self._next = time.monotonic() + self._interval_s
-        text = f"{seconds:>11.0f}" + "".join(f"{count:>11}" for count in counts) + f"{lag_s * 1000:>8.0f} ms"
         print(
             f"\r{text}" if self._terminal else text, end="" if self._terminal else "\n", file=self._stream, flush=True
         )

@@ -94,8 +94,8 @@ def table(content: dict[str, Any], outcome: Outcome) -> str:
 
 def what_next(options: Options) -> str:
     """Commands that show what is there now."""
-    project = "" if (Path.cwd() / "connectors").is_dir() else f" --project {options.project}"
-    rowcast = f".venv/bin/rowcast{project}"
+    project = "" if Path.cwd() == options.project else f" --project {options.project}"
+    rowcast, run = f".venv/bin/rowcast{project}", f"./scripts/run{project}"
     return "\n".join(
         [
             "",
@@ -103,8 +103,8 @@ def what_next(options: Options) -> str:
             f"  {rowcast} status                       which processes run",
             f"  {rowcast} sources status inventory     connector, slot, position, lag",
             f"  {rowcast} refused list inventory       what could not be published, and why",
-            "  ./scripts/run --rate 300               more load on the same stack",
-            "  ./scripts/run --stop                   stop worker, consumer and stack; data stay",
+            f"  {run} --rate 300               more load on the same stack",
+            f"  {run} --stop                   stop worker, consumer and stack; data stay",
         ]
     )
 

@@ -102,12 +102,12 @@ class Reader:
             BrokerUnavailableError: throw this reader away.
         """
         wanted = [_kafka_partition(each) for each in partitions]
-        with broker_errors("asking for the range of the log"):
-            starts = self._kafka.beginning_offsets(wanted, timeout_ms=int(CALL_TIMEOUT_S * 1000))
-            ends = self._kafka.end_offsets(wanted, timeout_ms=int(CALL_TIMEOUT_S * 1000))
-        unknown = [f"{each.topic}[{each.partition}]" for each in wanted if each not in starts or each not in ends]
-        if unknown:  # newer than this client's metadata
-            raise BrokerUnavailableError(f"the broker does not know the range of {', '.join(unknown)}")
+        try:
+            with broker_errors("asking for the range of the log"):
+                starts = self._kafka.beginning_offsets(wanted, timeout_ms=int(CALL_TIMEOUT_S * 1000))
+                ends = self._kafka.end_offsets(wanted, timeout_ms=int(CALL_TIMEOUT_S * 1000))
+        except KeyError as error:  # kafka-python's answer for a partition that is newer than its metadata
+            raise BrokerUnavailableError(f"the range of {error} is not known yet") from error
         return {Partition(each.topic, each.partition): (starts[each], ends[each]) for each in wanted}
 
     def check_progress(self, idle: Iterable[Partition], now: float) -> None:

@@ -82,7 +82,8 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.guarantee("main job")
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.guarantee("Effects exactly once")
 def test_runs_are_clean_until_a_defect_is_planted(folder: Path) -> None:
     """
     A first run and a second one on what it left up are clean; an effect that is there twice turns the third.

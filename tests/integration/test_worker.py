@@ -128,7 +128,7 @@ def test_a_frozen_worker_delays_by_at_most_30_s_and_does_no_harm_when_woken(
     wait_until(lambda: load.transactions > 150, "load after the wake-up")
     load.finish()
     wait_agreement(project)
-    assert frozen.get("/health").json()["owned"] == []
+    wait_until(lambda: frozen.get("/health").json()["owned"] == [], "the woken worker let go")
 
 
 @pytest.mark.guarantee("Order per aggregate")
@@ -142,17 +142,10 @@ def test_a_mapping_changed_between_publish_and_commit_gives_no_two_contents_for_
     assert first.wait_ended(60) == -9
     published = {(record.key, dict(record.headers)["ce_id"]): record for record in read_topics(project)}
     assert len(published) == 3
-    project.write_source(permanent_location="hrid")
-    source = project.source_path.read_text()
-    project.source_path.write_text(source.replace("fields: {", "fields: {").replace("", ""))
-    with project.control() as control:
-        row = control.execute("SELECT definition FROM rowcast.source").fetchone()
-        assert row is not None
-        definition = orjson.loads(row[0])
-        for aggregate in definition["aggregates"]:
-            if aggregate["name"] == "instance":
-                aggregate["fields"]["title"] = "hrid"
-        control.execute("UPDATE rowcast.source SET definition = %s", (orjson.dumps(definition).decode(),))
+    lines = project.source_path.read_text()
+    table = "table: public.instance\n"
+    project.source_path.write_text(lines.replace(table, f"{table}    fields: {{title: hrid}}\n"))
+    assert project.apply()
     workers.start().wait_owned()
     wait_until(lambda: len(read_topics(project)) > 3, "the correcting event")
 
