@@ -38,6 +38,7 @@ from stream_app.transport import ChangeLogReader, read_ends, read_extent, read_t
 BATCH_RECORDS_MAX = 2_000
 CHUNK_AGGREGATES_MAX = 1_000
 READ_TIMEOUT_S = 0.2
+LINGER_S = 0.02
 COMMANDS_INTERVAL_S = 1.0
 
 
@@ -103,7 +104,7 @@ class Session:
         if self._position.sub_position is None:
             self._run_commands()
             started_s = time.monotonic()
-            records = self._reader.read(BATCH_RECORDS_MAX, READ_TIMEOUT_S)
+            records = self._reader.read(BATCH_RECORDS_MAX, READ_TIMEOUT_S, LINGER_S)
             if records:
                 self._metrics.stage("read", time.monotonic() - started_s)
                 self._metrics.read(len(records))

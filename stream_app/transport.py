@@ -62,9 +62,11 @@ class ChangeLogReader:
         self._consumer = _consumer(brokers, source)
         self._consumer.assign([TopicPartition(topic, 0, offset)])
 
-    def read(self, limit: int, timeout_s: float) -> list[tuple[int, bytes | None]]:
+    def read(self, limit: int, timeout_s: float, linger_s: float) -> list[tuple[int, bytes | None]]:
         """
         At most *limit* records as (offset, value); empty when none came within *timeout_s*.
+
+        After the first one *linger_s* is waited for more: a batch costs two commits whatever its size.
 
         Raises:
             StopError: the position is not in the log any more, or the log is gone.
@@ -74,7 +76,7 @@ class ChangeLogReader:
         first = self._consumer.poll(timeout_s)
         if first is None:
             return []
-        messages = [first, *self._consumer.consume(limit - 1, 0.0)] if limit > 1 else [first]
+        messages = [first, *self._consumer.consume(limit - 1, linger_s)]
         return [(self._offset(message), message.value()) for message in messages]
 
     def _offset(self, message: Message) -> int:
