@@ -121,6 +121,12 @@ def workers(project: TestProject, tmp_path: Path) -> Iterator[WorkerPool]:
         pool.end()
 
 
+def rowcast(project: TestProject, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One `rowcast` command on the project."""
+    command = [*COMMAND, "--project", str(project.folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+
+
 def read_topics(project: TestProject) -> list[Record]:
     """Every committed record of the project's domain topics, each partition in order, from the beginning."""
     consumer = Consumer(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 import uuid
 
@@ -18,6 +16,7 @@ from worker_fixture import (
     histories,
     read_events,
     read_topics,
+    rowcast,
     wait_agreement,
 )
 
@@ -34,11 +33,6 @@ def new_ids() -> list[str]:
 def fill(project: TestProject, trees: int) -> None:
     for _ in range(trees):
         add_tree(project.connection, new_ids())
-
-
-def rowcast(project: TestProject, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "rowcast.cli.main", "--project", str(project.folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.guarantee("Nothing committed is lost")

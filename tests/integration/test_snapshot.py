@@ -1,0 +1,44 @@
+"""Snapshots that break off."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import requests
+from stack_fixture import TestProject, wait_until
+from worker_fixture import WorkerPool, histories, rowcast, wait_agreement
+
+from rowcast.event import EventKind
+from rowcast.sources.connector import connector_name
+
+ROWS = 60_000
+
+
+@pytest.mark.slow
+def test_a_snapshot_that_broke_off_stops_the_source_and_begins_anew_on_command(
+    project: TestProject, workers: WorkerPool
+) -> None:
+    """A second attempt on the first one's slot is refused; resnapshot takes a new slot, and nothing is missing."""
+    project.execute(
+        "INSERT INTO instance (id, hrid, title, source, instance_type)"
+        f" SELECT gen_random_uuid(), 'i' || g, 'T' || g, 'MARC', 'text' FROM generate_series(1, {ROWS}) g"
+    )
+    applying = threading.Thread(target=project.apply, daemon=True)
+    applying.start()
+    project.change_log(lambda values: any(value.get("op") == "r" for value in values), 60)
+    name = connector_name(project.name)
+    restarted = requests.post(f"{project.stack.connect_url}/connectors/{name}/tasks/0/restart", timeout=30)
+    assert restarted.status_code == 204
+    applying.join(120)
+    worker = workers.start()
+    wait_until(lambda: b"SNAPSHOT_INTERRUPTED" in worker.log.read_bytes(), "the stop", 90)
+    project.execute("DELETE FROM instance WHERE hrid LIKE 'i1%%'")
+
+    refused = rowcast(project, "sources", "resnapshot", project.name)
+    assert refused.returncode == 1
+    done = rowcast(project, "sources", "resnapshot", project.name, "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_agreement(project, 120)
+    assert {events[0].kind for events in histories(project).values()} == {EventKind.SNAPSHOT}
+    assert all(len(events) == 1 for events in histories(project).values())
