@@ -32,6 +32,9 @@ def connect(url: str, *, application: str, autocommit: bool = False) -> psycopg.
     options = (
         f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_S}s"
         f" -c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout={LOCK_TIMEOUT_S}s"
+        # A generic plan made while the tables were empty would be kept until the first ANALYZE: 2,000 look-ups
+        # took 2.2 s with it and 0.03 s without.
+        " -c plan_cache_mode=force_custom_plan"
     )
     try:
         return psycopg.connect(

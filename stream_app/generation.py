@@ -89,15 +89,7 @@ class Generations:
         return Origin(emitting[0].lsn, emitting[0].time, snapshot=True)
 
     def abandon(self) -> None:
-        """
-        The snapshot that was being read will never end; another one follows.
-
-        Raises:
-            ValueError: no snapshot is being read.
-
-        """
-        if READING not in map(self._status, self._types):
-            raise ValueError("no snapshot is being read")
+        """What was being read will never end; another snapshot follows."""
         for name, each in self._newest.items():
             if each.status == READING:
                 self._set(name, each._replace(status=ABANDONED))

@@ -277,11 +277,13 @@ class Session:
                 self._open_log()
 
     def _skip_snapshot(self, next_offset: int) -> tuple[str, int]:
-        """Leave an interrupted snapshot behind: what is before *next_offset* will be read anew by the next one."""
-        try:
-            self._generations.abandon()
-        except ValueError as error:
-            return str(error), self._position.next_offset
+        """
+        Leave an interrupted snapshot behind.
+
+        Whoever asks has dropped the slot: everything before *next_offset*, rows and stream, is read anew by the
+        snapshot that follows.
+        """
+        self._generations.abandon()
         return "skipped", max(next_offset, self._position.next_offset)
 
     def _retry(self, key: Key, view: View, emitted: Emitted) -> str:

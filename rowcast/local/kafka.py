@@ -70,7 +70,8 @@ class KafkaPart:
         write_private(self._configuration, properties_text(self._settings()))
         if (self._state.folder / "kafka" / "meta.properties").exists():
             return
-        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        # A leading "-" would be read as an option.
+        cluster_id = "R" + urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         tool = ["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", cluster_id]
         command = java_command(self._state, self._jars, "kafka", 96, [*tool, "-c", str(self._configuration)])
         if run_to_end(command, timeout_s=_FORMAT_TIMEOUT_S, cancelled=cancelled) != 0:

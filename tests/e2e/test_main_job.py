@@ -16,6 +16,7 @@ import psutil
 import psycopg
 import pytest
 
+from rowcast.local.stack import Stack
 from rowcast.settings import load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -76,9 +77,10 @@ def running_in(folder: Path) -> list[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A project folder in which nothing runs afterwards."""
+    """A project folder of which nothing is left afterwards, neither processes nor data."""
     yield tmp_path
     run(tmp_path, "--stop")
+    Stack(tmp_path).down(wipe=True)
 
 
 @pytest.mark.timeout(600)
