@@ -27,6 +27,9 @@ from stream_app.store import Ownership
 log = logging.getLogger("rowcast.worker")
 _BACKOFF_S_MAX = 5.0
 _DETAIL_MAX = 4_000
+# A generic plan made while the tables were empty would be kept until their first ANALYZE: 2,000 look-ups took
+# 2.2 s with it and 0.03 s without.
+_SETTINGS = "-c plan_cache_mode=force_custom_plan"
 
 
 class Owner:
@@ -88,7 +91,9 @@ class Owner:
 
     def _own_once(self) -> bool:
         """One claim and its session. Returns False when the source belongs to somebody else."""
-        connection = connect(self._control_url, application=f"rowcast worker {self.source}", autocommit=True)
+        connection = connect(
+            self._control_url, application=f"rowcast worker {self.source}", autocommit=True, settings=_SETTINGS
+        )
         try:
             with unavailable_when_broken(connection):
                 ownership = claim(connection, self.source, self._holder)

@@ -46,6 +46,7 @@ SETTINGS = {
     "shared_buffers": "128MB",
     "track_commit_timestamp": "on",  # tells when an effect became visible, independently of the pipeline
     "fsync": "on",
+    "autovacuum_naptime": "5s",  # tables that fill within seconds get their statistics within seconds
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
