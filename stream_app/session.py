@@ -38,7 +38,7 @@ from stream_app.transport import ChangeLogReader, read_ends, read_extent, read_t
 BATCH_RECORDS_MAX = 2_000
 CHUNK_AGGREGATES_MAX = 1_000
 READ_TIMEOUT_S = 0.2
-LINGER_S = 0.02
+LINGER_S = 0.04
 COMMANDS_INTERVAL_S = 1.0
 
 
