@@ -19,6 +19,8 @@ from rowcast.errors import DatabaseUnavailableError
 IDLE_IN_TRANSACTION_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 60
 LOCK_TIMEOUT_S = 10
+# Classes of SQLSTATE that the same statement will meet again: data, constraints, syntax and rights, limits.
+_PERMANENT = frozenset({"22", "23", "42", "54"})
 _MIGRATION_LOCK = 0x526F7763  # any constant: serialises concurrent migrations
 
 
@@ -63,7 +65,8 @@ def unavailable_when_broken(connection: psycopg.Connection) -> Iterator[None]:
         yield
     except psycopg.Error as error:
         # A session that the server ended (SQLSTATE 25P03 and others) is not always an OperationalError.
-        if isinstance(error, psycopg.OperationalError) or connection.closed:
+        permanent = (error.sqlstate or "")[:2] in _PERMANENT
+        if not permanent and (isinstance(error, psycopg.OperationalError) or connection.closed):
             raise DatabaseUnavailableError(str(error).strip()) from error
         raise
 

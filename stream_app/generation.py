@@ -47,6 +47,17 @@ class Generations:
         """The types whose rows are still being read: their stream changes go to row state only."""
         return frozenset(name for name in self._types if self._status(name) in (None, READING, ABANDONED))
 
+    @property
+    def ends_with_stream(self) -> bool:
+        """
+        Whether the next streamed transaction shows that a snapshot is over.
+
+        Streaming begins when the snapshot has ended. A type that was declared later waits for a snapshot of its
+        own; until then its changes go to row state only.
+        """
+        statuses = [self._status(name) for name in self._types]
+        return READING in statuses or all(status in (None, ABANDONED) for status in statuses)
+
     def _status(self, name: str) -> str | None:
         return self._newest[name].status if name in self._newest else None
 
@@ -64,8 +75,9 @@ class Generations:
                 the first, whose position does not fit the rows of the second.
 
         """
-        running = any(each.status == READING for each in self._newest.values())
-        if running and row.first:
+        running = [each for each in self._newest.values() if each.status == READING]
+        # All rows of one snapshot carry its LSN; the first table may be empty, then no row is marked as first.
+        if running and (row.first or row.lsn != running[0].lsn):
             raise StopError(
                 "SNAPSHOT_INTERRUPTED",
                 f"a snapshot began at offset {offset} while an earlier one was not finished",
@@ -80,7 +92,7 @@ class Generations:
 
         *offset*, *lsn* and *time* are those of the unit that shows it; they stand in where no row was read.
         """
-        if any(self._status(name) in (None, ABANDONED) for name in self._types):
+        if READING not in map(self._status, self._types):
             self._begin(READING, offset, lsn, time)
         for name, each in self._newest.items():
             if each.status == READING:

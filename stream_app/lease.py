@@ -22,35 +22,49 @@ UPDATE rowcast.source
 SET holder = %(holder)s, epoch = epoch + 1, lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
 WHERE source = %(source)s AND NOT removed
   AND (holder IS NULL OR holder = %(holder)s OR lease_until IS NULL OR lease_until < clock_timestamp())
-RETURNING epoch
+RETURNING epoch, CASE WHEN status = 'stopped' THEN stopped_code END
 """
 _RENEW = """
 UPDATE rowcast.source SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
-WHERE source = %(source)s AND holder = %(holder)s AND NOT removed
-RETURNING epoch, status, revision
+WHERE source = (SELECT source FROM rowcast.source WHERE source = %(source)s AND holder = %(holder)s AND NOT removed
+                FOR UPDATE SKIP LOCKED)
+RETURNING status, revision
 """
 
 
 def claimable(connection: psycopg.Connection, holder: str) -> list[str]:
-    """The sources that nobody owns at the moment."""
+    """The sources that nobody else owns at the moment."""
     rows = connection.execute(
-        "SELECT source FROM rowcast.source WHERE NOT removed AND holder IS DISTINCT FROM %s"
-        " AND (holder IS NULL OR lease_until IS NULL OR lease_until < clock_timestamp()) ORDER BY source",
+        "SELECT source FROM rowcast.source WHERE NOT removed"
+        " AND (holder IS NULL OR holder = %s OR lease_until IS NULL OR lease_until < clock_timestamp())"
+        " ORDER BY source",
         (holder,),
     )
     return [row[0] for row in rows]
 
 
-def claim(connection: psycopg.Connection, source: str, holder: str) -> Ownership | None:
-    """Own *source* as a new epoch; None when somebody else does."""
+def claim(connection: psycopg.Connection, source: str, holder: str) -> tuple[Ownership, str | None] | None:
+    """Own *source* as a new epoch, with the code that it is stopped with; None when somebody else does."""
     row = connection.execute(_CLAIM, {"source": source, "holder": holder, "lease_s": LEASE_S}).fetchone()
-    return None if row is None else Ownership(source=source, holder=holder, epoch=row[0])
+    return None if row is None else (Ownership(source=source, holder=holder, epoch=row[0]), row[1])
 
 
 def renew(connection: psycopg.Connection, source: str, holder: str) -> tuple[str, str] | None:
-    """Keep *source*; returns its status and applied revision, or None when it is lost."""
+    """
+    Keep *source*; returns its status and applied revision, or None when it was not renewed.
+
+    A source whose row is locked is passed over: its own commit extends the lease.
+    """
     row = connection.execute(_RENEW, {"source": source, "holder": holder, "lease_s": LEASE_S}).fetchone()
-    return None if row is None else (row[1], row[2])
+    return None if row is None else (row[0], row[1])
+
+
+def held(connection: psycopg.Connection, source: str, holder: str) -> bool:
+    """Whether *source* still belongs to *holder*."""
+    row = connection.execute(
+        "SELECT 1 FROM rowcast.source WHERE source = %s AND holder = %s AND NOT removed", (source, holder)
+    ).fetchone()
+    return row is not None
 
 
 def release(connection: psycopg.Connection, source: str, holder: str) -> None:

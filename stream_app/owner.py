@@ -43,6 +43,7 @@ class Owner:
         self._stopping = threading.Event()
         self._reopen = threading.Event()
         self._paused = False
+        self.revision: str | None = None
         self._offset = -1
         self._thread = threading.Thread(target=self._run, name=f"owner-{source}", daemon=True)
 
@@ -96,18 +97,22 @@ class Owner:
         )
         try:
             with unavailable_when_broken(connection):
-                ownership = claim(connection, self.source, self._holder)
-            if ownership is None:
+                claimed = claim(connection, self.source, self._holder)
+            if claimed is None:
                 return False
             self._reopen.clear()
+            ownership, stopped_code = claimed
+            if stopped_code is not None:
+                # It stays stopped through restarts and takeovers, until somebody resumes it.
+                self._wait_resumed(stopped_code)
+                return True
             return self._guarded(connection, ownership)
         finally:
             connection.close()
 
     def _guarded(self, connection: psycopg.Connection, ownership: Ownership) -> bool:
         try:
-            with unavailable_when_broken(connection):
-                self._work(connection, ownership)
+            self._work(connection, ownership)
         except OwnershipLostError as error:
             # Somebody else may own it by now, or a commit of ours had an unknown outcome: the next claim tells.
             self._metrics.fault("lost")
@@ -121,17 +126,22 @@ class Owner:
         return True
 
     def _work(self, connection: psycopg.Connection, ownership: Ownership) -> None:
-        definition = read_definition(connection, self.source)
-        mapping = compile_mapping(definition, compile_validators(definition))
-        session = Session(
-            Claim(ownership=ownership, mapping=mapping, connection=connection, brokers=self._brokers), self._metrics
-        )
+        with unavailable_when_broken(connection):
+            definition = read_definition(connection, self.source)
+            self.revision = definition.revision
+            mapping = compile_mapping(definition, compile_validators(definition))
+            session = Session(
+                Claim(ownership=ownership, mapping=mapping, connection=connection, brokers=self._brokers),
+                self._metrics,
+            )
         log.info("source %s: owned as epoch %d, offset %d", self.source, ownership.epoch, session.next_offset)
         self._metrics.stopped(None)
         try:
-            while not self._ending():
-                self._offset = session.next_offset
-                session.step(self._ending)
+            # Sorted before the session closes the connection, which tells whether the server has ended it.
+            with unavailable_when_broken(connection):
+                while not self._ending():
+                    self._offset = session.next_offset
+                    session.step(self._ending)
         finally:
             session.close()
 
@@ -158,9 +168,12 @@ class Owner:
             unavailable_when_broken(connection),
         ):
             write_stop(connection, ownership, (fault[0], fault[1], remedy))
-        self._metrics.stopped(fault[0])
-        self._paused = True
         log.error("source %s stopped: %s: %s %s", self.source, *fault)
+        self._wait_resumed(fault[0])
+
+    def _wait_resumed(self, code: str) -> None:
+        self._metrics.stopped(code)
+        self._paused = True
         while not self._ending():
             self._reopen.wait(0.5)
         self._paused = False

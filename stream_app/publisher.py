@@ -15,6 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from rowcast.errors import BrokerUnavailableError, OwnershipLostError
 from rowcast.event import Record
 from rowcast.failpoint import failpoint
+from stream_app.core.emission import EVENT_BYTES_MAX
 
 # The promise of minutes at worst leaves no room for the library's default of 300 s.
 TRANSACTION_TIMEOUT_S = 20
@@ -36,8 +37,10 @@ class Publisher:
                 "message.timeout.ms": TRANSACTION_TIMEOUT_S * 1000,
                 "enable.idempotence": True,
                 "acks": "all",
+                "log_level": 4,  # warnings; connection chatter is not news
                 "partitioner": "murmur2_random",
                 "compression.type": "lz4",
+                "message.max.bytes": 2 * EVENT_BYTES_MAX,
                 "linger.ms": 5,
                 "socket.keepalive.enable": True,
             }

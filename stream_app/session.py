@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -71,7 +72,7 @@ class Session:
         self._refusals = RefusalWatch(self._source, self._mapping.definition.refused_share_max)
         self._commands_s = 0.0
         # What a former claim staged is read again from the change log.
-        self._staging = Staging(claim.connection, claim.mapping)
+        self._staging = Staging(claim.connection, claim.mapping, self._store.hold)
         self._staging.clear()
         if "merging" in (self._position.sub_position or {}):
             self._forget_merging()
@@ -111,7 +112,7 @@ class Session:
                 self._process(list(self._assembler.feed(records)), stopping)
         else:
             self._emit_pending(stopping)
-        if not self._tail:
+        if not self._tail and self._position.sub_position is None:
             self._progress.publish(self._position)
         self._metrics.position(self._position)
 
@@ -123,7 +124,7 @@ class Session:
             if isinstance(unit, Spill):
                 self._staging.stage(unit.changes)
                 continue
-            if isinstance(unit, (Transaction, LargeTransaction)) and self._generations.reading:
+            if isinstance(unit, (Transaction, LargeTransaction)) and self._generations.ends_with_stream:
                 # Streaming begins when the snapshot is over, also where it found no row at all.
                 piece = self._finish_reading(piece, unit.lsn, unit.time_us, stopping)
             if isinstance(unit, Transaction) and _truncates(unit):
@@ -136,6 +137,10 @@ class Session:
                 piece = []
                 self._commit_large(each, unit, stopping)
             else:
+                if isinstance(unit, SnapshotRow) and not self._generations.reading:
+                    # What was streamed before a new snapshot is committed as it was: with events.
+                    self._commit_piece(piece, None)
+                    piece = []
                 piece.append(each)
             if isinstance(unit, SnapshotRow):
                 self._generations.note_row(unit.row, each.next_offset - 1)
@@ -226,7 +231,7 @@ class Session:
         return replace(
             self._position,
             commit_lsn=transactions[-1].lsn if transactions else self._position.commit_lsn,
-            heartbeat=_last_heartbeat(transactions) or self._position.heartbeat,
+            heartbeat=_last_heartbeat(self._source, transactions) or self._position.heartbeat,
         )
 
     def _fold_and_land(self, units: Sequence[Work], reading: frozenset[str], step: Step, position: Position) -> None:
@@ -364,21 +369,36 @@ def _partitions(definition: SourceDefinition) -> dict[str, int]:
 
 def _open_tail(claim: Claim, position: Position) -> tuple[Tail, EndOffsets]:
     """The events behind the committed position, and the end offsets behind them."""
+    partitions = _partitions(claim.mapping.definition)
+    # A topic that was declared since the last commit has no end offset yet: it is read from its beginning.
+    known = {
+        topic: position.end_offsets.get(topic, {str(number): 0 for number in range(count)})
+        for topic, count in partitions.items()
+    }
     try:
-        tail = Tail(read_tail(claim.brokers, claim.ownership.source, position.end_offsets))
+        tail = Tail(read_tail(claim.brokers, claim.ownership.source, known))
     except MalformedEventError as error:
         raise StopError("FOREIGN_WRITER", f"a domain topic holds what the owner did not write: {error}") from error
     # Nobody else can append any more: this claim has fenced every older producer.
-    return tail, read_ends(claim.brokers, _partitions(claim.mapping.definition)) if tail else position.end_offsets
+    return tail, read_ends(claim.brokers, partitions) if tail else known
 
 
-def _last_heartbeat(transactions: Sequence[Transaction | LargeTransaction]) -> dict[str, Any] | None:
+def _last_heartbeat(source: str, transactions: Sequence[Transaction | LargeTransaction]) -> dict[str, Any] | None:
     for transaction in reversed(transactions):
         for message in transaction.messages:
-            if message.prefix == HEARTBEAT_PREFIX:
-                content: dict[str, Any] = orjson.loads(message.content)
+            if message.prefix == HEARTBEAT_PREFIX and (content := _heartbeat(message.content, source)) is not None:
                 return content
     return None
+
+
+def _heartbeat(content: bytes, source: str) -> dict[str, Any] | None:
+    """A heartbeat of *source*; None for anything else, because every role of the database may emit messages."""
+    try:
+        heartbeat = orjson.loads(content)
+        datetime.fromisoformat(heartbeat["at"])
+    except (ValueError, KeyError, TypeError):
+        return None
+    return heartbeat if heartbeat.get("source") == source else None
 
 
 def _truncates(unit: Transaction) -> bool:

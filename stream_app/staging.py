@@ -7,7 +7,7 @@ stands before its BEGIN, so that a crash reads it again; folding the same change
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import orjson
 import psycopg
@@ -33,26 +33,28 @@ ORDER BY s.ord
 class Staging:
     """The staged changes of one source."""
 
-    def __init__(self, connection: psycopg.Connection, mapping: SourceMapping) -> None:
+    def __init__(self, connection: psycopg.Connection, mapping: SourceMapping, hold: Callable[[], None]) -> None:
         self._connection = connection
+        self._hold = hold
         self._mapping = mapping
         self._source = mapping.definition.source
 
     def clear(self) -> None:
         """Forget everything: the change log has it."""
-        self._connection.execute("DELETE FROM rowcast.staged_change WHERE source = %s", (self._source,))
+        with self._connection.transaction():
+            self._hold()
+            self._connection.execute("DELETE FROM rowcast.staged_change WHERE source = %s", (self._source,))
 
     def stage(self, changes: Iterable[tuple[int, RowChange]]) -> None:
         """Keep *changes* (order, change) of the open transaction."""
-        with (
-            self._connection.transaction(),
-            self._connection.cursor() as cursor,
-            cursor.copy(
+        with self._connection.transaction(), self._connection.cursor() as cursor:
+            # A zombie must not mix its rows with those of the next owner.
+            self._hold()
+            with cursor.copy(
                 "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
-            ) as copy,
-        ):
-            for order, row in changes:
-                copy.write_row((self._source, order, *self._staged(row)))
+            ) as copy:
+                for order, row in changes:
+                    copy.write_row((self._source, order, *self._staged(row)))
 
     def _staged(self, row: RowChange) -> tuple[str, str, str, str | None]:
         if row.operation is Operation.TRUNCATE:
@@ -64,16 +66,18 @@ class Staging:
 
     def apply_truncates(self) -> list[str]:
         """Drop what a TRUNCATE of the same transaction undid; returns the truncated aggregate types."""
-        rows = self._connection.execute(
-            "SELECT aggregate, max(ord) FROM rowcast.staged_change WHERE source = %s AND operation = 't'"
-            " GROUP BY aggregate",
-            (self._source,),
-        ).fetchall()
-        for aggregate, last in rows:
-            self._connection.execute(
-                "DELETE FROM rowcast.staged_change WHERE source = %s AND aggregate = %s AND ord < %s",
-                (self._source, aggregate, last),
-            )
+        with self._connection.transaction():
+            self._hold()
+            rows = self._connection.execute(
+                "SELECT aggregate, max(ord) FROM rowcast.staged_change WHERE source = %s AND operation = 't'"
+                " GROUP BY aggregate",
+                (self._source,),
+            ).fetchall()
+            for aggregate, last in rows:
+                self._connection.execute(
+                    "DELETE FROM rowcast.staged_change WHERE source = %s AND aggregate = %s AND ord < %s",
+                    (self._source, aggregate, last),
+                )
         return [aggregate for aggregate, _ in rows]
 
     def batches(self, limit: int) -> Iterator[tuple[list[Key], tuple[RowChange, ...]]]:

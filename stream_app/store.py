@@ -58,7 +58,9 @@ UPDATE rowcast.source SET
     position_epoch = epoch, change_log_topic_id = %(topic_id)s, next_offset = %(next_offset)s,
     commit_lsn = %(commit_lsn)s, sub_position = %(sub_position)s, position_revision = %(revision)s,
     end_offsets = %(end_offsets)s, schema_fingerprint = %(fingerprint)s, heartbeat = %(heartbeat)s,
-    position_at = clock_timestamp(), failed_offset = NULL, failed_tries = 0, failed_detail = NULL
+    position_at = clock_timestamp(), lease_until = greatest(lease_until, clock_timestamp() + interval '8 s'),
+    failed_tries = CASE WHEN next_offset = %(next_offset)s THEN failed_tries ELSE 0 END,
+    failed_offset = CASE WHEN next_offset = %(next_offset)s THEN failed_offset END
 WHERE source = %(source)s AND epoch = %(epoch)s AND holder = %(holder)s
   AND next_offset IS NOT DISTINCT FROM %(expected_offset)s
   AND sub_position IS NOT DISTINCT FROM %(expected_sub)s
@@ -189,12 +191,22 @@ class Store:
 
         """
         with self._connection.transaction():
-            self._hold()
+            self.hold()
+            if step.ended_generations or step.truncated_types or step.pending_types:
+                # Touches every row of a type; the lease is extended with the position below.
+                self._connection.execute("SET LOCAL statement_timeout = 0")
             self._save(view, step)
             self._advance(former, position)
             failpoint("sequencer.in_commit")
 
-    def _hold(self) -> None:
+    def hold(self) -> None:
+        """
+        Keep other claims out until the end of the open transaction.
+
+        Raises:
+            OwnershipLostError: another claim was made.
+
+        """
         held = self._connection.execute(_HOLD, (self._source, self._ownership.epoch, self._ownership.holder)).fetchone()
         if held is None:
             raise OwnershipLostError(f"{self._source}: epoch {self._ownership.epoch} is over")

@@ -17,7 +17,7 @@ import psycopg
 
 from rowcast.control.database import connect, migrate
 from rowcast.errors import DatabaseUnavailableError
-from stream_app.lease import LEASE_S, RENEW_S, claimable, release, renew
+from stream_app.lease import LEASE_S, RENEW_S, claimable, held, release, renew
 from stream_app.metrics import Metrics, SourceMetrics
 from stream_app.owner import Owner
 
@@ -34,7 +34,6 @@ class Supervisor:
         self._metrics = metrics
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.owners: dict[str, Owner] = {}
-        self._revisions: dict[str, str] = {}
         self._connection: psycopg.Connection | None = None
         self._renewed_s = 0.0
         self._seen_s: dict[str, float] = {}
@@ -86,11 +85,11 @@ class Supervisor:
         for source, owner in self.owners.items():
             kept = renew(connection, source, self.holder)
             if kept is None:
-                owner.stop()
+                if not held(connection, source, self.holder):
+                    owner.stop()
                 continue
             status, revision = kept
-            applied = self._revisions.setdefault(source, revision) != revision
-            self._revisions[source] = revision
+            applied = owner.revision not in (None, revision)
             if applied or (owner.paused and status == "running"):
                 owner.reopen()
         self._renewed_s = time.monotonic()
@@ -105,5 +104,4 @@ class Supervisor:
                     (self._brokers, self._control_url), source, self.holder, SourceMetrics(self._metrics, source)
                 )
                 self.owners[source] = owner
-                self._revisions.pop(source, None)
                 owner.start()

@@ -42,6 +42,7 @@ def _consumer(brokers: str, source: str, **extra: object) -> Consumer:
             "bootstrap.servers": brokers,
             # librdkafka wants a group even where partitions are assigned by hand; nothing is committed to it.
             "group.id": f"rowcast-{source}",
+            "log_level": 4,  # warnings; connection chatter is not news
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
@@ -148,6 +149,13 @@ def read_tail(brokers: str, source: str, ends: Mapping[str, Mapping[str, int]]) 
 
     """
     current = read_ends(brokers, {topic: len(offsets) for topic, offsets in ends.items()})
+    for topic, offsets in ends.items():
+        for number, offset in offsets.items():
+            if offset > current[topic][number]:
+                raise StopError(
+                    "DOMAIN_TOPIC_TRUNCATED",
+                    f"{topic}/{number} ends at {current[topic][number]}, but was written up to {offset}",
+                )
     open_partitions = {
         (topic, int(number)): offset
         for topic, offsets in ends.items()

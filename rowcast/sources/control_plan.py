@@ -54,15 +54,18 @@ def plan_definition(definition: SourceDefinition, connection: psycopg.Connection
     The step that stores the definition.
 
     Raises:
-        ConfigurationError: another source publishes one of its aggregates.
+        ConfigurationError: another source publishes one of its aggregates, or the change needs rows that were
+            never captured.
 
     """
     present = None
     if "0001_control.sql" not in pending_migrations(connection):
         _refuse_shared_topics(definition, connection)
         with connection.cursor(row_factory=dict_row) as cursor:
-            query = "SELECT revision, removed FROM rowcast.source WHERE source = %s"
+            query = "SELECT revision, removed, definition, next_offset FROM rowcast.source WHERE source = %s"
             present = cursor.execute(query, (definition.source,)).fetchone()
+        if present is not None and not present["removed"] and present["next_offset"] is not None:
+            _refuse_uncaptured(definition, SourceDefinition.from_json(present["definition"]))
     if present is not None and present["revision"] == definition.revision and not present["removed"]:
         return []
     what, revision = f"definition of {definition.source}", definition.revision[:12]
@@ -72,6 +75,29 @@ def plan_definition(definition: SourceDefinition, connection: psycopg.Connection
         reason = f"revision {present['revision'][:12]} → {revision}" + (", was removed" if present["removed"] else "")
         change = Change(definition.source, "control database", "alter", what, reason)
     return [Step(change, partial(_store, definition, connection))]
+
+
+def _refuse_uncaptured(wanted: SourceDefinition, applied: SourceDefinition) -> None:
+    """A running source cannot publish what its snapshot did not read; a new snapshot can."""
+    shapes = [
+        [(each.name, each.table, each.id, each.parent, each.major) for each in one.aggregates]
+        for one in (wanted, applied)
+    ]
+    known = {(table.name, column.name) for table in applied.tables for column in table.columns}
+    fresh = sorted(
+        f"{table.name}.{column.name}"
+        for table in wanted.tables
+        for column in table.columns
+        if (table.name, column.name) not in known
+    )
+    if shapes[0] == shapes[1] and not fresh:
+        return
+    what = f"columns {', '.join(fresh)}" if shapes[0] == shapes[1] else "other aggregates, tables, ids or parents"
+    raise ConfigurationError(
+        f"the running source was captured without {what}; rows that exist would be missing",
+        where=f"source {wanted.source}",
+        fix=f"`rowcast sources remove {wanted.source} --yes`, then apply: a new snapshot reads all rows; versions go on",
+    )
 
 
 def _refuse_shared_topics(definition: SourceDefinition, connection: psycopg.Connection[Any]) -> None:

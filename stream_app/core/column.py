@@ -7,7 +7,10 @@ decimals, ``base64`` binaries). The forms are published for ever: see docs/refer
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -33,10 +36,18 @@ def converter(column_type: str) -> Converter:
     """The function from Debezium's value to the event's, for a ``format_type`` name."""
     if column_type.endswith("[]"):
         element = converter(column_type[:-2])
-        return lambda value: None if value is None else [element(each) for each in value]
+        return lambda value: _elements(element, value)
     return _CONVERTERS.get(
         column_type.partition("(")[0].strip(), _CONVERTERS.get(_without_precision(column_type), _same)
     )
+
+
+def _elements(element: Converter, value: Any) -> list[Any] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list):
+        raise MappingError("not an array")
+    return [element(each) for each in value]
 
 
 def _without_precision(column_type: str) -> str:
@@ -49,11 +60,31 @@ def _same(value: Any) -> Any:
     return value
 
 
+# Shorter numbers always fit into 64 bits.
+_LONG_NUMBER = re.compile(r"[0-9.]{16,}")
+
+
 def _document(value: Any) -> Any:
     try:
+        if isinstance(value, str) and _LONG_NUMBER.search(value):
+            return json.loads(value, parse_int=_exact_int, parse_float=_exact_float)
         return None if value is None else orjson.loads(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise MappingError(f"not a JSON document: {error}") from error
+
+
+def _exact_int(text: str) -> int:
+    number = int(text)
+    if not -(2**63) <= number < 2**64:
+        raise MappingError("a number of the document has more than 64 bits")
+    return number
+
+
+def _exact_float(text: str) -> float:
+    number = float(text)
+    if Decimal(repr(number)) != Decimal(text):
+        raise MappingError("a number of the document has more digits than a double holds")
+    return number
 
 
 def _without_zone(value: Any) -> Any:

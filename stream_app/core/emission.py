@@ -22,8 +22,9 @@ from stream_app.core.state import AggregateState, Key, Published, Refusal, View
 from stream_app.core.tail import Tail
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Kafka's default message.max.bytes is 1 MiB with overhead; larger events are refused, not sent and failed.
+# Key, value and headers together; topics and producer take twice that, so nothing fails on the way.
 EVENT_BYTES_MAX = 1_000_000
+_REASON_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ def emit(source: SourceMapping, view: View, key: Key, origin: Origin, out: tuple
         try:
             event = _next_event(source, view, key, origin)
             record = None if event is None else _encode(mapping, event)
-        except PoisonError as error:
+        except (PoisonError, TypeError, ValueError, RecursionError) as error:
+            # The last three are what the JSON libraries raise for documents that they cannot carry.
             view.put(key, replace(state, refusal=_refusal(view, key, origin, error)))
             emitted.refused += 1
             return
@@ -177,8 +179,9 @@ def _event(
 def _encode(mapping: AggregateMapping, event: DomainEvent) -> Record:
     mapping.validate(event.value())
     record = event.encode()
-    if len(record.value) > EVENT_BYTES_MAX:
-        raise PoisonError(f"the event has {len(record.value)} bytes; at most {EVENT_BYTES_MAX} can be published")
+    size = len(record.key) + len(record.value) + sum(len(name) + len(text) for name, text in record.headers)
+    if size > EVENT_BYTES_MAX:
+        raise PoisonError(f"the event has {size} bytes; at most {EVENT_BYTES_MAX} can be published")
     return record
 
 
@@ -188,8 +191,9 @@ def _published(event: DomainEvent) -> Published | None:
     return Published(event.after, {name: None if ids is None else list(ids) for name, ids in event.ancestors.items()})
 
 
-def _refusal(view: View, key: Key, origin: Origin, error: PoisonError) -> Refusal:
+def _refusal(view: View, key: Key, origin: Origin, error: Exception) -> Refusal:
     former = view.state(key).refusal
     since, lsn = (former.since, former.lsn) if former else (origin.time, origin.lsn)
     record = orjson.dumps(view.rows.get(key), option=orjson.OPT_SORT_KEYS).decode()
-    return Refusal(str(error), record, since, lsn)
+    # PostgreSQL's text holds no NUL, and messages may quote the whole value.
+    return Refusal(str(error).replace("\0", "\\u0000")[:_REASON_MAX], record, since, lsn)

@@ -8,6 +8,7 @@ hierarchy at a time; then the units are worked through in order, in memory.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,6 +26,8 @@ from stream_app.core.transaction import LargeTransaction, SnapshotRow, Transacti
 
 Work = Transaction | SnapshotRow
 Lookups = Generator[Lookup, None, None]
+# W3C Trace Context, section 3.2.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _CONTEXT_FIELDS = ("actor", "reason")
 
 
@@ -256,5 +259,5 @@ def _context(messages: Iterable[Message]) -> tuple[Mapping[str, Any], str | None
             continue
         context = {name: content[name] for name in _CONTEXT_FIELDS if isinstance(content.get(name), str)}
         given = content.get("traceparent")
-        traceparent = given if isinstance(given, str) else None
+        traceparent = given if isinstance(given, str) and _TRACEPARENT.fullmatch(given) else None
     return context, traceparent

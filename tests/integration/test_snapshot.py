@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import uuid
 
 import pytest
 import requests
 from stack_fixture import TestProject, wait_until
-from worker_fixture import WorkerPool, histories, rowcast, wait_agreement
+from worker_fixture import WorkerPool, add_tree, histories, rowcast, wait_agreement
 
+from rowcast.errors import ConfigurationError
 from rowcast.event import EventKind
 from rowcast.sources.connector import connector_name
 
@@ -42,3 +44,26 @@ def test_a_snapshot_that_broke_off_stops_the_source_and_begins_anew_on_command(
     wait_agreement(project, 120)
     assert {events[0].kind for events in histories(project).values()} == {EventKind.SNAPSHOT}
     assert all(len(events) == 1 for events in histories(project).values())
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_another_aggregate_of_a_running_source_needs_a_new_snapshot(project: TestProject, workers: WorkerPool) -> None:
+    """Applying it alone is refused; after remove and apply all rows are there, and nothing was deleted."""
+    whole = project.source_path.read_text()
+    project.source_path.write_text(whole.partition("  item:\n")[0])
+    for _ in range(3):
+        add_tree(project.connection, [str(uuid.uuid4()) for _ in range(3)])
+    project.apply()
+    workers.start().wait_owned()
+    with project.control() as control:
+        query = "SELECT count(*) FROM rowcast.aggregate WHERE version = 1"
+        wait_until(lambda: control.execute(query).fetchone() == (6,), "the first snapshot")
+
+    project.source_path.write_text(whole)
+    with pytest.raises(ConfigurationError, match="captured without other aggregates"):
+        project.apply()
+    assert rowcast(project, "sources", "remove", project.name, "--yes").returncode == 0
+    add_tree(project.connection, [str(uuid.uuid4()) for _ in range(3)])
+    project.apply()
+    wait_agreement(project, 60)
+    assert {event.kind for events in histories(project).values() for event in events} == {EventKind.SNAPSHOT}
