@@ -96,7 +96,7 @@ def _refuse_uncaptured(wanted: SourceDefinition, applied: SourceDefinition) -> N
     raise ConfigurationError(
         f"the running source was captured without {what}; rows that exist would be missing",
         where=f"source {wanted.source}",
-        fix=f"`rowcast sources remove {wanted.source} --yes`, then apply: a new snapshot reads all rows; versions go on",
+        fix=f"`rowcast sources remove {wanted.source} --yes`, then apply: a new snapshot reads all rows",
     )
 
 

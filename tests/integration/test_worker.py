@@ -23,6 +23,8 @@ from worker_fixture import (
 from rowcast.event import EventKind
 
 STEPS = ("before_publish", "in_publish", "after_publish", "in_commit", "after_commit")
+QUICK_STEPS = ("after_publish", "in_commit")
+SLOW = pytest.mark.slow
 TAKEOVER_S = 30
 
 
@@ -55,7 +57,7 @@ def test_existing_rows_come_as_snapshots_and_the_stream_follows_without_gap(
 
 
 @pytest.mark.guarantee("Nothing committed is lost")
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", [step if step in QUICK_STEPS else pytest.param(step, marks=SLOW) for step in STEPS])
 def test_a_worker_killed_at_any_step_loses_and_repeats_nothing(
     project: TestProject, workers: WorkerPool, step: str
 ) -> None:
@@ -99,7 +101,7 @@ def test_a_standby_idle_for_longer_than_any_interval_takes_over_within_30_s(
 
 
 @pytest.mark.guarantee("Any instance may die")
-@pytest.mark.parametrize("step", ["in_publish", "after_publish", "in_commit"])
+@pytest.mark.parametrize("step", ["in_publish", pytest.param("after_publish", marks=SLOW), "in_commit"])
 def test_a_frozen_worker_delays_by_at_most_30_s_and_does_no_harm_when_woken(
     project: TestProject, workers: WorkerPool, step: str
 ) -> None:
@@ -269,7 +271,9 @@ def test_an_unexpected_error_is_tried_three_times_then_stops_the_source(
     assert not differences(project)
 
 
-@pytest.mark.parametrize("step", ["", "in_commit=kill@12", "after_publish=kill@3"])
+@pytest.mark.parametrize(
+    "step", [pytest.param("", marks=SLOW), "in_commit=kill@12", pytest.param("after_publish=kill@3", marks=SLOW)]
+)
 def test_a_transaction_too_large_for_memory_is_staged_and_gives_one_event_for_each_aggregate(
     project: TestProject, workers: WorkerPool, step: str
 ) -> None:
