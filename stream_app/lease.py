@@ -10,10 +10,8 @@ from __future__ import annotations
 import psycopg
 
 from rowcast.sources.definition import SourceDefinition
-from stream_app.store import Ownership
+from stream_app.store import LEASE_S, Ownership
 
-# A dead or frozen owner is replaced after this long at most, plus the time of one claim.
-LEASE_S = 8
 RENEW_S = 2
 MAX_TRIES = 3
 

@@ -58,7 +58,7 @@ UPDATE rowcast.source SET
     position_epoch = epoch, change_log_topic_id = %(topic_id)s, next_offset = %(next_offset)s,
     commit_lsn = %(commit_lsn)s, sub_position = %(sub_position)s, position_revision = %(revision)s,
     end_offsets = %(end_offsets)s, schema_fingerprint = %(fingerprint)s, heartbeat = %(heartbeat)s,
-    position_at = clock_timestamp(), lease_until = greatest(lease_until, clock_timestamp() + interval '8 s'),
+    position_at = clock_timestamp(), lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => %(lease_s)s)),
     failed_tries = CASE WHEN next_offset = %(next_offset)s THEN failed_tries ELSE 0 END,
     failed_offset = CASE WHEN next_offset = %(next_offset)s THEN failed_offset END
 WHERE source = %(source)s AND epoch = %(epoch)s AND holder = %(holder)s
@@ -67,6 +67,8 @@ WHERE source = %(source)s AND epoch = %(epoch)s AND holder = %(holder)s
 """
 # Whoever opens the transaction takes the source row first, so that a claim and a commit never interleave.
 _HOLD = "SELECT 1 FROM rowcast.source WHERE source = %s AND epoch = %s AND holder = %s FOR UPDATE"
+# A dead or frozen owner is replaced after this long at most, plus the time of one claim.
+LEASE_S = 8
 _RESEND_WINDOW_MS = 15 * 60 * 1000
 
 
@@ -218,6 +220,7 @@ class Store:
                 "source": self._source,
                 "epoch": self._ownership.epoch,
                 "holder": self._ownership.holder,
+                "lease_s": LEASE_S,
                 "topic_id": position.change_log_topic_id,
                 "next_offset": position.next_offset,
                 "commit_lsn": position.commit_lsn,

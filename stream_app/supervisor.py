@@ -17,9 +17,10 @@ import psycopg
 
 from rowcast.control.database import connect, migrate
 from rowcast.errors import DatabaseUnavailableError
-from stream_app.lease import LEASE_S, RENEW_S, claimable, held, release, renew
+from stream_app.lease import RENEW_S, claimable, held, release, renew
 from stream_app.metrics import Metrics, SourceMetrics
 from stream_app.owner import Owner
+from stream_app.store import LEASE_S
 
 log = logging.getLogger("rowcast.worker")
 TICK_S = 1.0

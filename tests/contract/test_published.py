@@ -25,6 +25,7 @@ def _examples() -> Iterator[object]:
                 yield pytest.param(contract, path, id=str(path.relative_to(SCHEMAS)))
 
 
+@pytest.mark.guarantee("Contracts hold")
 def test_the_published_contracts_have_no_finding() -> None:
     """Every contract, derived schema and example of the repository is in order."""
     assert check_folder(SCHEMAS) == []
@@ -35,6 +36,7 @@ def test_the_published_contracts_have_no_finding() -> None:
     }
 
 
+@pytest.mark.guarantee("Contracts hold")
 @pytest.mark.parametrize(("contract", "path"), _examples())
 def test_the_workers_validator_agrees_with_the_reference(contract: object, path: Path) -> None:
     """jsonschema-rs, which the worker runs, and jsonschema, the reference, give every example the same verdict."""
@@ -45,6 +47,7 @@ def test_the_workers_validator_agrees_with_the_reference(contract: object, path:
     assert fast.is_valid(value) is value_validator(contract).is_valid(value) is expected
 
 
+@pytest.mark.guarantee("Contracts hold")
 def test_private_columns_of_the_demo_are_in_no_contract() -> None:
     """Notes for staff and borrowers are not published."""
     properties = {name for contract in CONTRACTS for name in contract.properties}

@@ -167,6 +167,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 }
 
 
+@pytest.mark.guarantee("No harm")
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_table_that_would_hurt_or_be_blind_is_refused_untouched(project: TestProject, case: str) -> None:
     """The refusal names file, line, table and fix, and comes before anything is touched."""

@@ -155,6 +155,7 @@ def test_a_mapping_changed_between_publish_and_commit_gives_no_two_contents_for_
     assert instance[1].after["title"] == instance[1].after["hrid"]
 
 
+@pytest.mark.guarantee("Contracts hold")
 def test_a_refused_aggregate_is_listed_shown_and_retried_and_others_go_on(
     project: TestProject, workers: WorkerPool
 ) -> None:
