@@ -19,7 +19,7 @@ from rowcast.database import connect, unavailable_when_broken
 from rowcast.errors import OwnershipLostError, StopError, TransientError
 from stream_app.contract import compile_validators
 from stream_app.core.mapping import compile_mapping
-from stream_app.lease import MAX_TRIES, claim, count_try, read_definition, write_stop
+from stream_app.lease import MAX_TRIES, claim, count_try, read_definition, read_revision, write_stop
 from stream_app.metrics import SourceMetrics
 from stream_app.session import Claim, Session
 from stream_app.store import Ownership
@@ -167,6 +167,10 @@ class Owner:
             connect(self._control_url, application="rowcast worker stop", autocommit=True) as connection,
             unavailable_when_broken(connection),
         ):
+            if self.revision is not None and read_revision(connection, self.source) != self.revision:
+                # Another definition was applied meanwhile; the fault may be that this one is out of date.
+                log.warning("source %s: %s under a former definition; claiming it again", self.source, fault[0])
+                return
             write_stop(connection, ownership, (fault[0], fault[1], remedy))
         log.error("source %s stopped: %s: %s %s", self.source, *fault)
         self._wait_resumed(fault[0])
