@@ -177,8 +177,8 @@ def _delivery(definition: SourceDefinition) -> dict[str, str]:
         "transforms.route.replacement": definition.change_log,
         "exactly.once.support": "required",
         "transaction.boundary": "poll",
-        # Debezium gathers for this long, then writes one Kafka transaction: 5 ms kept a fifth of a core busy while
-        # nothing happened; the default of 500 is half a second of delay.
+        # Debezium gathers for this long, then writes one Kafka transaction: 5 ms asks five times as
+        # often while nothing happens; the default of 500 is half a second of delay.
         "poll.interval.ms": "25",
         "max.batch.size": "8192",
         "max.queue.size": "32768",

@@ -222,9 +222,7 @@ def test_health_and_metrics_tell_what_the_worker_does(project: TestProject, work
         assert f"rowcast_{name}" in metrics
 
 
-def test_a_foreign_record_on_a_domain_topic_stops_the_source_until_resumed(
-    project: TestProject, workers: WorkerPool
-) -> None:
+def test_a_foreign_record_on_a_domain_topic_stops_the_source(project: TestProject, workers: WorkerPool) -> None:
     """Only the owner appends: anything else is named, and nothing is published on top of it."""
     from confluent_kafka import Producer
 
@@ -258,10 +256,8 @@ def test_a_worker_told_to_stop_leaves_at_once_and_gives_its_sources_up(
         assert control.execute("SELECT holder FROM rowcast.source").fetchone() == (None,)
 
 
-def test_an_unexpected_error_is_tried_three_times_then_stops_the_source(
-    project: TestProject, workers: WorkerPool
-) -> None:
-    """A bug at one offset neither loops for ever nor loses anything."""
+def test_an_unexpected_error_is_counted_and_tried_again_without_loss(project: TestProject, workers: WorkerPool) -> None:
+    """An error before and after publishing is counted at its offset, and the next try publishes everything once."""
     project.apply()
     worker = workers.start("sequencer.before_publish=error@1,sequencer.after_publish=error@1")
     worker.wait_owned()
