@@ -39,6 +39,18 @@ class Metrics:
             registry=self.registry,
         )
         self.next_offset = Gauge("rowcast_next_offset", "Committed change-log offset", _LABELS, registry=self.registry)
+        self.change_log_age = Gauge(
+            "rowcast_change_log_age_seconds",
+            "Age of the oldest change-log record that is not processed yet; 0 when there is none",
+            _LABELS,
+            registry=self.registry,
+        )
+        self.window = Gauge(
+            "rowcast_change_log_window_seconds",
+            "How long the change log keeps a record; the alarm is at half of it",
+            _LABELS,
+            registry=self.registry,
+        )
         self.stage = Histogram(
             "rowcast_stage_seconds",
             "Time of each stage of a batch",
@@ -82,6 +94,14 @@ class SourceMetrics:
             self._offset = position.next_offset
             self._metrics.next_offset.labels(self._source).set(position.next_offset)
             self._metrics.position_at.labels(self._source).set(time.time())
+
+    def window(self, seconds: float) -> None:
+        """How long the change log keeps a record."""
+        self._metrics.window.labels(self._source).set(seconds)
+
+    def change_log_age(self, seconds: float) -> None:
+        """The oldest unprocessed record of the change log is *seconds* old."""
+        self._metrics.change_log_age.labels(self._source).set(seconds)
 
     def fault(self, kind: str) -> None:
         """A claim ended in an error of *kind*."""

@@ -22,7 +22,9 @@ from stream_app.core.mapping import compile_mapping
 from stream_app.lease import MAX_TRIES, claim, count_try, read_definition, read_revision, write_stop
 from stream_app.metrics import SourceMetrics
 from stream_app.session import Claim, Session
-from stream_app.store import Ownership
+from stream_app.store import Ownership, read_position
+from stream_app.transport import read_time_ms
+from stream_app.window import WindowWatch
 
 log = logging.getLogger("rowcast.worker")
 _BACKOFF_S_MAX = 5.0
@@ -44,6 +46,7 @@ class Owner:
         self._reopen = threading.Event()
         self._paused = False
         self.revision: str | None = None
+        self._window: WindowWatch | None = None
         self._offset = -1
         self._thread = threading.Thread(target=self._run, name=f"owner-{source}", daemon=True)
 
@@ -104,6 +107,8 @@ class Owner:
             ownership, stopped_code = claimed
             if stopped_code is not None:
                 # It stays stopped through restarts and takeovers, until somebody resumes it.
+                with unavailable_when_broken(connection):
+                    self._watch_window(connection)
                 self._wait_resumed(stopped_code)
                 return True
             return self._guarded(connection, ownership)
@@ -134,6 +139,7 @@ class Owner:
                 Claim(ownership=ownership, mapping=mapping, connection=connection, brokers=self._brokers),
                 self._metrics,
             )
+        self._window = session.window
         log.info("source %s: owned as epoch %d, offset %d", self.source, ownership.epoch, session.next_offset)
         self._metrics.stopped(None)
         try:
@@ -144,6 +150,19 @@ class Owner:
                     session.step(self._ending)
         finally:
             session.close()
+
+    def _watch_window(self, connection: psycopg.Connection) -> None:
+        """Know how old the next change is, although no session reads it."""
+        definition = read_definition(connection, self.source)
+        self._window = WindowWatch(self.source, definition.change_log_window_ms, self._metrics)
+        position = read_position(connection, self.source)
+        if position is None:
+            return
+        try:
+            self._window.note(read_time_ms(self._brokers, self.source, definition.change_log, position.next_offset))
+        except StopError as error:
+            # Resuming will stop it with that; until then the code that it stopped with stands.
+            log.warning("source %s: %s: %s", self.source, error.code, error)
 
     def _ending(self) -> bool:
         return self._stopping.is_set() or self._reopen.is_set()
@@ -179,5 +198,7 @@ class Owner:
         self._metrics.stopped(code)
         self._paused = True
         while not self._ending():
+            if self._window is not None:
+                self._window.check()
             self._reopen.wait(0.5)
         self._paused = False

@@ -22,7 +22,18 @@ from rowcast.sources.definition import SourceDefinition
 from stream_app.core.change import HEARTBEAT_PREFIX, Operation
 from stream_app.core.emission import Emitted, Origin, rfc3339
 from stream_app.core.mapping import SourceMapping
-from stream_app.core.sequencing import Lookups, Work, emit_pending, origin_of, sequence, split_truncates, types_below
+from stream_app.core.sequencing import (
+    LargeFanOutError,
+    Lookups,
+    Work,
+    emit_pending,
+    key_of,
+    origin_of,
+    sequence,
+    settle,
+    split_truncates,
+    types_below,
+)
 from stream_app.core.state import Key, View
 from stream_app.core.tail import Tail
 from stream_app.core.transaction import Assembler, LargeTransaction, PlacedUnit, SnapshotRow, Spill, Transaction
@@ -35,6 +46,7 @@ from stream_app.refusal import RefusalWatch
 from stream_app.staging import Staging
 from stream_app.store import Ownership, Step, Store, read_position
 from stream_app.transport import ChangeLogReader, read_ends, read_extent, read_tail
+from stream_app.window import WindowWatch
 
 BATCH_RECORDS_MAX = 2_000
 CHUNK_AGGREGATES_MAX = 1_000
@@ -53,6 +65,10 @@ class Claim:
     brokers: str
 
 
+class _InterruptedError(Exception):
+    """The worker stops; what is committed stands, and the next claim goes on from there."""
+
+
 class Session:
     """The work on one owned source. Not thread-safe; lives in the thread of its source."""
 
@@ -69,8 +85,10 @@ class Session:
         self._open_log()
         self._generations = Generations(self._source, self._mapping.by_type, self._store.generations())
         self._progress = Progress(claim.ownership, self._publisher, self._store)
+        self.window = WindowWatch(self._source, self._mapping.definition.change_log_window_ms, metrics)
         self._refusals = RefusalWatch(self._source, self._mapping.definition.refused_share_max)
         self._commands_s = 0.0
+        self._stopping: Callable[[], bool] = lambda: False
         # What a former claim staged is read again from the change log.
         self._staging = Staging(claim.connection, claim.mapping, self._store.hold)
         self._staging.clear()
@@ -96,27 +114,38 @@ class Session:
 
     def step(self, stopping: Callable[[], bool]) -> None:
         """
-        Do one piece of work: a chunk of a snapshot, open commands, or a batch of the change log.
+        Do one piece of work: what a former claim left, open commands, or a batch of the change log.
+
+        It ends early, between two commits, when *stopping* says so.
 
         Raises:
             RowcastError: the session is over and nothing half-done is committed.
 
         """
-        if self._position.sub_position is None:
-            self._run_commands()
-            started_s = time.monotonic()
-            records = self._reader.read(BATCH_RECORDS_MAX, READ_TIMEOUT_S, LINGER_S)
-            if records:
-                self._metrics.stage("read", time.monotonic() - started_s)
-                self._metrics.read(len(records))
-                self._process(list(self._assembler.feed(records)), stopping)
-        else:
-            self._emit_pending(stopping)
+        self._stopping = stopping
+        try:
+            if self._position.sub_position is None:
+                self._run_commands()
+                self._read()
+            else:
+                self._emit_pending()
+        except _InterruptedError:
+            return
         if not self._tail and self._position.sub_position is None:
             self._progress.publish(self._position)
         self._metrics.position(self._position)
 
-    def _process(self, placed: Sequence[PlacedUnit], stopping: Callable[[], bool]) -> None:
+    def _read(self) -> None:
+        started_s = time.monotonic()
+        records = self._reader.read(BATCH_RECORDS_MAX, READ_TIMEOUT_S, LINGER_S)
+        self.window.note(self._reader.oldest_ms)
+        self.window.check()
+        if records:
+            self._metrics.stage("read", time.monotonic() - started_s)
+            self._metrics.read(len(records))
+            self._process(list(self._assembler.feed(records)))
+
+    def _process(self, placed: Sequence[PlacedUnit]) -> None:
         """Commit *placed*, in pieces that end where events have to go out in chunks."""
         piece: list[PlacedUnit] = []
         for each in placed:
@@ -126,113 +155,128 @@ class Session:
                 continue
             if isinstance(unit, (Transaction, LargeTransaction)) and self._generations.ends_with_stream:
                 # Streaming begins when the snapshot is over, also where it found no row at all.
-                piece = self._finish_reading(piece, unit.lsn, unit.time_us, stopping)
-            if isinstance(unit, Transaction) and _truncates(unit):
-                self._commit_piece(piece, None)
+                piece = self._finish_reading(piece, unit.lsn, unit.time_us)
+            if isinstance(unit, LargeTransaction) or (isinstance(unit, Transaction) and _truncates(unit)):
+                self._commit_piece(piece)
                 piece = []
-                self._commit_truncating(each, unit)
-                self._emit_pending(stopping)
-            elif isinstance(unit, LargeTransaction):
-                self._commit_piece(piece, None)
-                piece = []
-                self._commit_large(each, unit, stopping)
+                self._settle_before(unit)
+                if isinstance(unit, Transaction):
+                    self._commit_truncating(each, unit)
+                else:
+                    self._commit_large(each, unit)
             else:
                 if isinstance(unit, SnapshotRow) and not self._generations.reading:
                     # What was streamed before a new snapshot is committed as it was: with events.
-                    self._commit_piece(piece, None)
+                    self._commit_piece(piece)
                     piece = []
                 piece.append(each)
             if isinstance(unit, SnapshotRow):
                 self._generations.note_row(unit.row, each.next_offset - 1)
                 if unit.row.last:
-                    piece = self._finish_reading(piece, unit.row.lsn, unit.row.time_us, stopping)
-            if stopping():
-                return
-        self._commit_piece(piece, None)
+                    piece = self._finish_reading(piece, unit.row.lsn, unit.row.time_us)
+            if self._stopping():
+                raise _InterruptedError
+        self._commit_piece(piece)
 
-    def _finish_reading(
-        self, piece: Sequence[PlacedUnit], lsn: int, time_us: int, stopping: Callable[[], bool]
-    ) -> list[PlacedUnit]:
+    def _finish_reading(self, piece: Sequence[PlacedUnit], lsn: int, time_us: int) -> list[PlacedUnit]:
         """Commit *piece* and emit the generation that it ends; returns the next, empty piece."""
         offset = piece[-1].next_offset if piece else self._position.next_offset
         # The rows before this point are folded while their types still count as being read.
         reading = self._generations.reading
         origin = self._generations.begin_emitting(offset, lsn, rfc3339(time_us))
-        self._commit_piece(piece, origin, reading)
-        self._emit_pending(stopping)
+        step = Step(
+            pending_types=[each.aggregate for each in self._generations.emitting()],
+            ended_generations=self._generations.emitting(),
+        )
+        self._commit_units(piece, (step, origin), reading)
+        self._emit_pending()
         return []
 
-    def _commit_piece(
-        self, piece: Sequence[PlacedUnit], emitting: Origin | None, reading: frozenset[str] | None = None
-    ) -> None:
-        """Fold, publish and commit *piece*; *emitting* is the origin of the chunks that follow it."""
-        if not piece and emitting is None:
+    def _commit_piece(self, piece: Sequence[PlacedUnit]) -> None:
+        """Fold, publish and commit *piece*; where its moved parents have too many descendants, bit by bit."""
+        if not piece:
             return
-        units = [each.unit for each in piece if isinstance(each.unit, (Transaction, SnapshotRow))]
-        step = self._step([unit for unit in units if isinstance(unit, Transaction)])
-        if emitting is not None:
-            step.pending_types = [each.aggregate for each in self._generations.emitting()]
-            step.ended_generations = self._generations.emitting()
-        position = replace(
-            self._position_after(units),
-            next_offset=piece[-1].next_offset if piece else self._position.next_offset,
-            sub_position=None if emitting is None else emitting.to_dict(),
-        )
-        self._fold_and_land(units, self._generations.reading if reading is None else reading, step, position)
+        try:
+            self._commit_units(piece, (Step(), None), self._generations.reading)
+        except LargeFanOutError:
+            if len(piece) > 1:
+                middle = len(piece) // 2
+                self._commit_piece(piece[:middle])
+                self._commit_piece(piece[middle:])
+            else:
+                self._commit_fanning(piece[0])
+
+    def _commit_fanning(self, placed: PlacedUnit) -> None:
+        """Fold a transaction that moves a parent of many, and leave its events to the chunks that follow."""
+        unit = placed.unit
+        assert isinstance(unit, Transaction), "nothing else moves what was published"
+        self._settle_before(unit)
+        step = Step(pending=[key_of(self._mapping, row) for row in unit.rows], pending_children=True)
+        self._commit_units([placed], (step, origin_of(unit)), frozenset(self._mapping.by_type))
+        self._emit_pending()
 
     def _commit_truncating(self, placed: PlacedUnit, unit: Transaction) -> None:
         """Empty the tables, fold the rest, and leave all events to the chunks that follow."""
         types, rest = split_truncates(self._mapping, unit)
-        step = self._step([unit])
-        step.truncated_types = list(types)
         # Whatever else the transaction touched may stand anywhere in the order of the events.
         touched = [self._mapping.by_table[row.table].name for row in rest.rows if row.table in self._mapping.by_table]
-        step.pending_types = types_below(self._mapping, {*types, *touched})
-        origin = origin_of(unit)
-        position = replace(self._position_after([unit]), next_offset=placed.next_offset, sub_position=origin.to_dict())
-        self._fold_and_land([rest], frozenset(self._mapping.by_type), step, position)
+        step = Step(truncated_types=list(types), pending_types=types_below(self._mapping, {*types, *touched}))
+        rest_placed = PlacedUnit(rest, placed.next_offset)
+        self._commit_units([rest_placed], (step, origin_of(unit)), frozenset(self._mapping.by_type))
+        self._emit_pending()
 
-    def _commit_large(self, placed: PlacedUnit, unit: LargeTransaction, stopping: Callable[[], bool]) -> None:
+    def _commit_large(self, placed: PlacedUnit, unit: LargeTransaction) -> None:
         """Fold the staged changes key by key, then let the events go out in chunks."""
         self._staging.stage(unit.rest.changes)
         truncated = self._staging.apply_truncates()
         merging = {"merging": unit.lsn}
         self._land(View(), Emitted(), Step(truncated_types=truncated), replace(self._position, sub_position=merging))
         for keys, rows in self._staging.batches(CHUNK_AGGREGATES_MAX):
-            if stopping():
-                return
+            if self._stopping():
+                raise _InterruptedError
             step = Step(generation=self._generations.number, pending=keys)
             position = replace(self._position, sub_position={**merging, "last": list(keys[-1])})
             part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, ())
             self._fold_and_land([part], frozenset(self._mapping.by_type), step, position)
-        step = self._step([unit])
-        step.pending_types = types_below(self._mapping, truncated)
-        step.pending_children = True
-        position = replace(
-            self._position_after([unit]), next_offset=placed.next_offset, sub_position=origin_of(unit).to_dict()
-        )
-        self._land(View(), Emitted(), step, position)
+        step = Step(pending_types=types_below(self._mapping, truncated), pending_children=True)
+        self._commit_units([placed], (step, origin_of(unit)), frozenset(self._mapping.by_type))
         self._staging.clear()
-        self._emit_pending(stopping)
+        self._emit_pending()
+
+    def _settle_before(self, unit: Transaction | LargeTransaction) -> None:
+        """Take over what nothing can repeat any more, in a step of its own, before the state changes in bulk."""
+        if self._tail and unit.lsn > self._tail.position:
+            view, emitted = View(), Emitted()
+            self._fold(settle(self._mapping, view, origin_of(unit), (emitted, self._tail)), view)
+            self._land_alone(view, emitted, Step(), self._position)
 
     def _forget_merging(self) -> None:
         """A large transaction was being folded when the claim ended: it is read again from its BEGIN."""
         self._land(View(), Emitted(), Step(forget_pending=True), replace(self._position, sub_position=None))
 
-    def _step(self, transactions: Sequence[Transaction | LargeTransaction]) -> Step:
-        return Step(
-            generation=self._generations.number,
-            processed=[(unit.lsn, unit.xid, unit.change_count) for unit in transactions],
-            last_time_ms=transactions[-1].time_us // 1000 if transactions else 0,
-        )
+    def _commit_units(
+        self, piece: Sequence[PlacedUnit], then: tuple[Step, Origin | None], reading: frozenset[str]
+    ) -> None:
+        """
+        Fold, publish and commit *piece*, with what *then* adds.
 
-    def _position_after(self, units: Sequence[Work | LargeTransaction]) -> Position:
+        With an origin, *then* leaves events pending that have to go out before the next unit.
+        """
+        step, origin = then
+        units = [each.unit for each in piece if isinstance(each.unit, (Transaction, LargeTransaction, SnapshotRow))]
         transactions = [unit for unit in units if isinstance(unit, (Transaction, LargeTransaction))]
-        return replace(
+        step.generation = self._generations.number
+        step.processed = [(unit.lsn, unit.xid, unit.change_count) for unit in transactions]
+        step.last_time_ms = transactions[-1].time_us // 1000 if transactions else 0
+        position = replace(
             self._position,
+            next_offset=piece[-1].next_offset if piece else self._position.next_offset,
             commit_lsn=transactions[-1].lsn if transactions else self._position.commit_lsn,
             heartbeat=_last_heartbeat(self._source, transactions) or self._position.heartbeat,
+            sub_position=None if origin is None else origin.to_dict(),
         )
+        work = [unit for unit in units if not isinstance(unit, LargeTransaction)]
+        self._fold_and_land(work, reading, step, position)
 
     def _fold_and_land(self, units: Sequence[Work], reading: frozenset[str], step: Step, position: Position) -> None:
         view, emitted = View(), Emitted()
@@ -240,23 +284,22 @@ class Session:
         self._land(view, emitted, step, position)
         self._metrics.batch(_row_count(units), emitted.events, emitted.refused, emitted.repeated)
 
-    def _emit_pending(self, stopping: Callable[[], bool]) -> None:
-        """Emit what is pending chunk by chunk until it is out, or until the worker stops."""
+    def _emit_pending(self) -> None:
+        """Emit what is pending chunk by chunk until it is out."""
         sub_position = self._position.sub_position
         assert sub_position is not None, "chunks have a sub-position"
         origin = Origin(**{name: value for name, value in sub_position.items() if name != "last"})
-        while not stopping():
-            keys = self._store.pending(CHUNK_AGGREGATES_MAX)
-            if not keys:
-                self._generations.complete()
-                self._land(View(), Emitted(), Step(), replace(self._position, sub_position=None))
-                return
+        while keys := self._store.pending(CHUNK_AGGREGATES_MAX):
+            if self._stopping():
+                raise _InterruptedError
             view, emitted = View(), Emitted()
             self._fold(emit_pending(self._mapping, view, keys, origin, (emitted, self._tail)), view)
             last = {**sub_position, "last": [keys[-1].aggregate, keys[-1].id_text]}
             self._land(view, emitted, Step(pending_done=keys), replace(self._position, sub_position=last))
             self._metrics.batch(0, emitted.events, emitted.refused, emitted.repeated)
             self._metrics.position(self._position)
+        self._generations.complete()
+        self._land(View(), Emitted(), Step(), replace(self._position, sub_position=None))
 
     def _run_commands(self) -> None:
         """Execute what operators asked for; at most once a second."""
@@ -265,8 +308,7 @@ class Session:
         self._commands_s = time.monotonic() + COMMANDS_INTERVAL_S
         for number, verb, arguments in self._store.commands():
             view, emitted = View(), Emitted()
-            former = self._position.next_offset
-            done = replace(self._position, sub_position=Origin(number, "").to_dict())
+            done = self._position
             if verb == "retry":
                 outcome = self._retry(Key(arguments["aggregate"], arguments["id_text"]), view, emitted)
             elif verb == "skip_snapshot":
@@ -274,12 +316,17 @@ class Session:
                 done = replace(done, next_offset=offset)
             else:
                 outcome = f"unknown verb {verb!r}"
-            # Nothing is pending, but the position has to move with the outcome: a sub-position, then none.
-            self._land(view, emitted, Step(commands_done=[(number, outcome)]), done)
-            self._land(View(), Emitted(), Step(), replace(self._position, sub_position=None))
-            if self._position.next_offset != former:
+            moved = done.next_offset != self._position.next_offset
+            self._land_alone(view, emitted, Step(commands_done=[(number, outcome)]), done)
+            if moved:
                 self._reader.close()
                 self._open_log()
+
+    def _land_alone(self, view: View, emitted: Emitted, step: Step, position: Position) -> None:
+        """Land what no unit of the change log stands for; the position has to move, so it moves there and back."""
+        alone = Origin(position.commit_lsn, "").to_dict()
+        self._land(view, emitted, step, replace(position, sub_position=alone))
+        self._land(View(), Emitted(), Step(), replace(position, sub_position=None))
 
     def _skip_snapshot(self, next_offset: int) -> tuple[str, int]:
         """
@@ -328,6 +375,7 @@ class Session:
         self._store.commit(view, step, self._position, position)
         self._metrics.stage("commit", time.monotonic() - started_s)
         self._position = position
+        self.window.check()
         failpoint("sequencer.after_commit")
 
 

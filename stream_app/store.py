@@ -16,6 +16,7 @@ import psycopg
 from rowcast.errors import OwnershipLostError, StopError
 from rowcast.failpoint import failpoint
 from stream_app.core.mapping import SourceMapping
+from stream_app.core.sequencing import DESCENDANTS_MAX
 from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Published, Refusal, View
 from stream_app.generation import Generation
 from stream_app.position import Position
@@ -30,7 +31,8 @@ LEFT JOIN rowcast.row_state r ON r.source = %s AND r.table_name = w.table_name A
 _CHILDREN = """
 SELECT w.aggregate, w.parent, a.id_text
 FROM unnest(%s::text[], %s::text[]) AS w(aggregate, parent)
-JOIN rowcast.aggregate a ON a.source = %s AND a.aggregate = w.aggregate AND a.parent_id_text = w.parent
+CROSS JOIN LATERAL (SELECT id_text FROM rowcast.aggregate
+                    WHERE source = %s AND aggregate = w.aggregate AND parent_id_text = w.parent LIMIT %s) AS a
 """
 _SAVE_ROWS = """
 INSERT INTO rowcast.row_state (source, table_name, row_key, columns, generation)
@@ -137,7 +139,11 @@ class Store:
         for each in wanted:
             view.children[each] = set()
         types, parents = [each[0] for each in wanted], [each[1] for each in wanted]
-        for child, parent, id_text in self._connection.execute(_CHILDREN, (types, parents, self._source)):
+        for child, parent, id_text in self._connection.execute(
+            # One more than can be used: the core sees that there are too many, without getting all of them.
+            _CHILDREN,
+            (types, parents, self._source, DESCENDANTS_MAX + 1),
+        ):
             view.children[child, parent].add(id_text)
 
     def processed(self) -> list[tuple[int, int, int]]:

@@ -56,10 +56,15 @@ def _consumer(brokers: str, source: str, **extra: object) -> Consumer:
 
 
 class ChangeLogReader:
-    """Reads one change log forward from *offset*."""
+    """
+    Reads one change log forward from *offset*.
+
+    *oldest_ms* is when the first record of the last batch was appended (Unix time); None: nothing was left.
+    """
 
     def __init__(self, brokers: str, source: str, topic: str, offset: int) -> None:
         self._topic = topic
+        self.oldest_ms: int | None = None
         self._consumer = _consumer(brokers, source)
         self._consumer.assign([TopicPartition(topic, 0, offset)])
 
@@ -76,7 +81,9 @@ class ChangeLogReader:
         """
         first = self._consumer.poll(timeout_s)
         if first is None:
+            self.oldest_ms = None
             return []
+        self.oldest_ms = first.timestamp()[1]
         messages = [first, *self._consumer.consume(limit - 1, linger_s)]
         return [(self._offset(message), message.value()) for message in messages]
 
@@ -93,6 +100,26 @@ class ChangeLogReader:
     def close(self) -> None:
         """Leave the log."""
         self._consumer.close()
+
+
+def read_time_ms(brokers: str, source: str, topic: str, offset: int) -> int | None:
+    """
+    When the record at *offset* was appended (Unix time); None when the log ends there.
+
+    Raises:
+        StopError: the offset is not in the log any more, or the log is gone.
+        BrokerUnavailableError: Kafka did not answer.
+
+    """
+    if read_extent(brokers, topic).end <= offset:
+        return None
+    reader = ChangeLogReader(brokers, source, topic, offset)
+    try:
+        if not reader.read(1, _REQUEST_TIMEOUT_S, 0.0):
+            raise BrokerUnavailableError(f"no answer while reading {topic}")
+        return reader.oldest_ms
+    finally:
+        reader.close()
 
 
 def read_extent(brokers: str, topic: str) -> LogExtent:

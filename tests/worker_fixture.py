@@ -109,6 +109,8 @@ class WorkerPool:
         for worker in self.workers:
             if worker.process.poll() is None:
                 worker.kill()
+            # Shown with a test that failed.
+            print(f"{worker.log.name}:\n{worker.text()}")
 
 
 @pytest.fixture

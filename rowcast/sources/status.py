@@ -7,6 +7,7 @@ the whole path, so its age decides. Everything that is wrong is a problem with a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -224,7 +225,11 @@ def _read_kafka(status: SourceStatus, source: SourceFile, settings: Settings) ->
         with admin.errors():
             offsets = {
                 name: admin.client.list_partition_offsets({partition: spec})[partition].offset
-                for name, spec in (("start", OffsetSpec.EARLIEST), ("end", OffsetSpec.LATEST))
+                for name, spec in (
+                    ("start", OffsetSpec.EARLIEST),
+                    ("end", OffsetSpec.LATEST),
+                    ("young", round(time.time() * 1000 - source.change_log_window_ms / 2)),
+                )
             }
     status.change_log_end = offsets["end"]
     next_offset = status.position.next_offset if status.position else None
@@ -232,6 +237,15 @@ def _read_kafka(status: SourceStatus, source: SourceFile, settings: Settings) ->
     if next_offset is not None and not offsets["start"] <= next_offset <= offsets["end"]:
         message = f"the worker's offset {next_offset} is outside {topic} ({offsets['start']} to {offsets['end']})"
         yield Problem("POSITION_OUTSIDE_LOG", message, _start_over(source))
+    elif next_offset is not None and _leaves_window(next_offset, offsets):
+        message = f"the next change to process is older than half the window of {topic}, which will forget it"
+        yield Problem("POSITION_LEAVES_WINDOW", message, "mend what keeps the worker, or widen windows.change_log")
+
+
+def _leaves_window(next_offset: int, offsets: Mapping[str, int]) -> bool:
+    # "young" is the first record of the window's younger half; -1: all records are older.
+    young = offsets["end"] if offsets["young"] < 0 else offsets["young"]
+    return next_offset < min(young, offsets["end"])
 
 
 def _apply(source: SourceFile) -> str:

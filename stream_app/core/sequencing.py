@@ -26,9 +26,15 @@ from stream_app.core.transaction import LargeTransaction, SnapshotRow, Transacti
 
 Work = Transaction | SnapshotRow
 Lookups = Generator[Lookup, None, None]
+# Below this many descendants in a batch, moved parents are worked through in memory; above, in chunks.
+DESCENDANTS_MAX = 5_000
 # W3C Trace Context, section 3.2.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _CONTEXT_FIELDS = ("actor", "reason")
+
+
+class LargeFanOutError(Exception):
+    """The batch moves more descendants than fit into memory: its transactions have to be taken apart."""
 
 
 def sequence(
@@ -37,28 +43,32 @@ def sequence(
     """
     Fold *units* into *view* and collect in *out* what has to be published.
 
-    *reading* names the aggregate types whose first generation is not complete: their changes go to row
-    state only.
+    *reading* names the aggregate types whose changes go to row state only, because their first generation is
+    not complete or because their events follow in chunks.
 
     Raises:
         StopError: a row cannot be placed; nothing of the batch may be published.
+        LargeFanOutError: moved parents have too many descendants for one step.
 
     """
     keyed = [(unit, [(key_of(source, row), row) for row in _rows(unit)]) for unit in units]
     rows = [change for _, changes in keyed for change in changes]
     yield from _load(source, view, rows)
+    follows = not reading.issuperset(source.by_type)
+    if follows:
+        yield from _load_descendants(source, view, _may_move(source, view, rows))
     _, tail = out
     for unit, changes in keyed:
         if isinstance(unit, SnapshotRow):
-            for key, row in changes:
-                _fold(source, view, key, row)
+            _fold_all(source, view, changes)
             continue
         origin = origin_of(unit)
         if tail and unit.lsn > tail.position:
             yield from settle(source, view, origin, out)
         before = {key: view.state(key) for key, _ in changes}
-        for key, row in changes:
-            _fold(source, view, key, row)
+        _fold_all(source, view, changes)
+        if not follows:
+            continue
         moved = [key for key, state in before.items() if _place(state) != _place(view.state(key))]
         touched = {*before, *_descendants(source, view, moved)}
         for key in in_order(source, touched):
@@ -144,13 +154,29 @@ def _place(state: Any) -> tuple[bool, str | None]:
     return state.present, state.parent_id_text
 
 
-def _fold(source: SourceMapping, view: View, key: Key, row: RowChange) -> None:
+def _fold_all(source: SourceMapping, view: View, changes: Sequence[tuple[Key, RowChange]]) -> None:
+    """
+    Fold the changes of one transaction, in order.
+
+    A changed primary key arrives as a delete directly followed by an insert. Only then does an insert lack
+    TOAST values: they are those of the row that went.
+    """
+    left: tuple[str, Columns | None] = ("", None)
+    for key, row in changes:
+        known = view.rows.get(key)
+        former = left[1] if row.operation is Operation.CREATE and left[0] == row.table else known
+        _fold(source, view, (key, row), former)
+        left = (row.table, known) if row.operation is Operation.DELETE else ("", None)
+
+
+def _fold(source: SourceMapping, view: View, change: tuple[Key, RowChange], former: Columns | None) -> None:
+    key, row = change
     mapping = source.by_type[key.aggregate]
     if row.operation is Operation.DELETE:
         view.put_row(key, None, None)
         return
     assert row.after is not None, "a change other than a delete has an after image"
-    columns = _complete(mapping.keep(row.after), view.rows.get(key))
+    columns = _complete(mapping.keep(row.after), former)
     try:
         parent = mapping.parent_id_text(columns)
     except MappingError:
@@ -175,7 +201,6 @@ def _load(source: SourceMapping, view: View, changes: Sequence[tuple[Key, RowCha
     parents = [parent for key, row in changes if (parent := _parent_in(source, key, row)) is not None]
     yield from load_aggregates(source, view, parents)
     yield from load_aggregates(source, view, touched)
-    yield from _load_descendants(source, view, _may_move(source, view, changes))
 
 
 def _parent_in(source: SourceMapping, key: Key, row: RowChange) -> Key | None:
@@ -225,6 +250,8 @@ def _load_descendants(source: SourceMapping, view: View, keys: Iterable[Key]) ->
         missing = frozenset(each for each in wanted if each not in view.children)
         if missing:
             yield Lookup(frozenset(), missing)
+        if sum(map(len, view.children.values())) > DESCENDANTS_MAX:
+            raise LargeFanOutError
         level = {Key(child, id_text) for child, parent in wanted for id_text in view.children[child, parent]}
         yield from load_aggregates(source, view, level)
 

@@ -67,3 +67,27 @@ def test_another_aggregate_of_a_running_source_needs_a_new_snapshot(project: Tes
     project.apply()
     wait_agreement(project, 60)
     assert {event.kind for events in histories(project).values() for event in events} == {EventKind.SNAPSHOT}
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_what_was_streamed_before_a_new_snapshot_goes_out_as_it_was(project: TestProject, workers: WorkerPool) -> None:
+    """A worker that finds both in one batch of the log publishes the update first; the snapshot finds no news."""
+    ids = [str(uuid.uuid4()) for _ in range(3)]
+    add_tree(project.connection, ids)
+    project.apply()
+    worker = workers.start()
+    worker.wait_owned()
+    wait_agreement(project)
+    worker.kill()
+    project.execute("UPDATE item SET status = 'Missing'")
+    project.change_log(lambda values: any(value.get("op") == "u" for value in values))
+    assert rowcast(project, "sources", "remove", project.name, "--yes").returncode == 0
+    project.apply()
+    workers.start().wait_owned()
+    wait_agreement(project)
+    kinds = {events[0].identity.id_text: [event.kind for event in events] for events in histories(project).values()}
+    assert kinds == {
+        ids[0]: [EventKind.SNAPSHOT],
+        ids[1]: [EventKind.SNAPSHOT],
+        ids[2]: [EventKind.SNAPSHOT, EventKind.UPDATED],
+    }

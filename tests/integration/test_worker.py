@@ -266,35 +266,3 @@ def test_an_unexpected_error_is_counted_and_tried_again_without_loss(project: Te
 
     assert b"try 1" in worker.log.read_bytes()
     assert not differences(project)
-
-
-@pytest.mark.parametrize(
-    "step", [pytest.param("", marks=SLOW), "in_commit=kill@12", pytest.param("after_publish=kill@3", marks=SLOW)]
-)
-def test_a_transaction_too_large_for_memory_is_staged_and_gives_one_event_for_each_aggregate(
-    project: TestProject, workers: WorkerPool, step: str
-) -> None:
-    """Its events go out after END in chunks; a kill while it is folded or emitted repeats nothing."""
-    project.apply()
-    first = workers.start(f"sequencer.{step}" if step else "")
-    first.wait_owned()
-    ids = new_ids()
-    with project.connection.transaction():
-        add_tree(project.connection, ids)
-        project.execute(
-            "INSERT INTO instance (id, hrid, title, source, instance_type)"
-            " SELECT gen_random_uuid(), 'bulk' || g, 'T' || g, 'MARC', 'text' FROM generate_series(1, 21000) g"
-        )
-        project.execute("UPDATE instance SET title = 'last' WHERE hrid LIKE 'bulk1%%'")
-        project.execute("DELETE FROM instance WHERE hrid LIKE 'bulk2%%'")
-    if step:
-        assert first.wait_ended(60) == -9
-        workers.start().wait_owned(TAKEOVER_S)
-    (count,) = project.execute("SELECT count(*) + 2 FROM instance").fetchone() or (0,)
-    wait_until(lambda: len(read_topics(project)) >= count, "all events", 60)
-    wait_agreement(project)
-
-    assert len(read_topics(project)) == count
-    with project.control() as control:
-        assert control.execute("SELECT count(*) FROM rowcast.staged_change").fetchone() == (0,)
-        assert control.execute("SELECT count(*) FROM rowcast.pending").fetchone() == (0,)

@@ -188,14 +188,18 @@ class MemoryStore:
 
 
 def run_batch(
-    mapping: SourceMapping, store: MemoryStore, records: Sequence[tuple[int, bytes]], tail: Tail | None = None
+    mapping: SourceMapping,
+    store: MemoryStore,
+    records: Sequence[tuple[int, bytes]],
+    tail: Tail | None = None,
+    reading: frozenset[str] = frozenset(),
 ) -> tuple[list[Record], View]:
     """One batch through assembler and core; returns what is to be published and the state not yet saved."""
     assembler = Assembler(store.commit_lsn, store.processed)
     placed = list(assembler.feed(records))
     units = [each.unit for each in placed if not isinstance(each.unit, Skipped)]
     view, emitted = View(), Emitted()
-    for lookup in sequence(mapping, view, units, frozenset(), (emitted, tail or Tail())):
+    for lookup in sequence(mapping, view, units, reading, (emitted, tail or Tail())):
         store.load(lookup, view)
     if placed:
         store.next_offset = placed[-1].next_offset

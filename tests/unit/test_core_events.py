@@ -10,7 +10,9 @@ from changelog import ChangeLog, MemoryStore, build_mapping, run_batch
 
 from rowcast.errors import ContractViolationError, StopError
 from rowcast.event import DomainEvent, EventKind, decode
+from stream_app.core import sequencing
 from stream_app.core.mapping import compile_mapping
+from stream_app.core.sequencing import LargeFanOutError
 from stream_app.core.state import Key
 from stream_app.core.tail import Tail
 
@@ -281,3 +283,59 @@ def test_event_bytes_are_canonical(pipeline: Pipeline) -> None:
     assert value == orjson.dumps(orjson.loads(value), option=orjson.OPT_SORT_KEYS)
     assert dict(headers)["ce_sequence"] == b"00000000000000000001"
     assert dict(headers)["ce_time"] == b"1970-01-01T00:00:00.701000Z"
+
+
+def test_a_changed_primary_key_keeps_what_the_wal_left_out(pipeline: Pipeline) -> None:
+    """It arrives as delete and insert; TOAST values that were not touched are those of the former row."""
+    pipeline.commit(("c", "instance", None, instance(1, tags='["long"]')), ("c", "instance", None, instance(5)))
+    gone, began = pipeline.commit(
+        ("d", "instance", instance(1), None),
+        ("c", "instance", None, instance(2, tags=PLACEHOLDER)),
+    )
+    assert (gone.kind, gone.identity.id_text, began.kind, began.identity.id_text) == ("deleted", "i1", "created", "i2")
+    assert began.after == {"id": "i2", "title": "t", "tags": ["long"]}
+
+    (exchanged,) = pipeline.commit(
+        ("d", "instance", instance(2), None),
+        ("c", "instance", None, instance(3, tags=PLACEHOLDER)),
+        ("d", "instance", instance(3), None),
+        ("c", "instance", None, instance(2, title="back", tags=PLACEHOLDER)),
+    )
+    assert exchanged.kind == "updated"
+    assert exchanged.after == {"id": "i2", "title": "back", "tags": ["long"]}
+
+
+def test_values_of_another_row_are_never_taken_for_those_that_the_wal_left_out(pipeline: Pipeline) -> None:
+    """A delete that something else follows says nothing about a later insert: it is refused, not guessed."""
+    pipeline.commit(("c", "instance", None, instance(1, tags='["long"]')))
+    start = len(pipeline.log.values)
+    pipeline.log.transaction(
+        [
+            ("d", "instance", instance(1), None),
+            ("c", "holdings", None, holdings(1, 1)),
+            ("c", "instance", None, instance(2, tags=PLACEHOLDER)),
+        ]
+    )
+    records, view = run_batch(pipeline.mapping, pipeline.store, pipeline.log.records(start))
+    assert {decode(*record).identity.id_text for record in records} == {"i1", "h1"}
+    assert view.state(Key("instance", "i2")).refusal is not None
+
+
+def test_more_descendants_than_fit_into_memory_are_left_to_the_shell(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The core says so before anything is folded, and folds alone when the events follow in chunks."""
+    monkeypatch.setattr(sequencing, "DESCENDANTS_MAX", 3)
+    pipeline.commit(("c", "instance", None, instance(1)), ("c", "instance", None, instance(2)))
+    pipeline.commit(("c", "holdings", None, holdings(1, 1)), *(("c", "item", None, item(n, 1)) for n in range(3)))
+    assert len(pipeline.commit(("u", "holdings", None, holdings(1, 2)))) == 4
+    pipeline.commit(("c", "item", None, item(3, 1)))
+
+    start = len(pipeline.log.values)
+    pipeline.log.transaction([("u", "holdings", None, holdings(1, 1))])
+    with pytest.raises(LargeFanOutError):
+        run_batch(pipeline.mapping, pipeline.store, pipeline.log.records(start))
+    every_type = frozenset(pipeline.mapping.by_type)
+    records, view = run_batch(pipeline.mapping, pipeline.store, pipeline.log.records(start), reading=every_type)
+    assert records == []
+    assert view.state(Key("holdings", "h1")).parent_id_text == "i1"

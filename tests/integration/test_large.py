@@ -1,0 +1,95 @@
+"""More than fits into memory at once: large transactions, and parents with many descendants."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from stack_fixture import TestProject, wait_until
+from worker_fixture import WorkerPool, add_tree, histories, read_topics, wait_agreement
+
+SLOW = pytest.mark.slow
+TAKEOVER_S = 30
+# More than are worked through in memory (DESCENDANTS_MAX).
+ITEMS = 6_000
+
+
+def new_ids() -> list[str]:
+    return [str(uuid.uuid4()) for _ in range(3)]
+
+
+@pytest.mark.parametrize(
+    "step", [pytest.param("", marks=SLOW), "in_commit=kill@12", pytest.param("after_publish=kill@3", marks=SLOW)]
+)
+def test_a_transaction_too_large_for_memory_is_staged_and_gives_one_event_for_each_aggregate(
+    project: TestProject, workers: WorkerPool, step: str
+) -> None:
+    """Its events go out after END in chunks; a kill while it is folded or emitted repeats nothing."""
+    project.apply()
+    first = workers.start(f"sequencer.{step}" if step else "")
+    first.wait_owned()
+    ids = new_ids()
+    with project.connection.transaction():
+        add_tree(project.connection, ids)
+        project.execute(
+            "INSERT INTO instance (id, hrid, title, source, instance_type)"
+            " SELECT gen_random_uuid(), 'bulk' || g, 'T' || g, 'MARC', 'text' FROM generate_series(1, 21000) g"
+        )
+        project.execute("UPDATE instance SET title = 'last' WHERE hrid LIKE 'bulk1%%'")
+        project.execute("DELETE FROM instance WHERE hrid LIKE 'bulk2%%'")
+    if step:
+        assert first.wait_ended(60) == -9
+        workers.start().wait_owned(TAKEOVER_S)
+    (count,) = project.execute("SELECT count(*) + 2 FROM instance").fetchone() or (0,)
+    wait_until(lambda: len(read_topics(project)) >= count, "all events", 60)
+    wait_agreement(project)
+
+    assert len(read_topics(project)) == count
+    with project.control() as control:
+        assert control.execute("SELECT count(*) FROM rowcast.staged_change").fetchone() == (0,)
+        assert control.execute("SELECT count(*) FROM rowcast.pending").fetchone() == (0,)
+
+
+@pytest.mark.guarantee("Order per aggregate")
+@pytest.mark.parametrize("step", [pytest.param("", marks=SLOW), "after_publish=kill@5", "in_commit=kill@4"])
+def test_a_moved_parent_of_many_corrects_all_of_them_in_chunks(
+    project: TestProject, workers: WorkerPool, step: str
+) -> None:
+    """Each descendant gets one event of the move's transaction, whatever chunk the worker dies in."""
+    old, new = new_ids(), new_ids()
+    add_tree(project.connection, old)
+    add_tree(project.connection, new)
+    project.execute(
+        "INSERT INTO item (id, hrid, holdings_id, material_type, status)"
+        f" SELECT gen_random_uuid(), 'x' || g, %s, 'book', 'Available' FROM generate_series(1, {ITEMS}) g",
+        old[1],
+    )
+    project.apply()
+    first = workers.start()
+    first.wait_owned()
+    wait_agreement(project, 60)
+    first.process.terminate()
+    first.wait_ended()
+    before = len(read_topics(project))
+    moving = workers.start(f"sequencer.{step}" if step else "")
+    moving.wait_owned()
+    with project.connection.transaction():
+        project.execute("UPDATE item SET status = 'Missing' WHERE id = %s", old[2])
+        project.execute("UPDATE holdings SET instance_id = %s WHERE id = %s", new[0], old[1])
+        project.execute("UPDATE item SET status = 'Missing' WHERE id = %s", new[2])
+    if step:
+        assert moving.wait_ended(60) == -9
+        workers.start().wait_owned(TAKEOVER_S)
+    count = before + ITEMS + 3
+    wait_until(lambda: len(read_topics(project)) >= count, "all events", 60)
+    wait_agreement(project)
+
+    assert len(read_topics(project)) == count
+    moved = [events[-1] for events in histories(project).values() if events[-1].version == 2]
+    assert {event.position for event in moved} == {moved[0].position}
+    below = [event for event in moved if event.identity.aggregate == "item" and event.identity.id_text != new[2]]
+    assert len(below) == ITEMS + 1
+    for event in below:
+        assert event.ancestors == {"holdings": [old[1]], "instance": [new[0]]}
+        assert event.before is not None
+        assert event.before["ancestors"] == {"holdings": [old[1]], "instance": [old[0]]}

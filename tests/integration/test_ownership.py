@@ -1,0 +1,93 @@
+"""Leases and fences in a real control database."""
+
+from __future__ import annotations
+
+import time
+
+import psycopg
+import pytest
+from stack_fixture import TestProject
+
+from rowcast.database import unavailable_when_broken
+from rowcast.errors import DatabaseUnavailableError, OwnershipLostError
+from stream_app.contract import compile_validators
+from stream_app.core.change import Operation, RowChange
+from stream_app.core.mapping import SourceMapping, compile_mapping
+from stream_app.lease import claim, held, read_definition, renew
+from stream_app.staging import Staging
+from stream_app.store import Ownership, Store
+
+
+def claimed(connection: psycopg.Connection, project: TestProject, holder: str) -> Ownership:
+    found = claim(connection, project.name, holder)
+    assert found is not None
+    return found[0]
+
+
+def compiled(connection: psycopg.Connection, project: TestProject) -> SourceMapping:
+    definition = read_definition(connection, project.name)
+    return compile_mapping(definition, compile_validators(definition))
+
+
+def test_a_locked_source_row_neither_blocks_nor_loses_the_lease(project: TestProject) -> None:
+    """While the owner's own commit holds the row, renewing passes it over at once and still owns it."""
+    project.apply()
+    with project.control() as control, project.control() as committing:
+        claimed(control, project, "one")
+        with committing.transaction():
+            committing.execute("SELECT 1 FROM rowcast.source FOR UPDATE")
+            started_s = time.monotonic()
+            assert renew(control, project.name, "one") is None
+            assert held(control, project.name, "one")
+            assert time.monotonic() - started_s < 2
+        assert renew(control, project.name, "one") is not None
+        assert renew(control, project.name, "two") is None
+        assert not held(control, project.name, "two")
+
+
+@pytest.mark.guarantee("Effects exactly once")
+def test_a_former_owner_can_stage_clear_and_commit_nothing(project: TestProject) -> None:
+    """Staged rows of a large transaction belong to the newest claim: an older one is turned away."""
+    project.apply()
+    row = {"id": "1", "hrid": "h", "title": "t", "source": "s", "instance_type": "text"}
+    change = RowChange(Operation.CREATE, "public.instance", None, row, 7, 1, 100, 0)
+    with project.control() as control:
+        mapping = compiled(control, project)
+        former = Staging(control, mapping, Store(control, claimed(control, project, "one"), mapping).hold)
+        former.stage([(1, change)])
+        control.execute("UPDATE rowcast.source SET lease_until = clock_timestamp()")
+        newer = Staging(control, mapping, Store(control, claimed(control, project, "two"), mapping).hold)
+        newer.clear()
+        newer.stage([(2, change)])
+
+        for attempt in (lambda: former.stage([(3, change)]), former.clear, former.apply_truncates):
+            with pytest.raises(OwnershipLostError):
+                attempt()
+        query = "SELECT array_agg(ord) FROM rowcast.staged_change"
+        assert control.execute(query).fetchone() == ([2],)
+
+
+@pytest.mark.parametrize(
+    ("statement", "transient"),
+    [
+        ("SELECT 'x'::int", False),
+        ("SELECT 1 FROM nowhere", False),
+        ("INSERT INTO rowcast.migration (name) SELECT name FROM rowcast.migration", False),
+        ("DO $$ BEGIN RAISE SQLSTATE '54000'; END $$", False),
+        ("SET statement_timeout = 1; SELECT pg_sleep(5)", True),
+        ("DO $$ BEGIN RAISE SQLSTATE '40001'; END $$", True),
+        ("DO $$ BEGIN RAISE SQLSTATE '53300'; END $$", True),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", True),
+    ],
+)
+def test_errors_that_the_same_statement_meets_again_are_not_taken_for_an_outage(
+    project: TestProject, statement: str, *, transient: bool
+) -> None:
+    """Data, names, constraints and limits stay what they are; time limits, conflicts and outages are transient."""
+    project.apply()
+    with (
+        pytest.raises(DatabaseUnavailableError if transient else psycopg.Error),
+        project.control() as control,
+        unavailable_when_broken(control),
+    ):
+        control.execute(statement.encode())
