@@ -53,9 +53,20 @@ def test_apply_makes_what_plan_shows_and_nothing_twice(project: TestProject) -> 
         f"definition of {project.name}",
         f"connector rowcast-{project.name}",
     ]
+    assert {change.action for change in planned} == {"create"}
     assert project.apply() == planned
     assert project.plan() == []
     assert project.apply() == []
+
+
+def test_plan_tells_a_control_schema_that_is_made_from_one_that_is_altered(project: TestProject) -> None:
+    """The control database's schema is created where there is none, and altered where it stands already."""
+    with project.control() as control:
+        assert project.plan()[0].action == "create"
+        control.execute("CREATE SCHEMA rowcast")
+        change = project.plan()[0]
+    assert (change.action, change.area, change.object) == ("alter", "control database", "schema rowcast")
+    assert project.apply()[0] == change
 
 
 def test_exit_codes_of_the_commands(project: TestProject, capsys: pytest.CaptureFixture[str]) -> None:
