@@ -1,9 +1,10 @@
-"""README and docs are true: links lead somewhere, verbs have examples, the quickstart's files are accepted."""
+"""README and docs are true: links lead somewhere, the help has examples, the quickstart's files are accepted."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,21 +30,25 @@ def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
-def verbs(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Every verb that does something."""
-    inner = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-    if not inner:
-        yield parser
-    for action in inner:
-        for child in action.choices.values():
-            yield from verbs(child)
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parsers of the command, of every noun and of every verb."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from parsers(child)
 
 
-@pytest.mark.parametrize("verb", list(verbs(build_parser())), ids=lambda verb: verb.prog)
-def test_every_verb_has_help_with_an_example(verb: argparse.ArgumentParser) -> None:
-    """`--help` shows how the verb is used."""
-    assert "example" in (verb.epilog or "")
-    assert verb.prog in (verb.epilog or "")
+@pytest.mark.parametrize("parser", list(parsers(build_parser())), ids=lambda parser: parser.prog)
+def test_the_help_of_command_nouns_and_verbs_ends_with_examples_that_work(parser: argparse.ArgumentParser) -> None:
+    """`--help` shows how command, noun or verb is used, in lines that the command takes as they are."""
+    head, *examples = (parser.epilog or "").splitlines()
+
+    assert head in {"example:", "examples:"}
+    assert examples
+    for example in examples:
+        assert example.startswith(f"  {parser.prog}")
+        assert callable(build_parser().parse_args(shlex.split(example, comments=True)[1:]).run)
 
 
 def test_every_guarantee_of_the_readme_has_tests_behind_it() -> None:
