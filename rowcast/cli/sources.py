@@ -26,7 +26,7 @@ def register(verbs: Verbs) -> None:
     plan = sources.verb(
         "plan",
         _plan,
-        "show what apply would change; touches nothing",
+        "show what apply would change, and how large the change log will get; touches nothing",
         "inventory --json",
         description="Exit code 0: nothing would change; 1: something would; 2: refused, or something is not reachable.",
     )
@@ -67,14 +67,16 @@ def _load(arguments: argparse.Namespace) -> tuple[Sequence[SourceFile], Settings
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from rowcast.sources.plan import plan
+    from rowcast.sources.plan import estimate, plan
 
-    changes = plan(*_load(arguments))
+    sources, settings = _load(arguments)
+    changes, estimates = plan(sources, settings), estimate(sources, settings)
     if arguments.json:
-        print(json.dumps({"changes": [asdict(change) for change in changes]}, indent=2))
+        document = {"changes": [asdict(each) for each in changes], "estimates": [asdict(each) for each in estimates]}
+        print(json.dumps(document, indent=2))
     else:
-        for change in changes:
-            print(_line(change))
+        for line in (*map(_line, changes), *estimates):
+            print(line)
         print(f"{len(changes)} changes" + ("; `rowcast sources apply` makes them" if changes else ""))
     return 1 if changes else 0
 

@@ -19,9 +19,23 @@ from stack_fixture import SharedStack, TestProject, wait_until
 
 from rowcast.cli.main import main
 from rowcast.errors import ConfigurationError
+from rowcast.sources.change_log_size import read_activity
 from rowcast.sources.connector import connector_name, slot_name
 from rowcast.sources.definition import SourceDefinition
 from rowcast.topics import PROGRESS_TOPIC
+
+HASHED_ITEM = (
+    "DROP TABLE item; CREATE TABLE item (id uuid PRIMARY KEY, hrid text NOT NULL, holdings_id uuid NOT NULL,"
+    " barcode text, material_type text NOT NULL, status text NOT NULL, price numeric(10,2),"
+    " updated_at timestamptz NOT NULL DEFAULT now()) PARTITION BY HASH (id);"
+    "CREATE TABLE item_0 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+    "CREATE TABLE item_1 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 1)"
+)
+
+EIGHT_ITEMS = (
+    "INSERT INTO item SELECT gen_random_uuid(), 'it' || n, gen_random_uuid(), NULL, 'book', 'Available'"
+    " FROM generate_series(1, 8) n"
+)
 
 
 def untouched(project: TestProject) -> bool:
@@ -82,6 +96,47 @@ def test_exit_codes_of_the_commands(project: TestProject, capsys: pytest.Capture
     assert capsys.readouterr().out.count("0 changes") == 2
     assert main([*command, "plan", "nothing"]) == 2
     assert f"known sources: {project.name}" in capsys.readouterr().err
+
+
+def test_plan_estimates_the_change_log_and_does_not_count_it_as_a_change(
+    project: TestProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The estimate, or why there is none yet, stands in text and JSON; the exit code tells of changes alone."""
+    project.apply()
+    project.execute("SELECT pg_stat_reset()")
+    command = ["--project", str(project.folder), "sources", "plan"]
+    assert main(command) == 0
+    line = f"change log {project.name}.changes: no estimate of its size can be made yet (the statistics span less than"
+    assert capsys.readouterr().out.startswith(line)
+    assert main([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["changes"] == []
+    (estimate,) = document["estimates"]
+    assert (estimate["topic"], estimate["window_s"]) == (f"{project.name}.changes", 604_800)
+    assert estimate["growth"] is None
+
+
+def test_the_estimate_is_based_on_what_postgresql_counted(project: TestProject) -> None:
+    """Inserts, updates and deletes of each table since the statistics began, and rows with their size."""
+    for number in range(5):
+        project.execute(ROW, f"in{number}")
+    project.execute("UPDATE instance SET title = 'Two' WHERE hrid IN ('in1', 'in2')")
+    project.execute("DELETE FROM instance WHERE hrid = 'in3'")
+    project.execute(HASHED_ITEM)
+    project.execute(EIGHT_ITEMS)
+    project.execute("SELECT pg_stat_force_next_flush()")
+    instance, item = read_activity(project.connection, ["public.item", "public.instance"]).tables
+    assert (instance.name, instance.inserts, instance.updates, instance.deletes) == ("public.instance", 5, 2, 1)
+    assert (instance.rows, instance.size_bytes >= 8192) == (4, True)
+    assert (item.name, item.inserts, item.rows, item.size_bytes >= 2 * 8192) == ("public.item", 8, 8, True)
+    project.execute("ANALYZE")
+    assert [each.rows for each in read_activity(project.connection, ["public.item"]).tables] == [8]
+    (began,) = project.execute("SELECT stats_reset FROM pg_stat_bgwriter").fetchone() or ()
+    assert read_activity(project.connection, []).since == began
+    project.execute("SELECT pg_stat_reset()")
+    again = read_activity(project.connection, ["public.instance"])
+    assert began < again.since <= again.until
+    assert [each.inserts for each in again.tables] == [0]
 
 
 def test_the_definition_is_what_workers_read(project: TestProject) -> None:
@@ -323,20 +378,10 @@ def test_a_refused_connector_shows_why(project: TestProject) -> None:
 
 def test_a_partitioned_table_is_captured_under_its_own_name(project: TestProject) -> None:
     """Rows of partitions arrive as rows of the declared, partitioned table."""
-    project.execute(
-        "DROP TABLE item; CREATE TABLE item (id uuid PRIMARY KEY, hrid text NOT NULL, holdings_id uuid NOT NULL,"
-        " barcode text, material_type text NOT NULL, status text NOT NULL, price numeric(10,2),"
-        " updated_at timestamptz NOT NULL DEFAULT now()) PARTITION BY HASH (id);"
-        "CREATE TABLE item_0 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
-        "CREATE TABLE item_1 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 1)"
-    )
-    insert = (
-        "INSERT INTO item SELECT gen_random_uuid(), 'it' || n, gen_random_uuid(), NULL, 'book', 'Available'"
-        " FROM generate_series(1, 8) n"
-    )
-    project.execute(insert)
+    project.execute(HASHED_ITEM)
+    project.execute(EIGHT_ITEMS)
     project.apply()
     project.change_log(lambda values: operations(values).count("r") == 8)
-    project.execute(insert)
+    project.execute(EIGHT_ITEMS)
     values = project.change_log(lambda values: operations(values).count("c") == 8)
     assert {value["source"]["table"] for value in values if value.get("op") in {"r", "c"}} == {"item"}
