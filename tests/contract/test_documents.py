@@ -1,4 +1,4 @@
-"""README and docs are true: links lead somewhere, the help has examples, the quickstart's files are accepted."""
+"""README, docs and help are true: links lead somewhere, examples work, tables are complete."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import pytest
 from guarantees import named_guarantees
 
 from rowcast.cli.main import build_parser
+from rowcast.contracts import profile
 from rowcast.contracts.checking import check_folder
 from rowcast.sources.source_file import load_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+CONTRACTS = (REPOSITORY / "docs/reference/contracts.md").read_text()
 QUICKSTART = (REPOSITORY / "docs/quickstart.md").read_text()
 
 
@@ -88,6 +90,48 @@ def test_the_quickstart_s_source_and_contract_are_accepted(tmp_path: Path) -> No
 
     assert check_folder(tmp_path / "schemas") == []
     assert [each.name for each in load_source(source).aggregates] == ["customer"]
+
+
+def code_words(line: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", line)
+
+
+def table_row(first: str) -> list[str]:
+    """The words in backticks of a row of the contracts page, its first cell left out."""
+    (line,) = [line for line in CONTRACTS.splitlines() if line.startswith(f"| {first} |")]
+    return code_words(line.removeprefix(f"| {first} |"))
+
+
+def test_the_contracts_page_lists_every_rule_of_the_check() -> None:
+    """Each rule that a finding can name is explained, and no other; they stand in order."""
+    package = REPOSITORY / "rowcast/contracts"
+    written = {
+        rule for path in package.glob("*.py") for rule in re.findall(r'"([A-Z]+(?:_[A-Z]+)*)"', path.read_text())
+    }
+
+    assert re.findall(r"^\| `([A-Z_]+)` \|", CONTRACTS, re.MULTILINE) == sorted(written)
+
+
+def test_the_contracts_page_lists_the_profile() -> None:
+    """Keywords at the root and below, types and formats are those that the check allows."""
+    (types,) = [line for line in CONTRACTS.splitlines() if line.startswith("- Types are ")]
+    formats = CONTRACTS.partition("- A `format` is one that is checked:")[2].partition(".\n")[0]
+
+    assert set(table_row("at the root")) == profile.ROOT_KEYWORDS
+    assert set(table_row("below")) == profile.KEYWORDS
+    assert set(code_words(types)) == profile.TYPES
+    assert set(code_words(formats)) == profile.FORMATS
+
+
+def test_the_contract_of_the_contracts_page_has_no_fault(tmp_path: Path) -> None:
+    """The example is within the profile."""
+    (text,) = re.findall(r"```json\n(.*?)```", CONTRACTS, re.DOTALL)
+    path = tmp_path / "inventory/holdings/v1.0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+    assert {each.rule for each in check_folder(tmp_path)} == {"DERIVED_MISSING", "EXAMPLE_MISSING"}
 
 
 def test_the_quickstart_is_as_short_as_it_says() -> None:
