@@ -9,6 +9,7 @@ from importlib import import_module
 from pathlib import Path
 
 from rowcast import __version__
+from rowcast.cli.verbs import Verbs, show_examples
 from rowcast.errors import RowcastError
 
 # Each module registers its verbs; what a verb needs is imported when it runs, so that `--help` stays quick
@@ -19,8 +20,11 @@ _MODULES = ("stack", "sources", "schemas", "refused", "worker")
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs, as `--help` and the documentation tests see it."""
     parser = argparse.ArgumentParser(
-        prog="rowcast", description="Committed rows in, trustworthy domain events out, applied exactly once."
+        prog="rowcast",
+        description="Committed rows in, trustworthy domain events out, applied exactly once.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    show_examples(parser, "up", "sources apply inventory", "--project shop sources status --json")
     parser.add_argument("--version", action="version", version=f"rowcast {__version__}")
     parser.add_argument(
         "--project",
@@ -29,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folder with rowcast.toml, connectors/ and schemas/ (default: the current one; ROWCAST_PROJECT)",
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = Verbs(parser)
     for name in _MODULES:
         import_module(f"rowcast.cli.{name}").register(verbs)
     return parser

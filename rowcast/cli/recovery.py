@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+
+from rowcast.cli.verbs import Verbs
 
 
-def register_recovery(actions: argparse._SubParsersAction[Any]) -> None:
+def register_recovery(verbs: Verbs) -> None:
     """Add the verbs to the noun `sources`."""
-    resume = actions.add_parser(
+    resume = verbs.verb(
         "resume",
-        help="let a stopped source run again, after its cause was mended",
+        _resume,
+        "let a stopped source run again, after its cause was mended",
+        "inventory",
         description="Exit code 0: it runs again; 1: it was not stopped; 2: the control database is not reachable.",
-        epilog="example: rowcast sources resume inventory",
     )
     resume.add_argument("source", metavar="SOURCE", help="name of the source")
-    resume.set_defaults(run=_resume)
-    resnapshot = actions.add_parser(
+    resnapshot = verbs.verb(
         "resnapshot",
-        help="begin a first snapshot again that broke off (SNAPSHOT_INTERRUPTED)",
+        _resnapshot,
+        "begin a first snapshot again that broke off (SNAPSHOT_INTERRUPTED)",
+        "inventory --yes",
         description="Drops connector, offsets and slot, leaves the broken snapshot behind, applies the source anew.",
-        epilog="example: rowcast sources resnapshot inventory --yes",
     )
     resnapshot.add_argument("source", metavar="SOURCE", help="name of the source")
     resnapshot.add_argument("--yes", action="store_true", help="do it; without it only says what would happen")
     resnapshot.add_argument(
         "--timeout", type=float, default=60.0, metavar="SECONDS", help="how long to wait for a worker"
     )
-    resnapshot.set_defaults(run=_resnapshot)
 
 
 def _resume(arguments: argparse.Namespace) -> int:

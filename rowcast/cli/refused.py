@@ -6,45 +6,39 @@ import argparse
 import json
 from typing import Any
 
+from rowcast.cli.verbs import Verbs, add_json
 from rowcast.control.database import connect, migrate
 from rowcast.control.refusals import RefusedAggregate, ask_retry, find_refusal, list_refusals, wait_outcome
 from rowcast.errors import ConfigurationError
 from rowcast.settings import load_settings
 
-_LIST_EXAMPLE = "example:\n  rowcast refused list inventory --json\n"
-_SHOW_EXAMPLE = "example:\n  rowcast refused show inventory item 6f1c…\n"
-_RETRY_EXAMPLE = "example:\n  rowcast refused retry inventory item 6f1c…\n  rowcast refused retry inventory --all\n"
 
-
-def register(verbs: argparse._SubParsersAction[Any]) -> None:
+def register(verbs: Verbs) -> None:
     """Add the noun `refused` and its verbs."""
-    noun = verbs.add_parser("refused", help="aggregates whose current state could not be published, and why")
-    inner = noun.add_subparsers(dest="refused_verb", required=True, metavar="VERB")
+    noun = verbs.noun("refused", "aggregates whose current state could not be published, and why", "list inventory")
 
-    listing = _verb(
-        inner, "list", "all refused aggregates, oldest first (exit code 1 when there are any)", _LIST_EXAMPLE
+    listing = noun.verb(
+        "list", _list, "all refused aggregates, oldest first (exit code 1 when there are any)", "inventory --json"
     )
     listing.add_argument("source", nargs="?", help="only of this source")
-    listing.add_argument("--json", action="store_true", help="print JSON")
-    listing.set_defaults(run=_list)
+    add_json(listing)
 
-    show = _verb(inner, "show", "one refused aggregate with its raw row (may hold personal data)", _SHOW_EXAMPLE)
+    show = noun.verb(
+        "show", _show, "one refused aggregate with its raw row (may hold personal data)", "inventory item 6f1c…"
+    )
     _name_aggregate(show)
-    show.add_argument("--json", action="store_true", help="print JSON")
-    show.set_defaults(run=_show)
+    add_json(show)
 
-    retry = _verb(inner, "retry", "map the current state again and publish it when it is valid now", _RETRY_EXAMPLE)
+    retry = noun.verb(
+        "retry",
+        _retry,
+        "map the current state again and publish it when it is valid now",
+        "inventory item 6f1c…",
+        "inventory --all",
+    )
     _name_aggregate(retry, optional=True)
     retry.add_argument("--all", action="store_true", help="every refused aggregate of the source")
     retry.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait for the owner")
-    retry.set_defaults(run=_retry)
-
-
-def _verb(inner: argparse._SubParsersAction[Any], name: str, text: str, example: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = inner.add_parser(
-        name, help=text, description=text, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    return parser
 
 
 def _name_aggregate(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:

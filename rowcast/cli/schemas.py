@@ -6,27 +6,22 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+
+from rowcast.cli.verbs import Verbs, add_json
 
 
-def register(verbs: argparse._SubParsersAction[Any]) -> None:
-    """Add this module's verbs."""
-    schemas = verbs.add_parser("schemas", help="check contracts and derive the schemas of event values")
-    actions = schemas.add_subparsers(dest="action", required=True, metavar="ACTION")
-    check = actions.add_parser(
+def register(verbs: Verbs) -> None:
+    """Add the noun `schemas` and its verbs."""
+    schemas = verbs.noun("schemas", "check contracts and derive the schemas of event values", "check")
+    check = schemas.verb(
         "check",
-        help="validate every contract, its derived schema and its examples",
+        _check,
+        "validate every contract, its derived schema and its examples",
+        "--schemas schemas --json",
         description="Exit code 0: nothing wrong; 1: findings; 2: no contract found.",
-        epilog="example: rowcast schemas check --schemas schemas --json",
     )
-    check.add_argument("--json", action="store_true", help="print the findings as one JSON document")
-    check.set_defaults(run=_check)
-    derive = actions.add_parser(
-        "derive",
-        help="write v<major>.<minor>.event.json beside every contract",
-        epilog="example: rowcast schemas derive",
-    )
-    derive.set_defaults(run=_derive)
+    add_json(check)
+    derive = schemas.verb("derive", _derive, "write v<major>.<minor>.event.json beside every contract", "")
     for parser in (check, derive):
         parser.add_argument(
             "--schemas", type=Path, metavar="DIR", help="folder of contracts (default: schemas/ of the project)"

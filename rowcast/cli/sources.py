@@ -6,9 +6,10 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rowcast.cli.recovery import register_recovery
+from rowcast.cli.verbs import Verbs, add_json
 
 if TYPE_CHECKING:
     from rowcast.settings import Settings
@@ -17,44 +18,45 @@ if TYPE_CHECKING:
     from rowcast.sources.status import SourceStatus
 
 
-def register(verbs: argparse._SubParsersAction[Any]) -> None:
-    """Add this module's verbs."""
-    sources = verbs.add_parser("sources", help="plan, apply and watch the sources declared in connectors/")
-    actions = sources.add_subparsers(dest="action", required=True, metavar="ACTION")
-    plan = actions.add_parser(
+def register(verbs: Verbs) -> None:
+    """Add the noun `sources` and its verbs."""
+    sources = verbs.noun(
+        "sources", "plan, apply and watch the sources declared in connectors/", "plan", "status --json"
+    )
+    plan = sources.verb(
         "plan",
-        help="show what apply would change; touches nothing",
+        _plan,
+        "show what apply would change, and how large the change log will get; touches nothing",
+        "inventory --json",
         description="Exit code 0: nothing would change; 1: something would; 2: refused, or something is not reachable.",
-        epilog="example: rowcast sources plan inventory --json",
     )
-    plan.set_defaults(run=_plan)
-    apply = actions.add_parser(
+    apply = sources.verb(
         "apply",
-        help="make database, topics and Connect as declared; a second run changes nothing",
+        _apply,
+        "make database, topics and Connect as declared; a second run changes nothing",
+        "inventory",
         description="Exit code 0: everything is as declared; 2: refused, or a change failed.",
-        epilog="example: rowcast sources apply inventory",
     )
-    apply.set_defaults(run=_apply)
-    status = actions.add_parser(
+    status = sources.verb(
         "status",
-        help="tell the truth about connector, slot, worker, lag and heartbeat",
+        _status,
+        "tell the truth about connector, slot, worker, lag and heartbeat",
+        "inventory --json",
         description="Exit code 0: all healthy; 1: something is wrong; 2: the question could not be asked.",
-        epilog="example: rowcast sources status inventory --json",
     )
-    status.set_defaults(run=_status)
-    remove = actions.add_parser(
+    remove = sources.verb(
         "remove",
-        help="delete connector, slot and publication of one source; topics and state stay",
+        _remove,
+        "delete connector, slot and publication of one source; topics and state stay",
+        "inventory --yes",
         description="Applying the source again takes a new snapshot.",
-        epilog="example: rowcast sources remove inventory --yes",
     )
-    remove.set_defaults(run=_remove)
     remove.add_argument("source", metavar="SOURCE", help="name of the source")
     remove.add_argument("--yes", action="store_true", help="do it; without it only says what would go")
-    register_recovery(actions)
+    register_recovery(sources)
     for parser in (plan, apply, status):
         parser.add_argument("sources", nargs="*", metavar="SOURCE", help="names of sources (default: all)")
-        parser.add_argument("--json", action="store_true", help="print one JSON document")
+        add_json(parser)
 
 
 def _load(arguments: argparse.Namespace) -> tuple[Sequence[SourceFile], Settings]:
@@ -65,14 +67,16 @@ def _load(arguments: argparse.Namespace) -> tuple[Sequence[SourceFile], Settings
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from rowcast.sources.plan import plan
+    from rowcast.sources.plan import estimate, plan
 
-    changes = plan(*_load(arguments))
+    sources, settings = _load(arguments)
+    changes, estimates = plan(sources, settings), estimate(sources, settings)
     if arguments.json:
-        print(json.dumps({"changes": [asdict(change) for change in changes]}, indent=2))
+        document = {"changes": [asdict(each) for each in changes], "estimates": [asdict(each) for each in estimates]}
+        print(json.dumps(document, indent=2))
     else:
-        for change in changes:
-            print(_line(change))
+        for line in (*map(_line, changes), *estimates):
+            print(line)
         print(f"{len(changes)} changes" + ("; `rowcast sources apply` makes them" if changes else ""))
     return 1 if changes else 0
 

@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from rowcast.cli.verbs import Verbs, add_json
 
 if TYPE_CHECKING:
     from rowcast.local.part import PartStatus
@@ -17,13 +19,14 @@ if TYPE_CHECKING:
 _HALF_STARTED = "the stack is being started or stopped, or that was broken off; `rowcast up` or `rowcast down` mends it"
 
 
-def register(verbs: argparse._SubParsersAction[Any]) -> None:
-    """Add this module's verbs."""
-    up = verbs.add_parser(
+def register(verbs: Verbs) -> None:
+    """Add the verbs of the stack."""
+    up = verbs.verb(
         "up",
-        help="start PostgreSQL, Kafka and Kafka Connect on this machine",
+        _up,
+        "start PostgreSQL, Kafka and Kafka Connect on this machine",
+        "--database orders",
         description="Start what does not run yet, wait until all parts answer, and create the databases.",
-        epilog="example: rowcast up --database orders",
     )
     up.add_argument(
         "--database",
@@ -32,23 +35,22 @@ def register(verbs: argparse._SubParsersAction[Any]) -> None:
         metavar="NAME",
         help="create this database too, besides those of connectors/*.yaml; may be given several times",
     )
-    up.set_defaults(run=_up)
-    down = verbs.add_parser(
+    down = verbs.verb(
         "down",
-        help="stop the stack that `up` started",
+        _down,
+        "stop the stack that `up` started",
+        "--wipe",
         description="Stop Kafka Connect, Kafka and PostgreSQL in order. Data stay for the next `up`.",
-        epilog="example: rowcast down --wipe",
     )
     down.add_argument("--wipe", action="store_true", help="delete the stack's state folder and all data in it too")
-    down.set_defaults(run=_down)
-    status = verbs.add_parser(
+    status = verbs.verb(
         "status",
-        help="show which parts of the stack run and answer",
+        _status,
+        "show which parts of the stack run and answer",
+        "--json",
         description="Ask every part. Exit code 0 when all answer or none is meant to run, 1 when one does not answer.",
-        epilog="example: rowcast status --json",
     )
-    status.add_argument("--json", action="store_true", help="one JSON object on standard output")
-    status.set_defaults(run=_status)
+    add_json(status)
 
 
 def _up(arguments: argparse.Namespace) -> int:

@@ -7,31 +7,26 @@ import os
 import socket
 import sys
 from importlib.util import find_spec
-from typing import Any
 
+from rowcast.cli.verbs import Verbs
 from rowcast.errors import ConfigurationError
 from rowcast.settings import load_settings
 
-_EXAMPLE = """example:
-  rowcast worker                      work on every applied source that no other worker owns
-  rowcast worker --web-port 0         a second worker on this machine
-"""
 
-
-def register(verbs: argparse._SubParsersAction[Any]) -> None:
+def register(verbs: Verbs) -> None:
     """Add the verb `worker`."""
-    parser = verbs.add_parser(
+    parser = verbs.verb(
         "worker",
-        help="turn change logs into domain events (needs the extra `worker`)",
+        _run,
+        "turn change logs into domain events (needs the extra `worker`)",
+        "                # work on every applied source that no other worker owns",
+        "--web-port 0    # a second worker on this machine",
         description="Start a worker: the same as `faust -A stream_app.app worker` in the project folder.",
-        epilog=_EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--web-port", type=int, default=6066, help="port of /health and /metrics on loopback; 0: any free one"
     )
     parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
-    parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:

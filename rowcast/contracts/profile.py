@@ -19,7 +19,7 @@ from rowcast.contracts.derivation import DIALECT
 # (JSON pointer, rule, message)
 Note = tuple[str, str, str]
 
-_KEYWORDS = {
+KEYWORDS = {
     "type",
     "properties",
     "required",
@@ -48,11 +48,11 @@ _KEYWORDS = {
     "contentEncoding",
     "$comment",
 }
-_ROOT_KEYWORDS = {"$schema", "$id", "$defs", "type", "properties", "required", "title", "description", "$comment"}
-_TYPES = {"string", "integer", "number", "boolean", "object", "array", "null"}
+ROOT_KEYWORDS = {"$schema", "$id", "$defs", "type", "properties", "required", "title", "description", "$comment"}
+TYPES = {"string", "integer", "number", "boolean", "object", "array", "null"}
 _PII = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
-_FORMATS = set(Draft202012Validator.FORMAT_CHECKER.checkers)
+FORMATS = set(Draft202012Validator.FORMAT_CHECKER.checkers)
 
 
 def check_profile(contract: Contract) -> Iterator[Note]:
@@ -63,11 +63,11 @@ def check_profile(contract: Contract) -> Iterator[Note]:
     if entity.get("$id") != contract.entity_id:
         yield "/$id", "NAME_MISMATCH", f"must be {contract.entity_id}, as folder and file are called"
     for keyword in entity:
-        if keyword not in _ROOT_KEYWORDS and not keyword.startswith("x-"):
+        if keyword not in ROOT_KEYWORDS and not keyword.startswith("x-"):
             yield (
                 "/" + keyword,
                 "UNSUPPORTED_KEYWORD",
-                f"not supported at the root: {', '.join(sorted(_ROOT_KEYWORDS))}",
+                f"not supported at the root: {', '.join(sorted(ROOT_KEYWORDS))}",
             )
     yield from _root(contract)
     for name, schema in entity["properties"].items():
@@ -120,12 +120,12 @@ def _schema(schema: Any, pointer: str, entity: Mapping[str, Any]) -> Iterator[No
         yield pointer, "UNSUPPORTED_KEYWORD", "must be a schema object; true and false are not supported"
         return
     for keyword in schema:
-        if keyword not in _KEYWORDS and not keyword.startswith("x-"):
+        if keyword not in KEYWORDS and not keyword.startswith("x-"):
             yield f"{pointer}/{keyword}", "UNSUPPORTED_KEYWORD", "is not part of the supported profile"
     yield from _reference(schema, pointer, entity)
     yield from _types(schema, pointer)
-    if "format" in schema and schema["format"] not in _FORMATS:
-        yield f"{pointer}/format", "FORMAT_UNKNOWN", f"nobody would check it; known: {', '.join(sorted(_FORMATS))}"
+    if "format" in schema and schema["format"] not in FORMATS:
+        yield f"{pointer}/format", "FORMAT_UNKNOWN", f"nobody would check it; known: {', '.join(sorted(FORMATS))}"
     extra = schema.get("additionalProperties")
     if "additionalProperties" in schema and ("properties" in schema or not isinstance(extra, dict)):
         message = "only for maps: a schema, and no properties beside it; published objects stay open"
@@ -156,8 +156,8 @@ def _reference(schema: Mapping[str, Any], pointer: str, entity: Mapping[str, Any
 def _types(schema: Mapping[str, Any], pointer: str) -> Iterator[Note]:
     types = schema.get("type")
     for name in types if isinstance(types, list) else [types]:
-        if name is not None and name not in _TYPES:
-            yield f"{pointer}/type", "TYPE_UNKNOWN", f"{name!r} is not a type: {', '.join(sorted(_TYPES))}"
+        if name is not None and name not in TYPES:
+            yield f"{pointer}/type", "TYPE_UNKNOWN", f"{name!r} is not a type: {', '.join(sorted(TYPES))}"
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 
 from rowcast.control.database import migrate
 from rowcast.errors import ConfigurationError
-from rowcast.sources.change import Change, Step
+from rowcast.sources.change import Action, Change, Step
 from rowcast.sources.definition import SourceDefinition
 
 _APPLY_LOCK = 0x526F7764  # any constant beside that of the migrations
@@ -41,11 +41,13 @@ def pending_migrations(connection: psycopg.Connection[Any]) -> list[str]:
 
 
 def plan_migrations(source: str, connection: psycopg.Connection[Any]) -> list[Step]:
-    """The step that brings the control database's schema up to date."""
+    """The step that makes the control database's schema, or brings it up to date."""
     pending = pending_migrations(connection)
     if not pending:
         return []
-    change = Change(source, "control database", "alter", "schema rowcast", "migrations " + ", ".join(pending))
+    row = connection.execute("SELECT to_regnamespace('rowcast')").fetchone()
+    action: Action = "create" if row is None or row[0] is None else "alter"
+    change = Change(source, "control database", action, "schema rowcast", "migrations " + ", ".join(pending))
     return [Step(change, partial(migrate, connection))]
 
 

@@ -20,6 +20,7 @@ from rowcast.settings import Settings
 from rowcast.sources.admission import refuse_unfit
 from rowcast.sources.catalogue import Catalogue, connect_source, read_catalogue
 from rowcast.sources.change import Change, Step
+from rowcast.sources.change_log_size import ChangeLogEstimate, estimate_change_log, no_estimate, read_activity
 from rowcast.sources.compilation import compile_definition
 from rowcast.sources.connector import connector_configuration
 from rowcast.sources.connector_plan import plan_connector
@@ -104,6 +105,26 @@ def plan(sources: Iterable[SourceFile], settings: Settings) -> list[Change]:
             shared = {(change.area, change.object) for change in changes}
             changes.extend(change for change in planned.changes if (change.area, change.object) not in shared)
     return changes
+
+
+def estimate(sources: Iterable[SourceFile], settings: Settings) -> list[ChangeLogEstimate]:
+    """
+    The estimated size of each source's change log. Touches nothing.
+
+    Raises:
+        ConfigurationError: something is refused; see the message.
+
+    """
+    estimates = []
+    for source in sources:
+        with _translated(), connect_source(settings.database(source.database)) as connection:
+            tables = [entry.table for entry in source.aggregates]
+            definition = admit(source, contracts_of(source, settings), read_catalogue(connection, tables))
+            try:
+                estimates.append(estimate_change_log(definition, read_activity(connection, tables)))
+            except psycopg.Error as error:  # information only: what plan found has to be told all the same
+                estimates.append(no_estimate(definition, str(error).strip()))
+    return estimates
 
 
 def apply(

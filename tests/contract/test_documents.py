@@ -1,9 +1,10 @@
-"""README and docs are true: links lead somewhere, verbs have examples, the quickstart's files are accepted."""
+"""README, docs and help are true: links lead somewhere, examples work, tables are complete."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,11 +14,13 @@ import pytest
 from guarantees import named_guarantees
 
 from rowcast.cli.main import build_parser
+from rowcast.contracts import profile
 from rowcast.contracts.checking import check_folder
 from rowcast.sources.source_file import load_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+CONTRACTS = (REPOSITORY / "docs/reference/contracts.md").read_text()
 QUICKSTART = (REPOSITORY / "docs/quickstart.md").read_text()
 
 
@@ -29,21 +32,25 @@ def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
-def verbs(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    """Every verb that does something."""
-    inner = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
-    if not inner:
-        yield parser
-    for action in inner:
-        for child in action.choices.values():
-            yield from verbs(child)
+def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The parsers of the command, of every noun and of every verb."""
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for child in action.choices.values():
+                yield from parsers(child)
 
 
-@pytest.mark.parametrize("verb", list(verbs(build_parser())), ids=lambda verb: verb.prog)
-def test_every_verb_has_help_with_an_example(verb: argparse.ArgumentParser) -> None:
-    """`--help` shows how the verb is used."""
-    assert "example" in (verb.epilog or "")
-    assert verb.prog in (verb.epilog or "")
+@pytest.mark.parametrize("parser", list(parsers(build_parser())), ids=lambda parser: parser.prog)
+def test_the_help_of_command_nouns_and_verbs_ends_with_examples_that_work(parser: argparse.ArgumentParser) -> None:
+    """`--help` shows how command, noun or verb is used, in lines that the command takes as they are."""
+    head, *examples = (parser.epilog or "").splitlines()
+
+    assert head in {"example:", "examples:"}
+    assert examples
+    for example in examples:
+        assert example.startswith(f"  {parser.prog}")
+        assert callable(build_parser().parse_args(shlex.split(example, comments=True)[1:]).run)
 
 
 def test_every_guarantee_of_the_readme_has_tests_behind_it() -> None:
@@ -83,6 +90,48 @@ def test_the_quickstart_s_source_and_contract_are_accepted(tmp_path: Path) -> No
 
     assert check_folder(tmp_path / "schemas") == []
     assert [each.name for each in load_source(source).aggregates] == ["customer"]
+
+
+def code_words(line: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", line)
+
+
+def table_row(first: str) -> list[str]:
+    """The words in backticks of a row of the contracts page, its first cell left out."""
+    (line,) = [line for line in CONTRACTS.splitlines() if line.startswith(f"| {first} |")]
+    return code_words(line.removeprefix(f"| {first} |"))
+
+
+def test_the_contracts_page_lists_every_rule_of_the_check() -> None:
+    """Each rule that a finding can name is explained, and no other; they stand in order."""
+    package = REPOSITORY / "rowcast/contracts"
+    written = {
+        rule for path in package.glob("*.py") for rule in re.findall(r'"([A-Z]+(?:_[A-Z]+)*)"', path.read_text())
+    }
+
+    assert re.findall(r"^\| `([A-Z_]+)` \|", CONTRACTS, re.MULTILINE) == sorted(written)
+
+
+def test_the_contracts_page_lists_the_profile() -> None:
+    """Keywords at the root and below, types and formats are those that the check allows."""
+    (types,) = [line for line in CONTRACTS.splitlines() if line.startswith("- Types are ")]
+    formats = CONTRACTS.partition("- A `format` is one that is checked:")[2].partition(".\n")[0]
+
+    assert set(table_row("at the root")) == profile.ROOT_KEYWORDS
+    assert set(table_row("below")) == profile.KEYWORDS
+    assert set(code_words(types)) == profile.TYPES
+    assert set(code_words(formats)) == profile.FORMATS
+
+
+def test_the_contract_of_the_contracts_page_has_no_fault(tmp_path: Path) -> None:
+    """The example is within the profile."""
+    (text,) = re.findall(r"```json\n(.*?)```", CONTRACTS, re.DOTALL)
+    path = tmp_path / "inventory/holdings/v1.0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+    assert {each.rule for each in check_folder(tmp_path)} == {"DERIVED_MISSING", "EXAMPLE_MISSING"}
 
 
 def test_the_quickstart_is_as_short_as_it_says() -> None:

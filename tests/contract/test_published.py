@@ -37,7 +37,7 @@ def test_the_published_contracts_have_no_finding() -> None:
 
 
 @pytest.mark.guarantee("Contracts hold")
-@pytest.mark.parametrize(("contract", "path"), _examples())
+@pytest.mark.parametrize(("contract", "path"), list(_examples()))
 def test_the_workers_validator_agrees_with_the_reference(contract: object, path: Path) -> None:
     """jsonschema-rs, which the worker runs, and jsonschema, the reference, give every example the same verdict."""
     assert isinstance(contract, type(CONTRACTS[0]))

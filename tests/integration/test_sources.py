@@ -1,4 +1,4 @@
-"""Sources on the real stack: plan, apply, refusals, drift, status, removal."""
+"""Plan and apply on the real stack: what is made, what is refused, what is mended, what is captured."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import json
 import re
 import shutil
 from base64 import b64decode
-from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,36 +14,28 @@ import pytest
 from kafka import KafkaConsumer
 from kafka.admin import ConfigResource
 from psycopg.conninfo import conninfo_to_dict
+from source_fixture import ROW, connect, is_beat, operations
 from stack_fixture import SharedStack, TestProject, wait_until
 
 from rowcast.cli.main import main
-from rowcast.connect import ConnectClient
 from rowcast.errors import ConfigurationError
+from rowcast.sources.change_log_size import read_activity
 from rowcast.sources.connector import connector_name, slot_name
 from rowcast.sources.definition import SourceDefinition
-from rowcast.sources.status import SourceStatus, read_statuses
 from rowcast.topics import PROGRESS_TOPIC
 
-ROW = (
-    "INSERT INTO instance (id, hrid, title, source, instance_type)"
-    " VALUES (gen_random_uuid(), %s, 'One', 'MARC', 'text')"
+HASHED_ITEM = (
+    "DROP TABLE item; CREATE TABLE item (id uuid PRIMARY KEY, hrid text NOT NULL, holdings_id uuid NOT NULL,"
+    " barcode text, material_type text NOT NULL, status text NOT NULL, price numeric(10,2),"
+    " updated_at timestamptz NOT NULL DEFAULT now()) PARTITION BY HASH (id);"
+    "CREATE TABLE item_0 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
+    "CREATE TABLE item_1 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 1)"
 )
 
-BIG = "(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 500) n)"  # 16 kB that hardly compress
-
-
-def connect(project: TestProject) -> ConnectClient:
-    return ConnectClient(project.stack.connect_url)
-
-
-def status(project: TestProject) -> SourceStatus:
-    (found,) = read_statuses(project.sources(), project.settings)
-    return found
-
-
-def codes(project: TestProject) -> set[str]:
-    # No worker runs in these tests, and that is told too.
-    return {problem.code for problem in status(project).problems} - {"NO_WORKER"}
+EIGHT_ITEMS = (
+    "INSERT INTO item SELECT gen_random_uuid(), 'it' || n, gen_random_uuid(), NULL, 'book', 'Available'"
+    " FROM generate_series(1, 8) n"
+)
 
 
 def untouched(project: TestProject) -> bool:
@@ -77,9 +67,20 @@ def test_apply_makes_what_plan_shows_and_nothing_twice(project: TestProject) -> 
         f"definition of {project.name}",
         f"connector rowcast-{project.name}",
     ]
+    assert {change.action for change in planned} == {"create"}
     assert project.apply() == planned
     assert project.plan() == []
     assert project.apply() == []
+
+
+def test_plan_tells_a_control_schema_that_is_made_from_one_that_is_altered(project: TestProject) -> None:
+    """The control database's schema is created where there is none, and altered where it stands already."""
+    with project.control() as control:
+        assert project.plan()[0].action == "create"
+        control.execute("CREATE SCHEMA rowcast")
+        change = project.plan()[0]
+    assert (change.action, change.area, change.object) == ("alter", "control database", "schema rowcast")
+    assert project.apply()[0] == change
 
 
 def test_exit_codes_of_the_commands(project: TestProject, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,6 +96,47 @@ def test_exit_codes_of_the_commands(project: TestProject, capsys: pytest.Capture
     assert capsys.readouterr().out.count("0 changes") == 2
     assert main([*command, "plan", "nothing"]) == 2
     assert f"known sources: {project.name}" in capsys.readouterr().err
+
+
+def test_plan_estimates_the_change_log_and_does_not_count_it_as_a_change(
+    project: TestProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The estimate, or why there is none yet, stands in text and JSON; the exit code tells of changes alone."""
+    project.apply()
+    project.execute("SELECT pg_stat_reset()")
+    command = ["--project", str(project.folder), "sources", "plan"]
+    assert main(command) == 0
+    line = f"change log {project.name}.changes: no estimate of its size can be made yet (the statistics span less than"
+    assert capsys.readouterr().out.startswith(line)
+    assert main([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["changes"] == []
+    (estimate,) = document["estimates"]
+    assert (estimate["topic"], estimate["window_s"]) == (f"{project.name}.changes", 604_800)
+    assert estimate["growth"] is None
+
+
+def test_the_estimate_is_based_on_what_postgresql_counted(project: TestProject) -> None:
+    """Inserts, updates and deletes of each table since the statistics began, and rows with their size."""
+    for number in range(5):
+        project.execute(ROW, f"in{number}")
+    project.execute("UPDATE instance SET title = 'Two' WHERE hrid IN ('in1', 'in2')")
+    project.execute("DELETE FROM instance WHERE hrid = 'in3'")
+    project.execute(HASHED_ITEM)
+    project.execute(EIGHT_ITEMS)
+    project.execute("SELECT pg_stat_force_next_flush()")
+    instance, item = read_activity(project.connection, ["public.item", "public.instance"]).tables
+    assert (instance.name, instance.inserts, instance.updates, instance.deletes) == ("public.instance", 5, 2, 1)
+    assert (instance.rows, instance.size_bytes >= 8192) == (4, True)
+    assert (item.name, item.inserts, item.rows, item.size_bytes >= 2 * 8192) == ("public.item", 8, 8, True)
+    project.execute("ANALYZE")
+    assert [each.rows for each in read_activity(project.connection, ["public.item"]).tables] == [8]
+    (began,) = project.execute("SELECT stats_reset FROM pg_stat_bgwriter").fetchone() or ()
+    assert read_activity(project.connection, []).since == began
+    project.execute("SELECT pg_stat_reset()")
+    again = read_activity(project.connection, ["public.instance"])
+    assert began < again.since <= again.until
+    assert [each.inserts for each in again.tables] == [0]
 
 
 def test_the_definition_is_what_workers_read(project: TestProject) -> None:
@@ -132,14 +174,6 @@ def test_everything_of_a_source_is_in_one_log_in_order(project: TestProject) -> 
     assert "reader 7" not in text
     assert "a note" not in text
     assert "rolled back" not in text
-
-
-def operations(values: list[dict[str, Any]]) -> list[str]:
-    return [value["op"] for value in values if "op" in value and not is_beat(value)]
-
-
-def is_beat(value: dict[str, Any]) -> bool:
-    return bool(value.get("message", {}).get("prefix") == "rowcast.heartbeat")
 
 
 def beats(values: list[dict[str, Any]]) -> list[int]:
@@ -342,167 +376,12 @@ def test_a_refused_connector_shows_why(project: TestProject) -> None:
     assert [change.object for change in project.apply()] == [f"connector rowcast-{project.name}"]
 
 
-def test_status_of_a_source_that_was_not_applied(project: TestProject) -> None:
-    """Before apply everything is missing, and the remedy is to apply."""
-    found = status(project)
-    assert {"CONNECTOR_MISSING", "NOT_APPLIED", "SLOT_MISSING", "CHANGE_LOG_MISSING"} <= {
-        p.code for p in found.problems
-    }
-    assert all("apply" in problem.remedy for problem in found.problems)
-
-
-def test_status_of_a_running_source(project: TestProject, capsys: pytest.CaptureFixture[str]) -> None:
-    """Connector, slot, lag and heartbeat are told as they are; only the worker is missed."""
-    project.apply()
-    wait_until(lambda: codes(project) == set(), "the source is healthy but for its worker")
-    found = status(project)
-    assert found.connector is not None
-    assert found.connector.running
-    assert found.slot is not None
-    assert found.slot.active
-    assert (found.slot.wal_status, found.slot.restart_lsn is not None) == ("reserved", True)
-    assert found.lag_records == found.change_log_end
-    assert found.heartbeat_age_s is not None
-    assert found.heartbeat_age_s < 10
-    assert main(["--project", str(project.folder), "sources", "status", "--json"]) == 1
-    (document,) = json.loads(capsys.readouterr().out)["sources"]
-    assert [problem["code"] for problem in document["problems"]] == ["NO_WORKER"]
-
-
-def test_status_is_healthy_with_an_owner_that_moves(project: TestProject, capsys: pytest.CaptureFixture[str]) -> None:
-    """With a lease that holds and a position that moves, status exits 0; a stopped source is told with its code."""
-    project.apply()
-    wait_until(lambda: codes(project) == set(), "the source is healthy but for its worker")
-    command = ["--project", str(project.folder), "sources", "status"]
-    with project.control() as control:
-        control.execute(
-            "UPDATE rowcast.source SET holder = 'w1', epoch = 1, lease_until = now() + interval '1 hour',"
-            " next_offset = 3, position_at = now(), heartbeat = %s",
-            (json.dumps({"at": datetime.now(UTC).isoformat()}),),
-        )
-        assert main(command) == 0
-        assert "owned by w1, epoch 1" in capsys.readouterr().out
-        control.execute(
-            "UPDATE rowcast.source SET status = 'stopped', stopped_code = 'INTEGRITY', stopped_detail = 'x'"
-        )
-        assert main(command) == 1
-        assert "INTEGRITY: the worker stopped the source: INTEGRITY: x" in capsys.readouterr().out
-        late = json.dumps({"at": "2026-01-01T00:00:00.000000Z"})
-        control.execute("UPDATE rowcast.source SET status = 'running', heartbeat = %s, next_offset = 999999", (late,))
-        assert codes(project) == {"POSITION_OUTSIDE_LOG", "HEARTBEAT_DELAYED"}
-
-
-def drop_slot(project: TestProject) -> None:
-    query = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s"
-
-    def dropped() -> bool:
-        row = project.execute(query, slot_name(project.name)).fetchone()
-        if row is not None and row[0] is not None:
-            project.execute("SELECT pg_terminate_backend(%s)", row[0])
-        try:
-            project.execute("SELECT pg_drop_replication_slot(%s)", slot_name(project.name))
-        except psycopg.errors.ObjectInUse:
-            return False
-        return True
-
-    with connect(project) as client:
-        client.stop(connector_name(project.name))
-    wait_until(dropped, "the slot is dropped")
-
-
-def pause(project: TestProject) -> None:
-    with connect(project) as client:
-        client.stop(connector_name(project.name))
-
-
-def delete_connector(project: TestProject) -> None:
-    with connect(project) as client:
-        client.delete(connector_name(project.name))
-
-
-def drop_heartbeat_row(project: TestProject) -> None:
-    project.execute("DELETE FROM rowcast.heartbeat")
-
-
-FAULTS: dict[str, tuple[Callable[[TestProject], None], set[str]]] = {
-    "slot gone": (drop_slot, {"SLOT_MISSING"}),
-    "connector stopped": (pause, {"CONNECTOR_NOT_RUNNING", "SLOT_INACTIVE"}),
-    "connector deleted": (delete_connector, {"CONNECTOR_MISSING", "SLOT_INACTIVE"}),
-    "no heartbeat": (drop_heartbeat_row, {"HEARTBEAT_MISSING"}),
-}
-
-
-@pytest.mark.parametrize("case", FAULTS)
-def test_status_names_what_is_wrong(project: TestProject, case: str) -> None:
-    """Each fault shows under its code, whatever the connector says of itself."""
-    project.apply()
-    wait_until(lambda: codes(project) == set(), "the source is healthy but for its worker")
-    break_it, expected = FAULTS[case]
-    break_it(project)
-    wait_until(lambda: expected <= codes(project), f"status tells {expected}")
-
-
-def test_a_failed_connector_is_told_with_its_trace_and_restarted_by_apply(project: TestProject) -> None:
-    """FAILED is never hidden: status shows the trace, plan the restart, apply restarts it."""
-    project.apply()
-    wait_until(lambda: codes(project) == set(), "the source is healthy but for its worker")
-    table = f"{project.name}.changes"
-    admin = project.admin()
-    try:
-        # A record that the topic refuses fails the task for good.
-        admin.alter_configs([ConfigResource("TOPIC", table, {"max.message.bytes": "1000"})])
-        project.execute(ROW.replace("'One'", BIG), "in1")
-        wait_until(lambda: "CONNECTOR_FAILED" in codes(project), "the failure is told", 120)
-    finally:
-        admin.close()
-    (problem,) = [problem for problem in status(project).problems if problem.code == "CONNECTOR_FAILED"]
-    assert "RecordTooLarge" in problem.message
-    changes = project.plan()
-    assert [(change.action, change.area) for change in changes] == [("alter", "topics"), ("restart", "connect")]
-    assert project.apply() == changes
-    project.change_log(lambda values: "c" in operations(values))
-
-
-def test_removed_and_applied_again_takes_a_new_snapshot(project: TestProject) -> None:
-    """Remove takes connector, offsets, slot and publication away; the next apply reads every row again."""
-    project.execute(ROW, "in1")
-    project.apply()
-    project.change_log(lambda values: "r" in operations(values))
-    command = ["--project", str(project.folder), "sources", "remove", project.name]
-    assert main(command) == 1
-    assert project.plan() == []
-    assert main([*command, "--yes"]) == 0
-    assert (
-        project.execute("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", slot_name(project.name)).fetchone()
-        is None
-    )
-    assert main([*command, "--yes"]) == 0
-    changed = {change.object for change in project.apply()}
-    assert changed == {
-        f"row '{project.name}' of rowcast.heartbeat",
-        f"publication rowcast_{project.name}",
-        f"definition of {project.name}",
-        f"connector rowcast-{project.name}",
-    }
-    project.change_log(lambda values: operations(values).count("r") == 2)
-
-
 def test_a_partitioned_table_is_captured_under_its_own_name(project: TestProject) -> None:
     """Rows of partitions arrive as rows of the declared, partitioned table."""
-    project.execute(
-        "DROP TABLE item; CREATE TABLE item (id uuid PRIMARY KEY, hrid text NOT NULL, holdings_id uuid NOT NULL,"
-        " barcode text, material_type text NOT NULL, status text NOT NULL, price numeric(10,2),"
-        " updated_at timestamptz NOT NULL DEFAULT now()) PARTITION BY HASH (id);"
-        "CREATE TABLE item_0 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 0);"
-        "CREATE TABLE item_1 PARTITION OF item FOR VALUES WITH (MODULUS 2, REMAINDER 1)"
-    )
-    insert = (
-        "INSERT INTO item SELECT gen_random_uuid(), 'it' || n, gen_random_uuid(), NULL, 'book', 'Available'"
-        " FROM generate_series(1, 8) n"
-    )
-    project.execute(insert)
+    project.execute(HASHED_ITEM)
+    project.execute(EIGHT_ITEMS)
     project.apply()
     project.change_log(lambda values: operations(values).count("r") == 8)
-    project.execute(insert)
+    project.execute(EIGHT_ITEMS)
     values = project.change_log(lambda values: operations(values).count("c") == 8)
     assert {value["source"]["table"] for value in values if value.get("op") in {"r", "c"}} == {"item"}
