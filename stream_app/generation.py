@@ -48,6 +48,11 @@ class Generations:
         return frozenset(name for name in self._types if self._status(name) in (None, READING, ABANDONED))
 
     @property
+    def begun(self) -> bool:
+        """Whether rows of a snapshot are arriving."""
+        return READING in map(self._status, self._types)
+
+    @property
     def ends_with_stream(self) -> bool:
         """
         Whether the next streamed transaction shows that a snapshot is over.
@@ -56,7 +61,7 @@ class Generations:
         own; until then its changes go to row state only.
         """
         statuses = [self._status(name) for name in self._types]
-        return READING in statuses or all(status in (None, ABANDONED) for status in statuses)
+        return self.begun or all(status in (None, ABANDONED) for status in statuses)
 
     def _status(self, name: str) -> str | None:
         return self._newest[name].status if name in self._newest else None
@@ -92,7 +97,7 @@ class Generations:
 
         *offset*, *lsn* and *time* are those of the unit that shows it; they stand in where no row was read.
         """
-        if READING not in map(self._status, self._types):
+        if not self.begun:
             self._begin(READING, offset, lsn, time)
         for name, each in self._newest.items():
             if each.status == READING:

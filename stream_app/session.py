@@ -165,7 +165,7 @@ class Session:
                 else:
                     self._commit_large(each, unit)
             else:
-                if isinstance(unit, SnapshotRow) and not self._generations.reading:
+                if isinstance(unit, SnapshotRow) and not self._generations.begun:
                     # What was streamed before a new snapshot is committed as it was: with events.
                     self._commit_piece(piece)
                     piece = []

@@ -216,7 +216,11 @@ def differences(project: TestProject) -> list[str]:
 
 def wait_agreement(project: TestProject, timeout_s: float = 40) -> None:
     """Wait until the topics say what the source's tables say; the source has to be quiet."""
-    wait_until(lambda: not differences(project), "topics agree with the source", timeout_s)
+    try:
+        wait_until(lambda: not differences(project), "topics agree with the source", timeout_s)
+    except pytest.fail.Exception as error:
+        status = rowcast(project, "sources", "status")
+        pytest.fail(f"{error}\n{differences(project)[:3]}\n{status.stdout}{status.stderr}")
 
 
 class Load(threading.Thread):

@@ -126,7 +126,9 @@ def test_a_position_that_leaves_the_window_is_named_in_time(project: TestProject
 
     def named() -> bool:
         status = rowcast(project, "sources", "status", "--json")
-        return "POSITION_LEAVES_WINDOW" in {each["code"] for each in orjson.loads(status.stdout)["sources"][0]["problems"]}
+        return "POSITION_LEAVES_WINDOW" in {
+            each["code"] for each in orjson.loads(status.stdout)["sources"][0]["problems"]
+        }
 
     assert not named()
     wait_until(named, "the problem", 20)
