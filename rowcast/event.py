@@ -20,6 +20,7 @@ from rowcast.topics import domain_topic
 
 CONTENT_TYPE = "application/json"
 _DIGITS = 20  # wide enough for any unsigned 64-bit number, so that text order is number order
+_FIXED_HEADERS = (("content-type", CONTENT_TYPE.encode()), ("ce_specversion", b"1.0"))
 _REQUIRED = (
     "ce_specversion",
     "ce_id",
@@ -107,27 +108,23 @@ class DomainEvent:
 
     def encode(self) -> Record:
         """The record of this event, byte for byte the same whenever it is encoded."""
-        id_text = self.identity.id_text
-        attributes = {
-            "ce_specversion": "1.0",
-            "ce_id": self.id,
-            "ce_source": self.source_uri,
-            "ce_type": self.type,
-            "ce_subject": id_text,
-            "ce_time": self.time,
-            "ce_dataschema": self.dataschema,
-            "ce_sequence": f"{self.version:0{_DIGITS}d}",
-            "ce_rowcastsource": self.identity.source,
-            "ce_rowcastposition": f"{self.position:0{_DIGITS}d}",
-        }
-        if self.traceparent is not None:
-            attributes["ce_traceparent"] = self.traceparent
-        headers = (
-            ("content-type", CONTENT_TYPE.encode()),
-            *((name, text.encode()) for name, text in attributes.items()),
+        key = self.identity.id_text.encode()
+        headers: tuple[tuple[str, bytes], ...] = (
+            *_FIXED_HEADERS,
+            ("ce_id", self.id.encode()),
+            ("ce_source", self.source_uri.encode()),
+            ("ce_type", self.type.encode()),
+            ("ce_subject", key),
+            ("ce_time", self.time.encode()),
+            ("ce_dataschema", self.dataschema.encode()),
+            ("ce_sequence", b"%0*d" % (_DIGITS, self.version)),
+            ("ce_rowcastsource", self.identity.source.encode()),
+            ("ce_rowcastposition", b"%0*d" % (_DIGITS, self.position)),
         )
+        if self.traceparent is not None:
+            headers = (*headers, ("ce_traceparent", self.traceparent.encode()))
         value = orjson.dumps(self.value(), option=orjson.OPT_SORT_KEYS)
-        return Record(self.topic, id_text.encode(), value, headers)
+        return Record(self.topic, key, value, headers)
 
 
 def decode(topic: str, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> DomainEvent:

@@ -20,8 +20,13 @@ _EMPTY = "~"
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 
 
+def _is_plain(text: str) -> bool:
+    # Numbers and UUIDs are told without the regular expression, which takes ten times as long.
+    return (text.isascii() and text.replace("-", "0").isalnum()) or _PLAIN.fullmatch(text) is not None
+
+
 def _encode(part: str) -> str:
-    if _PLAIN.fullmatch(part):
+    if _is_plain(part):
         return part
     # quote() never encodes "~"; it has to be, because a lone "~" means "empty".
     return quote(part, safe=_SAFE).replace("~", "%7E") if part else _EMPTY
@@ -47,6 +52,8 @@ class Identity:
     @property
     def id_text(self) -> str:
         """The record key and ``ce_subject``: ``[tenant/]part[,part …]``, each percent-encoded (RFC 3986)."""
+        if len(self.parts) == 1 and self.tenant is None:
+            return _encode(self.parts[0])
         text = ",".join(map(_encode, self.parts))
         return text if self.tenant is None else f"{_encode(self.tenant)}/{text}"
 
@@ -68,6 +75,8 @@ class Identity:
             ValueError: *id_text* is not in canonical form.
 
         """
+        if _is_plain(id_text):
+            return cls(source, aggregate, (id_text,))
         tenant_text, slash, parts_text = id_text.rpartition("/")
         identity = cls(
             source,

@@ -27,9 +27,10 @@ Converter = Callable[[Any], Any]
 
 def is_unavailable(value: Any) -> bool:
     """Whether *value* stands for "unchanged, and not in the WAL"."""
-    if isinstance(value, str):
-        return value == PLACEHOLDER
-    return isinstance(value, list) and value in _PLACEHOLDER_ARRAYS
+    kind = value.__class__
+    if kind is str:
+        return bool(value == PLACEHOLDER)
+    return kind is list and value in _PLACEHOLDER_ARRAYS
 
 
 def converter(column_type: str) -> Converter:
@@ -38,7 +39,7 @@ def converter(column_type: str) -> Converter:
         element = converter(column_type[:-2])
         return lambda value: _elements(element, value)
     return _CONVERTERS.get(
-        column_type.partition("(")[0].strip(), _CONVERTERS.get(_without_precision(column_type), _same)
+        column_type.partition("(")[0].strip(), _CONVERTERS.get(_without_precision(column_type), unchanged)
     )
 
 
@@ -56,7 +57,8 @@ def _without_precision(column_type: str) -> str:
     return head + rest.partition(")")[2] if bracket else column_type
 
 
-def _same(value: Any) -> Any:
+def unchanged(value: Any) -> Any:
+    """The converter of types whose value is right as it is."""
     return value
 
 

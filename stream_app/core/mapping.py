@@ -15,7 +15,7 @@ from rowcast.errors import MappingError
 from rowcast.identity import Identity
 from rowcast.sources.definition import AggregateDefinition, SourceDefinition, TableDefinition
 from stream_app.core.change import Columns
-from stream_app.core.column import Converter, converter, id_part, is_unavailable
+from stream_app.core.column import Converter, converter, id_part, is_unavailable, unchanged
 
 # Raises ContractViolationError when the event's value does not satisfy the published value schema.
 Validator = Callable[[Mapping[str, Any]], None]
@@ -25,7 +25,8 @@ Validator = Callable[[Mapping[str, Any]], None]
 class AggregateMapping:
     """
     One aggregate type, ready to use. *rank* is its place in the order parents first; *needed* the columns
-    that row state keeps; *ancestor_types* the types up the hierarchy, nearest first.
+    that row state keeps; *ancestor_types* the types up the hierarchy, nearest first; *readings* has each field
+    with its column, and its converter unless the value stays as it is.
     """
 
     source: str
@@ -36,6 +37,7 @@ class AggregateMapping:
     ancestor_types: tuple[str, ...]
     child_types: tuple[str, ...]
     converters: Mapping[str, Converter]
+    readings: tuple[tuple[str, str, Converter | None], ...]
     validate: Validator
 
     @property
@@ -88,12 +90,13 @@ class AggregateMapping:
 
         """
         fields = {}
-        for field, column in self.definition.fields.items():
+        for field, column, convert in self.readings:
             if column not in columns:
                 raise MappingError(f"{self.definition.table}: column {column!r} of field {field!r} is not in the row")
-            if is_unavailable(columns[column]):
+            value = columns[column]
+            if is_unavailable(value):
                 raise MappingError(f"{self.definition.table}: the value of column {column!r} is not available")
-            fields[field] = self.converters[column](columns[column])
+            fields[field] = value if convert is None else convert(value)
         return fields
 
 
@@ -127,6 +130,7 @@ def _compile(definition: SourceDefinition, rank: int, table: TableDefinition, va
     parent_columns = aggregate.parent.columns if aggregate.parent else ()
     needed = frozenset({*aggregate.id, *table.key, *parent_columns, *aggregate.fields.values()})
     types = {column.name: column.type for column in table.columns}
+    converters = {name: converter(types[name]) for name in needed}
     return AggregateMapping(
         source=definition.source,
         definition=aggregate,
@@ -137,6 +141,10 @@ def _compile(definition: SourceDefinition, rank: int, table: TableDefinition, va
         child_types=tuple(
             each.name for each in definition.aggregates if each.parent and each.parent.aggregate == aggregate.name
         ),
-        converters={name: converter(types[name]) for name in needed},
+        converters=converters,
+        readings=tuple(
+            (field, column, None if converters[column] is unchanged else converters[column])
+            for field, column in aggregate.fields.items()
+        ),
         validate=validate,
     )

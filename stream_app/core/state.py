@@ -8,7 +8,7 @@ transaction of the batch sees what the earlier ones did.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import orjson
@@ -94,8 +94,8 @@ class View:
     def put_row(self, key: Key, columns: Columns | None, parent_id_text: str | None) -> None:
         """Set the root row of *key* (None: gone), and keep the children of its parents right."""
         before = self.aggregates[key]
-        after = replace(before, present=columns is not None, parent_id_text=parent_id_text)
-        if before.parent_id_text != after.parent_id_text:
+        after = AggregateState(before.version, parent_id_text, columns is not None, before.published, before.refusal)
+        if before.parent_id_text != parent_id_text:
             if before.parent_id_text is not None:
                 self.children.get((key.aggregate, before.parent_id_text), set()).discard(key.id_text)
             if after.parent_id_text is not None:
