@@ -19,6 +19,7 @@ from faust.web import Request, Response, View
 
 from rowcast.errors import ConfigurationError
 from rowcast.settings import Settings, load_settings
+from stream_app.connector_watch import ConnectorWatch
 from stream_app.metrics import Metrics
 from stream_app.supervisor import TICK_S, Supervisor
 
@@ -41,6 +42,7 @@ def build_app(settings: Settings) -> faust.App:
     brokers, control = settings.need_brokers(), settings.control()
     metrics = Metrics()
     supervisor = Supervisor(brokers, control.url, metrics)
+    watch = ConnectorWatch(settings.need_connect_url(), lambda: list(supervisor.owners), metrics)
     app = _Application(
         "rowcast",
         broker=f"kafka://{brokers}",
@@ -60,6 +62,9 @@ def build_app(settings: Settings) -> faust.App:
     class Sequencers(faust.Service):
         """Claims sources and works on them, in threads of their own."""
 
+        async def on_start(self) -> None:
+            watch.start()
+
         @faust.Service.task
         async def _supervise(self) -> None:
             while not self.should_stop:
@@ -67,6 +72,7 @@ def build_app(settings: Settings) -> faust.App:
                 await self.sleep(TICK_S)
 
         async def on_stop(self) -> None:
+            watch.stop()
             await asyncio.to_thread(supervisor.stop)
 
     @app.page("/metrics")

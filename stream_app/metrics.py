@@ -51,6 +51,18 @@ class Metrics:
             _LABELS,
             registry=self.registry,
         )
+        self.connector_failed = Gauge(
+            "rowcast_connector_failed",
+            "1 while the source's connector or its task has failed",
+            _LABELS,
+            registry=self.registry,
+        )
+        self.connector_restarts = Counter(
+            "rowcast_connector_restarts", "Restarts of a failed connector", _LABELS, registry=self.registry
+        )
+        self.connect_reachable = Gauge(
+            "rowcast_connect_reachable", "1 while Kafka Connect answers this worker", registry=self.registry
+        )
         self.stage = Histogram(
             "rowcast_stage_seconds",
             "Time of each stage of a batch",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from consumer_fixture import broker, consumers, service
 from guarantees import GuaranteeCount
 from stack_fixture import project, stack
 from worker_fixture import workers
 
-__all__ = ["project", "stack", "workers"]
+__all__ = ["broker", "consumers", "project", "service", "stack", "workers"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import confluent_kafka
 import psycopg
+import pytest
 from kafka import TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from psycopg import sql
+from stack_fixture import SharedStack
 
 from rowcast.consumer import Consumer, DomainEvent, EventKind
 from rowcast.event import Record, decode
@@ -232,6 +234,21 @@ def note(event: DomainEvent, connection: psycopg.Connection) -> None:
     )
 
 
+@pytest.fixture
+def broker(stack: SharedStack) -> Broker:
+    """The stack's broker, with topics of this test's own."""
+    return Broker(stack.brokers)
+
+
+@pytest.fixture
+def service(stack: SharedStack) -> Iterator[Service]:
+    """A consumer's database with the table of effects."""
+    with new_database(stack.settings) as url:
+        made = Service(url)
+        made.execute(EFFECTS)
+        yield made
+
+
 class Run:
     """A consumer that runs in a thread; *error* is what `run` raised."""
 
@@ -277,11 +294,20 @@ def running(consumer: Consumer) -> Iterator[Run]:
 class Process:
     """A consumer in a process of its own: ``consumer_service.py``."""
 
-    def __init__(self, broker: Broker, service: Service, name: str, log: Path, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        service: Service,
+        name: str,
+        log: Path,
+        options: Sequence[str] = (),
+        failpoints: str = "",
+    ) -> None:
         self.log = log
+        environment = {**os.environ, "ROWCAST_FAILPOINTS": failpoints}
         command = [sys.executable, str(SERVICE), service.url, broker.brokers, broker.domain, name, *options]
         with log.open("ab") as output:
-            self.process = subprocess.Popen(command, stderr=output, stdout=output, env={**os.environ})
+            self.process = subprocess.Popen(command, stderr=output, stdout=output, env=environment)
 
     def send(self, number: int) -> None:
         """Sends a signal."""
@@ -290,3 +316,34 @@ class Process:
     def wait(self, timeout_s: float = 30) -> int:
         """The exit code."""
         return self.process.wait(timeout_s)
+
+
+@pytest.fixture
+def consumers(broker: Broker, service: Service, tmp_path: Path) -> Iterator[ConsumerPool]:
+    """Consumer processes; what is left of them is killed."""
+    pool = ConsumerPool(broker, service, tmp_path)
+    try:
+        yield pool
+    finally:
+        pool.end()
+
+
+class ConsumerPool:
+    """Starts consumer processes of one name."""
+
+    def __init__(self, broker: Broker, service: Service, folder: Path) -> None:
+        self.processes: list[Process] = []
+        self._broker, self._service, self._folder = broker, service, folder
+
+    def start(self, failpoints: str = "", name: str = "pool") -> Process:
+        """Start one more."""
+        log = self._folder / f"consumer-{len(self.processes)}.log"
+        self.processes.append(Process(self._broker, self._service, name, log, failpoints=failpoints))
+        return self.processes[-1]
+
+    def end(self) -> None:
+        """Kill whatever still runs, and show what it said with a test that failed."""
+        for each in self.processes:
+            each.process.kill()
+            each.wait()
+            print(f"{each.log.name}:\n{each.log.read_text(errors='replace')[-3000:]}")

@@ -35,6 +35,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # Shows a wrong setting here, with this command's exit code, rather than inside Faust.
     settings = load_settings(arguments.project)
     settings.need_brokers()
+    settings.need_connect_url()
     settings.control()
     environment = {
         **os.environ,

@@ -17,6 +17,7 @@ from rowcast.consumer.inbox import Inbox
 from rowcast.consumer.partitions import Delivery, Ownership, Partition
 from rowcast.errors import MalformedEventError, RowcastError
 from rowcast.event import DomainEvent
+from rowcast.failpoint import failpoint
 
 Handler = Callable[[DomainEvent, psycopg.Connection], None]
 
@@ -68,14 +69,18 @@ def apply(
         psycopg.Error: the database failed; rolled back, or the outcome of COMMIT is unknown.
     """
     outcome = Outcome()
+    failpoint("consumer.before_transaction")
     with connection.transaction():
         inbox.lock_positions([owned[each] for each in sorted({delivery.partition for delivery in batch})])
         marks = inbox.lock_marks({each.identity for each in batch if each.identity})
+        failpoint("consumer.after_lock")
         raised = _apply_in_order(connection, batch, marks, rules, outcome)
         inbox.raise_marks(raised)
         outcome.targets = {partition: owned[partition].target(last) for partition, last in outcome.last.items()}
         if outcome.targets:
             inbox.store_positions(outcome.targets, owned)
+        failpoint("consumer.in_commit")
+    failpoint("consumer.after_commit")
     return outcome
 
 

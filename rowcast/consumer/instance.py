@@ -28,6 +28,7 @@ from rowcast.consumer.status import BlockedEvent, ConsumerStatus
 from rowcast.consumer.window import Topics
 from rowcast.errors import OwnershipLostError, StopError, TransientError
 from rowcast.event import DomainEvent
+from rowcast.failpoint import failpoint
 
 _log = logging.getLogger("rowcast.consumer")
 
@@ -181,6 +182,7 @@ class Instance:
             with self._database.errors(), self._database.connection.transaction():
                 held = self._database.inbox.claim(topic_ids, self._name)
                 self._clock.database(self._database.inbox.now_ms())
+                failpoint("consumer.in_claim")
             # Read after the claim: what an earlier owner committed until then lies inside.
             ranges = self._reading().ranges(claimed)
             for position in held:

@@ -4,36 +4,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from consumer_fixture import EFFECTS, Broker, Process, Service, new_database
+from consumer_fixture import Broker, ConsumerPool, Service
 from stack_fixture import TestProject, wait_until
 from worker_fixture import Load, WorkerPool, histories, read_events, wait_agreement
 
 KILLS = 5
-
-
-@pytest.fixture
-def service(project: TestProject) -> Iterator[Service]:
-    """A consumer's database with the table of effects."""
-    with new_database(project.stack.settings) as url:
-        made = Service(url)
-        made.execute(EFFECTS)
-        yield made
-
-
-@pytest.fixture
-def consumers() -> Iterator[list[Process]]:
-    """Consumer processes; what is left of them is killed."""
-    started: list[Process] = []
-    try:
-        yield started
-    finally:
-        for each in started:
-            each.process.kill()
-            each.wait()
 
 
 def effects_per_item(service: Service) -> dict[str, list[int]]:
@@ -49,27 +26,26 @@ def effects_per_item(service: Service) -> dict[str, list[int]]:
 @pytest.mark.guarantee("Order per aggregate")
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
 def test_worker_and_consumer_are_killed_under_load_and_every_effect_happens_once(
-    project: TestProject, workers: WorkerPool, consumers: list[Process], service: Service, tmp_path: Path, seed: int
+    project: TestProject, workers: WorkerPool, consumers: ConsumerPool, broker: Broker, service: Service, seed: int
 ) -> None:
     """Five kills at random moments: the effects are the published versions, each once, in order."""
     project.apply()
     rng = random.Random(seed)
-    broker = Broker(project.stack.brokers)
     broker.domain = project.name
-    consumers.append(Process(broker, service, "kills", tmp_path / "consumer-0.log"))
+    consumer = consumers.start()
     worker = workers.start()
     worker.wait_owned()
     load = Load(project, seed)
     load.start()
-    for number in range(KILLS):
+    for _ in range(KILLS):
         until_s = time.monotonic() + rng.uniform(1.0, 3.0)
         wait_until(lambda until_s=until_s: time.monotonic() > until_s, "the moment of the kill")
         if rng.random() < 0.5:
             worker.kill()
             worker = workers.start()
         else:
-            consumers[-1].process.kill()
-            consumers.append(Process(broker, service, "kills", tmp_path / f"consumer-{number + 1}.log"))
+            consumer.process.kill()
+            consumer = consumers.start()
     wait_until(lambda: load.transactions > 300, "enough load")
     load.finish()
     wait_agreement(project, 60)

@@ -6,32 +6,18 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from consumer_fixture import EFFECTS, Broker, Process, Run, Service, new_database, note, running, wait_until
+from consumer_fixture import Broker, Process, Run, Service, note, running, wait_until
 
 from rowcast.consumer import Consumer, DomainEvent, EventKind
 from rowcast.errors import StopError
 from rowcast.event import Record
 
 NAME = "test-service"
-
-
-@pytest.fixture
-def broker(stack: Any) -> Broker:
-    return Broker(stack.brokers)
-
-
-@pytest.fixture
-def service(stack: Any) -> Iterator[Service]:
-    with new_database(stack.settings) as url:
-        service = Service(url)
-        service.execute(EFFECTS)
-        yield service
 
 
 def consumer_of(broker: Broker, service: Service, handler: Any = note, **options: Any) -> Consumer:
