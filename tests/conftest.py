@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 from guarantees import GuaranteeCount
+from program_fixture import reachable, second_copy
 from stack_fixture import project, stack
 from worker_fixture import workers
 
-__all__ = ["project", "stack", "workers"]
+__all__ = ["project", "reachable", "second_copy", "stack", "workers"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
