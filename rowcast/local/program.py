@@ -133,7 +133,7 @@ def _why_not_run(path: Path, account: Account | None, error: OSError) -> str:
     if not os.path.lexists(path) and (account is not None or not denied):
         return f"no {path.name} in it"
     if denied and account is not None and os.access(path, os.X_OK):
-        return f"the user {account.name}, who would run it, cannot read {path.name}"
+        return f"the user {account.name}, who would run it, cannot read {path.name}; open the folder to it"
     if denied:
         return f"{path.name} may not be executed"
     # "Exec format error" is another architecture; "No such file" here means its loader or interpreter.

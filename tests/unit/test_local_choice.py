@@ -181,7 +181,7 @@ def test_program_out_of_reach_of_its_user_says_so(tmp_path: Path) -> None:
             examine(POSTGRES, tmp_path / "closed" / "bin", SYSTEM, _NOBODY)
         assert str(caught.value) == reason
 
-    assert reason == "the user nobody, who would run it, cannot read postgres"
+    assert reason == "the user nobody, who would run it, cannot read postgres; open the folder to it"
 
 
 def test_bundled_parts_never_look_at_the_system(tmp_path: Path) -> None:
