@@ -3,6 +3,8 @@ Settings of a project: where its brokers, Connect and databases are.
 
 One place, typed. Order of precedence: ``ROWCAST_*`` environment variables, the project's ``rowcast.toml``,
 then what ``rowcast up`` wrote into ``.rowcast/stack.json``. Unknown names are refused; secrets never printed.
+
+What the embedded stack is made of is declared here too, and read by ``rowcast up`` alone.
 """
 
 from __future__ import annotations
@@ -21,9 +23,12 @@ from rowcast.errors import ConfigurationError
 
 STATE_FOLDER = ".rowcast"
 CONTROL_DATABASE = "rowcast"
-_TOP = {"brokers", "connect_url", "databases"}
+PARTS_CHOICES = ("bundled", "system", "auto")
+_PARTS = ("parts", "postgres_bin", "java_home")
+_TOP = {"brokers", "connect_url", "databases", *_PARTS}
 _DATABASE = {"url", "connect_password"}
 _ENVIRONMENT = {"ROWCAST_BROKERS": "brokers", "ROWCAST_CONNECT_URL": "connect_url"}
+_PARTS_ENVIRONMENT = {f"ROWCAST_{name.upper()}": name for name in _PARTS}
 _DATABASE_PREFIX = "ROWCAST_DATABASE_"
 # Read elsewhere, by the command line itself.
 _OTHER_ENVIRONMENT = {
@@ -52,6 +57,28 @@ class DatabaseSettings:
     def parameters(self) -> dict[str, Any]:
         """The libpq parameters of the url, by keyword."""
         return dict(conninfo_to_dict(self.url))
+
+
+@dataclass(frozen=True, slots=True)
+class PartsSettings:
+    """
+    What the embedded stack is made of; None where nothing is said.
+
+    *parts* is one of `PARTS_CHOICES`. *postgres_bin* and *java_home* are absolute paths: the folder with
+    ``postgres`` and ``initdb``, and the one with ``bin/java``.
+    """
+
+    parts: str | None = None
+    postgres_bin: str | None = None
+    java_home: str | None = None
+
+    def over(self, lower: PartsSettings) -> PartsSettings:
+        """These settings, and those of *lower* where they say nothing; "bundled" takes over no folders."""
+        if self.parts == "bundled":
+            return self
+        return PartsSettings(
+            self.parts or lower.parts, self.postgres_bin or lower.postgres_bin, self.java_home or lower.java_home
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,16 +152,47 @@ def load_settings(project: Path, environ: Mapping[str, str] | None = None) -> Se
     stack = _read_stack(project / STATE_FOLDER / "stack.json")
     databases = {name: _database(name, entry) for name, entry in declared.get("databases", {}).items()}
     values: dict[str, str | None] = {name: declared.get(name, stack.get(name)) for name in ("brokers", "connect_url")}
+    _refuse_unknown_variables(environ)
     for variable, text in environ.items():
         if variable in _ENVIRONMENT:
             values[_ENVIRONMENT[variable]] = text
         elif variable.startswith(_DATABASE_PREFIX):
             name = variable.removeprefix(_DATABASE_PREFIX).lower()
             databases[name] = DatabaseSettings(name, text)
-        elif variable.startswith("ROWCAST_") and variable not in _OTHER_ENVIRONMENT:
-            known = sorted({*_ENVIRONMENT, _DATABASE_PREFIX + "<NAME>", *_OTHER_ENVIRONMENT})
-            raise ConfigurationError("unknown setting", where=variable, fix="known: " + ", ".join(known))
     return Settings(project, values["brokers"], values["connect_url"], databases, stack.get("postgres"))
+
+
+def load_parts_settings(project: Path, environ: Mapping[str, str] | None = None) -> PartsSettings:
+    """
+    What the embedded stack of the project folder *project* is declared to be made of.
+
+    A relative folder counts from *project* in ``rowcast.toml``, from the current folder in the environment.
+
+    Raises:
+        ConfigurationError: ``rowcast.toml`` cannot be read, or it or the environment says something unknown.
+
+    """
+    environ = os.environ if environ is None else environ
+    _refuse_unknown_variables(environ)
+    path = project / "rowcast.toml"
+    declared = {name: value for name, value in _read_toml(path).items() if name in _PARTS}
+    for name, value in declared.items():
+        if not isinstance(value, str) or not value:
+            raise ConfigurationError("not a text", where=f"{path}: {name}", fix=f'{name} = "…"')
+    variables = {name: environ[variable] for variable, name in _PARTS_ENVIRONMENT.items() if variable in environ}
+    for where, values in ((str(path), declared), ("environment", variables)):
+        if values.get("parts", PARTS_CHOICES[0]) not in PARTS_CHOICES:
+            fix = "one of " + ", ".join(PARTS_CHOICES)
+            raise ConfigurationError(f"unknown parts {values['parts']!r}", where=where, fix=fix)
+    return parts_settings(variables, Path.cwd()).over(parts_settings(declared, project))
+
+
+def parts_settings(values: Mapping[str, str | None], folder: Path) -> PartsSettings:
+    """The settings with these *values* by name; relative folders count from *folder*."""
+    places = [values.get(name) for name in _PARTS[1:]]
+    return PartsSettings(
+        values.get("parts"), *(os.path.normpath(folder.resolve() / place) if place else None for place in places)
+    )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -170,6 +228,14 @@ def _database(name: str, entry: Any) -> DatabaseSettings:
         raise ConfigurationError("needs a url", where=where, fix='url = "postgresql://user@host/name"')
     _refuse_unknown(entry, _DATABASE, where)
     return DatabaseSettings(name, entry["url"], entry.get("connect_password"))
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    known = {*_ENVIRONMENT, *_PARTS_ENVIRONMENT, *_OTHER_ENVIRONMENT}
+    for variable in environ:
+        if variable.startswith("ROWCAST_") and not variable.startswith(_DATABASE_PREFIX) and variable not in known:
+            fix = "known: " + ", ".join(sorted({*known, _DATABASE_PREFIX + "<NAME>"}))
+            raise ConfigurationError("unknown setting", where=variable, fix=fix)
 
 
 def _refuse_unknown(entry: Mapping[str, Any], known: set[str], where: str) -> None:

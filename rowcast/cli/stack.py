@@ -9,9 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rowcast.cli.verbs import Verbs, add_json
+from rowcast.settings import PARTS_CHOICES, parts_settings
 
 if TYPE_CHECKING:
     from rowcast.local.part import PartStatus
@@ -35,6 +37,22 @@ def register(verbs: Verbs) -> None:
         metavar="NAME",
         help="create this database too, besides those of connectors/*.yaml; may be given several times",
     )
+    up.add_argument(
+        "--parts",
+        choices=PARTS_CHOICES,
+        help="run PostgreSQL and Java from the installed packages, from this machine, or from this machine where it has"
+        " them (default: as last time, at first bundled; ROWCAST_PARTS)",
+    )
+    up.add_argument(
+        "--postgres-bin",
+        metavar="FOLDER",
+        help="PostgreSQL 14 or newer of this machine: the folder with postgres and initdb (ROWCAST_POSTGRES_BIN)",
+    )
+    up.add_argument(
+        "--java-home",
+        metavar="FOLDER",
+        help="Java 17 or newer of this machine: the folder with bin/java (ROWCAST_JAVA_HOME)",
+    )
     down = verbs.verb(
         "down",
         _down,
@@ -57,9 +75,10 @@ def _up(arguments: argparse.Namespace) -> int:
     from rowcast.local.part import StackError
     from rowcast.local.stack import Stack
 
+    wish = parts_settings(vars(arguments), Path.cwd())
     with _ended_by_signals():
         try:
-            public = Stack(arguments.project).up(arguments.database, _tell)
+            public = Stack(arguments.project).up(arguments.database, _tell, wish)
         except StackError as error:
             _tell(f"rowcast: {error}")
             return 2
@@ -97,11 +116,13 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _table(parts: list[PartStatus]) -> str:
-    lines = [f"{'part':<10}{'pid':>8}{'port':>8}{'PSS MB':>9}  state"]
+    lines = [f"{'part':<10}{'pid':>8}{'port':>8}{'PSS MB':>9}  {'state':<22}program"]
     for part in parts:
         pss = "-" if part.pss_mb is None else f"{part.pss_mb:.0f}"
         state = "answers" if part.answering else "runs, does not answer" if part.alive else "down"
-        lines.append(f"{part.name:<10}{part.pid or '-':>8}{part.port or '-':>8}{pss:>9}  {state}")
+        lines.append(
+            f"{part.name:<10}{part.pid or '-':>8}{part.port or '-':>8}{pss:>9}  {state:<22}{part.program or '-'}"
+        )
     for part in parts:
         if part.log_tail:
             lines.append(f"\nend of {part.log}:")

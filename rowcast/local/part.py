@@ -10,6 +10,7 @@ from typing import Protocol
 
 from rowcast.errors import RowcastError
 from rowcast.local.processes import Command, log_tail
+from rowcast.local.program import Program
 
 
 class StackError(RowcastError):
@@ -47,7 +48,8 @@ class PartStatus:
     One part as `rowcast status` shows it.
 
     *alive*: its process runs; *answering*: it serves clients; *pss_mb*: proportional set size in MiB with all
-    children, None when unknown; *log_tail*: the last lines of its log, only when it does not answer.
+    children, None when unknown; *log_tail*: the last lines of its log, only when it does not answer; *program*:
+    what it runs on, or ran on last, None when it was never started.
     """
 
     name: str
@@ -58,6 +60,7 @@ class PartStatus:
     pss_mb: float | None
     log: str
     log_tail: tuple[str, ...] = ()
+    program: Program | None = None
 
 
 Progress = Callable[[str], None]

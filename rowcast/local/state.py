@@ -1,5 +1,5 @@
 """
-What a stack remembers in its state folder: identity, ports, passwords, processes.
+What a stack remembers in its state folder: identity, ports, passwords, programs, processes.
 
 ``state.json`` is private to this package and written as soon as something changes, so that a stack can be
 stopped whatever happened to the command that started it. ``stack.json`` is for the rest of Rowcast and only
@@ -13,11 +13,13 @@ import os
 import secrets
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rowcast.errors import ConfigurationError
 from rowcast.local.processes import RunningProcess
+from rowcast.local.program import Program
 
 # These characters end or split a value in the files that Kafka and Connect read.
 _UNUSABLE = ',:{}"\n\r'
@@ -77,6 +79,15 @@ class StackState:
         """Remember the process of *part*; None after an orderly stop."""
         entry = None if process is None else {"pid": process.pid, "started_at": process.started_at}
         self.put(f"process.{part}", entry)
+
+    def program(self, part: str) -> Program | None:
+        """The program that *part* was started with last, or is about to be."""
+        entry = self._values.get(f"program.{part}")
+        return None if entry is None else Program(**entry)
+
+    def put_program(self, part: str, program: Program) -> None:
+        """Remember the program of *part*."""
+        self.put(f"program.{part}", asdict(program))
 
     def _save(self) -> None:
         write_private(self.folder / "state.json", json.dumps(self._values, indent=1) + "\n")
