@@ -19,7 +19,7 @@ from confluent_kafka import KafkaException
 
 from benchmarks.errors import MeasureError
 from benchmarks.figures import ratios, summary
-from benchmarks.machine import commit, describe_machine, load_average
+from benchmarks.machine import describe_machine, describe_settings, load_average
 from benchmarks.options import Options, parse_options
 from benchmarks.plan import Rounds
 from examples.main_job.progress import tell
@@ -72,18 +72,18 @@ def _measure(options: Options) -> dict[str, Any]:
         finally:
             measuring.clean()
         machine["load_average_end"] = load_average()
+        settings = describe_settings(stack, measuring.connector)
     return {
         "machine": machine,
-        "settings": _settings(options),
+        "settings": {**settings, **_asked(options)},
         "ratios": ratios(rounds),
         "stages": summary(rounds),
         "rounds": rounds,
     }
 
 
-def _settings(options: Options) -> dict[str, Any]:
-    asked = {name: value for name, value in asdict(options).items() if name not in {"json", "stack", "keep"}}
-    return {"commit": commit(), **asked}
+def _asked(options: Options) -> dict[str, Any]:
+    return {name: value for name, value in asdict(options).items() if name not in {"json", "stack", "keep"}}
 
 
 @contextmanager

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,22 @@ import psycopg
 import requests
 
 from benchmarks.child import REPOSITORY
+from rowcast.consumer import Consumer
 from rowcast.settings import Settings
 
 _PACKAGES = ("rowcast", "faust-streaming", "confluent-kafka", "kafka-python", "psycopg", "orjson", "jsonschema-rs")
 _TIMEOUT_S = 10.0
+_POSTGRESQL = ["fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "logical_decoding_work_mem"]
+_CONNECTOR = (
+    "max.batch.size",
+    "max.queue.size",
+    "poll.interval.ms",
+    "exactly.once.support",
+    "transaction.boundary",
+    "producer.override.acks",
+    "producer.override.compression.type",
+    "producer.override.batch.size",
+)
 
 
 def describe_machine(stack: Settings) -> dict[str, Any]:
@@ -29,6 +43,22 @@ def describe_machine(stack: Settings) -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "versions": {**_servers(stack), **{name: version(name) for name in _PACKAGES}},
+    }
+
+
+def describe_settings(stack: Settings, connector: Mapping[str, str]) -> dict[str, Any]:
+    """The commit, and the settings of the servers and the SDK that throughput depends on."""
+    with psycopg.connect(stack.database("postgres").url) as connection:
+        rows = connection.execute(
+            "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)", (_POSTGRESQL,)
+        )
+        postgresql = {str(name): str(value) for name, value in rows}
+    parameters = signature(Consumer).parameters
+    return {
+        "commit": commit(),
+        "postgresql": postgresql,
+        "connector": {name: connector[name] for name in _CONNECTOR if name in connector},
+        "consumer": {name: parameters[name].default for name in ("batch_events", "batch_s")},
     }
 
 

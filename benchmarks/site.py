@@ -10,6 +10,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -23,7 +24,7 @@ from benchmarks.topic_watch import read_all
 from examples.inventory.catalogue import create_schema
 from rowcast.connect import ConnectClient
 from rowcast.control.database import connect as connect_control
-from rowcast.errors import BrokerUnavailableError
+from rowcast.errors import BrokerUnavailableError, RowcastError
 from rowcast.settings import Settings, load_settings
 from rowcast.sources.connector import connector_name
 from rowcast.sources.control_plan import plan_definition, plan_migrations
@@ -48,15 +49,14 @@ class Site:
 
     @classmethod
     def create(cls, parent: Path, stack: Settings) -> Site:
-        """A new one, applied and streaming."""
+        """A new one, applied and streaming; whatever goes wrong on the way, nothing of it is left."""
         site = cls(parent / f"bench_{secrets.token_hex(4)}", stack)
-        site._declare()
-        site._create_database(site.name)
-        site._create_database(site._control_name)
-        with psycopg.connect(site.database_url, autocommit=True) as connection:
-            create_schema(connection)
-        apply(load_sources(site.folder), site.settings)
-        site._wait_streaming()
+        try:
+            site._build()
+        except BaseException:
+            with suppress(RowcastError, psycopg.Error, OSError):
+                site.drop()
+            raise
         return site
 
     @property
@@ -112,6 +112,11 @@ class Site:
         url = f"{self._stack.need_connect_url()}/connectors/{connector_name(self.name)}/resume"
         requests.put(url, timeout=_TIMEOUT_S).raise_for_status()
 
+    def connector_settings(self) -> dict[str, str]:
+        """The configuration of the connector, as Kafka Connect has it."""
+        with ConnectClient(self._stack.need_connect_url()) as connect:
+            return connect.configuration(connector_name(self.name)) or {}
+
     def forget_sequencing(self) -> None:
         """Make the control database and the domain topics new and empty; the change log stays."""
         definition = self.definition()
@@ -125,21 +130,32 @@ class Site:
         with TopicAdmin(self.brokers) as admin:
             self._renew_topics(admin, [each for each in wanted_topics(definition) if each.name not in keep])
 
-    def worker(self, port: int) -> Child:
-        """A worker process for this source, with its web pages on *port*."""
+    def worker(self, port: int = 0) -> Child:
+        """A worker process for this source, with its web pages on *port*, or on any."""
         arguments = ["-m", "rowcast.cli.main", "--project", str(self.folder), "worker", "--web-port", str(port)]
         return Child("worker", arguments, self.folder, {})
 
     def drop(self) -> None:
         """Delete everything that it has on the stack, and its folder."""
-        topics = [change_log_topic(self.name), *map(self.domain_topic, AGGREGATES)]
-        for source in load_sources(self.folder):
-            remove(source, self.settings, lambda _line: None)
-        with TopicAdmin(self.brokers) as admin:
-            admin.delete(list(admin.present(topics)))
-        for name in (self.name, self._control_name, f"{self.name}_consumer"):
-            self._drop_database(name)
-        shutil.rmtree(self.folder)
+        try:
+            for source in load_sources(self.folder):
+                remove(source, self.settings, lambda _line: None)
+        finally:
+            with TopicAdmin(self.brokers) as admin:
+                topics = [change_log_topic(self.name), *map(self.domain_topic, AGGREGATES)]
+                admin.delete(list(admin.present(topics)))
+            for name in (self.name, self._control_name, f"{self.name}_consumer"):
+                self._drop_database(name)
+            shutil.rmtree(self.folder)
+
+    def _build(self) -> None:
+        self._declare()
+        self._create_database(self.name)
+        self._create_database(self._control_name)
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            create_schema(connection)
+        apply(load_sources(self.folder), self.settings)
+        self._wait_streaming()
 
     def _declare(self) -> None:
         (self.folder / "connectors").mkdir(parents=True)
