@@ -7,6 +7,7 @@ import pytest
 from benchmarks.course import Course
 from benchmarks.errors import MeasureError
 from benchmarks.figures import ratios, summary
+from benchmarks.report import BEGIN, END, with_figures
 from benchmarks.workload import SIZES, sized
 
 PLACE = ("log", 0)
@@ -89,3 +90,27 @@ def test_trees_have_ten_rows_each() -> None:
 
     assert (workload.rows, workload.transactions) == (50_000, 5_000)
     assert set(SIZES) == {"bulk", "rows", "trees"}
+
+
+def test_the_report_replaces_what_stands_between_the_markers() -> None:
+    """Head and tail of the page stay, and a figure without spread is one number."""
+    one = {"median": 1234, "min": 1234, "max": 1234}
+    content = {
+        "machine": {
+            "cores": 2, "cpu": "CPU", "memory_mb": 2048, "kernel": "6", "python": "3.11",
+            "versions": {"postgresql": "18", "kafka": "4.3", "debezium": "3.7"},
+            "load_average_begin": [0.1, 0, 0], "load_average_end": [2.5, 0, 0],
+        },
+        "settings": {"commit": "abc"},
+        "ratios": {"sequencer_to_debezium": {"rows": {"median": 0.5, "min": 0.4, "max": 0.6}}},
+        "stages": {"debezium": {"rows": {"rows_per_s": one}}},
+        "rounds": [{}],
+    }  # fmt: skip
+
+    page = with_figures(f"head\n{BEGIN}\nold\n{END}\ntail\n", content)
+
+    assert page.startswith(f"head\n{BEGIN}\n2 cores of CPU, 2 GiB,")
+    assert page.endswith(f"{END}\ntail\n")
+    assert "| Debezium alone | `rows` | 1,234 rows/s |" in page
+    assert "| sequencer through Debezium | `rows` | 0.50 (0.40 to 0.60) |" in page
+    assert "old" not in page
