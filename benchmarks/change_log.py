@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,22 @@ def read_filled(brokers: str, source: str, workload: Workload) -> FilledLog:
         MeasureError: rows, transactions or their ENDs are not those that *workload* committed.
 
     """
+    return place_rows(_values(brokers, source), source, workload)
+
+
+def place_rows(values: Iterable[tuple[int, dict[str, Any]]], source: str, workload: Workload) -> FilledLog:
+    """
+    Where the rows of *workload* stand in (offset, value) of a whole change log.
+
+    Raises:
+        MeasureError: they are not those that *workload* committed.
+
+    """
     changes: Counter[tuple[str, str]] = Counter()
     counted: Counter[str] = Counter()
     declared: dict[str, tuple[int, int]] = {}
     rows = []
-    for offset, value in _values(brokers, source):
+    for offset, value in values:
         if value.get("op") in {"c", "u", "d", "r"}:
             changes[value["source"]["table"], value["op"]] += 1
             counted[_xid(value["transaction"])] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import psycopg
@@ -14,6 +14,7 @@ from benchmarks.errors import MeasureError, check
 from benchmarks.site import Site
 from benchmarks.topic_watch import read_all
 from benchmarks.workload import Workload
+from examples.main_job.evidence import AppendedRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,22 +32,34 @@ class PublishedEvents:
 
 def read_published(site: Site, workload: Workload) -> PublishedEvents:
     """
-    Read all domain topics of *site*.
+    Read all domain topics of *site* and check them against its source tables.
 
     Raises:
-        MeasureError: they do not hold the versions 1, 2 … of every row of the source tables, in order, once each.
+        MeasureError: they disagree.
+
+    """
+    types = {site.domain_topic(aggregate): aggregate for aggregate in workload.versions}
+    return place_events(read_all(site.brokers, list(types)), types, _expected(site, workload))
+
+
+def place_events(
+    records: Iterable[AppendedRecord], types: Mapping[str, str], expected: Mapping[tuple[str, str], list[int]]
+) -> PublishedEvents:
+    """
+    Where the events stand; *types* names the aggregate type of each topic.
+
+    Raises:
+        MeasureError: the versions of an aggregate (type, id) are not the *expected* ones, in order, once each.
 
     """
     offsets: dict[Place, list[int]] = defaultdict(list)
     ids = set()
     versions: dict[tuple[str, str], list[int]] = defaultdict(list)
-    types = {site.domain_topic(aggregate): aggregate for aggregate in workload.versions}
-    for record in read_all(site.brokers, list(types)):
+    for record in records:
         headers = dict(record.headers)
         offsets[record.topic, record.partition].append(record.offset)
         ids.add(headers["ce_id"].decode())
         versions[types[record.topic], (record.key or b"").decode()].append(int(headers["ce_sequence"]))
-    expected = _expected(site, workload)
     wrong = [key for key in expected.keys() | versions.keys() if expected.get(key) != versions.get(key)]
     if wrong:
         key = wrong[0]

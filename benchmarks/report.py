@@ -87,7 +87,7 @@ def _latency(rates: Mapping[str, Mapping[str, Spread]]) -> Iterator[str]:
 
 
 def _gib(machine: Mapping[str, Any]) -> int:
-    return round(machine["memory_mb"] / 1024)
+    return round(float(machine["memory_mb"]) / 1024)
 
 
 def _text(spread: Spread, digits: int = 0) -> str:
