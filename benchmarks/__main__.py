@@ -70,6 +70,7 @@ def _measure(options: Options) -> dict[str, Any]:
         try:
             rounds = measuring.run()
         finally:
+            _finish_undisturbed()
             measuring.clean()
         machine["load_average_end"] = load_average()
         settings = describe_settings(stack, measuring.connector)
@@ -89,18 +90,25 @@ def _asked(options: Options) -> dict[str, Any]:
 @contextmanager
 def _stack(options: Options) -> Iterator[Path]:
     """The project folder of a running stack; one that was started here is stopped, a temporary one deleted."""
-    project = options.stack or Path(tempfile.mkdtemp(prefix="rowcast-bench-"))
+    project = options.stack or Path(tempfile.mkdtemp(prefix="rowcast-bench-")).resolve()
     stack = Stack(project)
     running = stack.meant_to_run()
     try:
         stack.up(progress=tell)
         yield project
     finally:
+        _finish_undisturbed()
         if options.stack is None:
             stack.down(wipe=True)
             shutil.rmtree(project, ignore_errors=True)
         elif not running and not options.keep:
             stack.down()
+
+
+def _finish_undisturbed() -> None:
+    """Nothing stays running because somebody pressed Ctrl-C twice."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(number: int, _: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from benchmarks.options import Options
 from benchmarks.site import Site
 from benchmarks.workload import Workload, sized
 from examples.main_job.progress import tell
+from rowcast.local.processes import working_in
 from rowcast.settings import Settings
 
 LOG_STAGES = {"debezium", "sequencer", "consumer"}
@@ -21,6 +23,7 @@ SLOW_AT_CONSUMER = ("bulk", "trees")
 SLOW_TOGETHER = ("bulk", "rows")
 LATENCY_S, LATENCY_QUICK_S = 20.0, 6.0
 _SITES = "bench"
+_KILL_TIMEOUT_S = 5.0
 _FILLED = "filled.json"
 
 
@@ -61,6 +64,9 @@ class Rounds:
 
     def clean(self) -> None:
         """Delete the sources that are still there; with --keep, leave those whose change log can be used again."""
+        # One that was interrupted while it started is in nobody's hands.
+        for process in [each for folder in self._folder.glob("*") for each in working_in(folder)]:
+            process.stop(signal.SIGKILL, timeout_s=_KILL_TIMEOUT_S)
         if self._options.stack is None:
             return  # the stack goes as a whole
         kept = [site.name for site, _ in self._filled.values()] if self._options.keep else []
