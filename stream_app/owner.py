@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 import traceback
+from contextlib import closing
 
 import psycopg
 
@@ -21,7 +22,8 @@ from stream_app.contract import compile_validators
 from stream_app.core.mapping import compile_mapping
 from stream_app.lease import MAX_TRIES, claim, count_try, read_definition, read_revision, write_stop
 from stream_app.metrics import SourceMetrics
-from stream_app.session import Claim, Session
+from stream_app.opening import Claim
+from stream_app.session import Session
 from stream_app.store import Ownership, read_position
 from stream_app.transport import read_time_ms
 from stream_app.window import WindowWatch
@@ -31,7 +33,9 @@ _BACKOFF_S_MAX = 5.0
 _DETAIL_MAX = 4_000
 # A generic plan made while the tables were empty would be kept until their first ANALYZE: 2,000 look-ups took
 # 2.2 s with it and 0.03 s without.
-_SETTINGS = "-c plan_cache_mode=force_custom_plan"
+# A server that crashes may forget the last commits, never a part of one: the domain topics then hold what the next
+# claim reads back as their tail, as after a crash between publish and commit.
+_SETTINGS = "-c plan_cache_mode=force_custom_plan -c synchronous_commit=off"
 
 
 class Owner:
@@ -131,25 +135,35 @@ class Owner:
         return True
 
     def _work(self, connection: psycopg.Connection, ownership: Ownership) -> None:
-        with unavailable_when_broken(connection):
-            definition = read_definition(connection, self.source)
-            self.revision = definition.revision
-            mapping = compile_mapping(definition, compile_validators(definition))
-            session = Session(
-                Claim(ownership=ownership, mapping=mapping, connection=connection, brokers=self._brokers),
-                self._metrics,
-            )
+        reading = connect(
+            self._control_url, application=f"rowcast worker {self.source} reads", autocommit=True, settings=_SETTINGS
+        )
+        with closing(reading):
+            with unavailable_when_broken(connection), unavailable_when_broken(reading):
+                session = self._open_session(connection, reading, ownership)
+            try:
+                # Sorted before the session closes the connections, which tells whether the server has ended them.
+                with unavailable_when_broken(connection), unavailable_when_broken(reading):
+                    while not self._ending():
+                        self._offset = session.next_offset
+                        session.step(self._ending)
+            finally:
+                session.close()
+
+    def _open_session(
+        self, connection: psycopg.Connection, reading: psycopg.Connection, ownership: Ownership
+    ) -> Session:
+        definition = read_definition(connection, self.source)
+        self.revision = definition.revision
+        mapping = compile_mapping(definition, compile_validators(definition))
+        claim = Claim(
+            ownership=ownership, mapping=mapping, connection=connection, reading=reading, brokers=self._brokers
+        )
+        session = Session(claim, self._metrics)
         self._window = session.window
         log.info("source %s: owned as epoch %d, offset %d", self.source, ownership.epoch, session.next_offset)
         self._metrics.stopped(None)
-        try:
-            # Sorted before the session closes the connection, which tells whether the server has ended it.
-            with unavailable_when_broken(connection):
-                while not self._ending():
-                    self._offset = session.next_offset
-                    session.step(self._ending)
-        finally:
-            session.close()
+        return session
 
     def _watch_window(self, connection: psycopg.Connection) -> None:
         """Know how old the next change is, although no session reads it."""

@@ -31,11 +31,14 @@ class Progress:
         self._published: Position | None = None
         self._next_s = 0.0
 
+    def due(self, position: Position) -> bool:
+        """Whether the committed *position* is new, says something, and the last record is old enough."""
+        told = position == self._published or position.heartbeat is None or position.sub_position is not None
+        return not told and time.monotonic() >= self._next_s
+
     def publish(self, position: Position) -> None:
-        """Publish *position*, which has to be committed, if it is new and the last record is old enough."""
-        now_s = time.monotonic()
-        if position == self._published or now_s < self._next_s or position.heartbeat is None:
-            return
+        """Publish *position*, which has to be committed and `due`."""
+        assert position.heartbeat is not None, "a position without heartbeat says nothing"
         refused, oldest = self._store.refused()
         value = {
             "source": self._ownership.source,
@@ -47,4 +50,4 @@ class Progress:
         }
         body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
         self._publisher.publish([Record(PROGRESS_TOPIC, self._ownership.source.encode(), body, ())])
-        self._published, self._next_s = position, now_s + _INTERVAL_S
+        self._published, self._next_s = position, time.monotonic() + _INTERVAL_S

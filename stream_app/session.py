@@ -9,19 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any
+from dataclasses import replace
 
-import orjson
-import psycopg
-
-from rowcast.errors import MalformedEventError, StopError
-from rowcast.failpoint import failpoint
-from rowcast.sources.definition import SourceDefinition
-from stream_app.core.change import HEARTBEAT_PREFIX, Operation
+from stream_app.core.change import Operation
 from stream_app.core.emission import Emitted, Origin, rfc3339
-from stream_app.core.mapping import SourceMapping
+from stream_app.core.heartbeat import last_heartbeat
 from stream_app.core.sequencing import (
     LargeFanOutError,
     Lookups,
@@ -35,34 +27,24 @@ from stream_app.core.sequencing import (
     types_below,
 )
 from stream_app.core.state import Key, View
-from stream_app.core.tail import Tail
 from stream_app.core.transaction import Assembler, LargeTransaction, PlacedUnit, SnapshotRow, Spill, Transaction
 from stream_app.generation import Generations
+from stream_app.landing import Landing, Parcel
 from stream_app.metrics import SourceMetrics
-from stream_app.position import EndOffsets, Position
+from stream_app.opening import Claim, open_position, open_tail
+from stream_app.position import Position
 from stream_app.progress import Progress
 from stream_app.publisher import Publisher
 from stream_app.refusal import RefusalWatch
 from stream_app.staging import Staging
-from stream_app.store import Ownership, Step, Store, read_position
-from stream_app.transport import ChangeLogReader, read_ends, read_extent, read_tail
+from stream_app.store import Step, Store
+from stream_app.transport import ChangeLogReader
 from stream_app.window import WindowWatch
 
 BATCH_RECORDS_MAX = 2_000
 CHUNK_AGGREGATES_MAX = 1_000
 READ_TIMEOUT_S = 0.2
-LINGER_S = 0.04
 COMMANDS_INTERVAL_S = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """What a session is opened with: its *ownership*, the compiled *mapping*, an open control *connection*."""
-
-    ownership: Ownership
-    mapping: SourceMapping
-    connection: psycopg.Connection
-    brokers: str
 
 
 class _InterruptedError(Exception):
@@ -76,15 +58,17 @@ class Session:
         self._source = claim.ownership.source
         self._mapping = claim.mapping
         self._metrics = metrics
+        self._reads = Store(claim.reading, claim.ownership, claim.mapping)
         self._store = Store(claim.connection, claim.ownership, claim.mapping)
         # Fences every older producer, so that the ends and the tail below cannot move any more.
         self._publisher = Publisher(claim.brokers, self._source)
-        self._position = _open_position(claim, self._store)
-        self._tail, self._ends = _open_tail(claim, self._position)
+        self._position = open_position(claim, self._store)
+        self._tail, ends = open_tail(claim, self._position)
+        progress = Progress(claim.ownership, self._publisher, self._store)
+        self._landing = Landing(self._publisher, self._store, progress, (self._position, ends))
         self._brokers = claim.brokers
         self._open_log()
-        self._generations = Generations(self._source, self._mapping.by_type, self._store.generations())
-        self._progress = Progress(claim.ownership, self._publisher, self._store)
+        self._generations = Generations(self._source, self._mapping.by_type, self._reads.generations())
         self.window = WindowWatch(self._source, self._mapping.definition.change_log_window_ms, metrics)
         self._refusals = RefusalWatch(self._source, self._mapping.definition.refused_share_max)
         self._commands_s = 0.0
@@ -99,18 +83,20 @@ class Session:
         """Read the change log from the committed position on."""
         topic = self._mapping.definition.change_log
         self._reader = ChangeLogReader(self._brokers, self._source, topic, self._position.next_offset)
-        self._assembler = Assembler(self._position.commit_lsn, self._store.processed())
+        self._assembler = Assembler(self._position.commit_lsn, self._reads.processed())
 
     @property
     def next_offset(self) -> int:
         """The committed offset: the place at which an unexpected error is counted."""
-        return self._position.next_offset
+        return self._landing.committed.next_offset
 
     def close(self) -> None:
-        """Let go of everything; nothing uncommitted survives."""
+        """Let go of everything; what is being landed comes to its end, nothing else survives."""
+        self._landing.close()
         self._reader.close()
         self._publisher.close()
         self._store.close()
+        self._reads.close()
 
     def step(self, stopping: Callable[[], bool]) -> None:
         """
@@ -131,19 +117,19 @@ class Session:
                 self._emit_pending()
         except _InterruptedError:
             return
-        if not self._tail and self._position.sub_position is None:
-            self._progress.publish(self._position)
-        self._metrics.position(self._position)
 
     def _read(self) -> None:
         started_s = time.monotonic()
-        records = self._reader.read(BATCH_RECORDS_MAX, READ_TIMEOUT_S, LINGER_S)
+        records = self._reader.read(BATCH_RECORDS_MAX, READ_TIMEOUT_S, lambda: self._landing.busy)
         self.window.note(self._reader.oldest_ms)
         self.window.check()
         if records:
             self._metrics.stage("read", time.monotonic() - started_s)
             self._metrics.read(len(records))
             self._process(list(self._assembler.feed(records)))
+        else:
+            self._landing.wait()
+            self._landing.tell_progress(bool(self._tail))
 
     def _process(self, placed: Sequence[PlacedUnit]) -> None:
         """Commit *placed*, in pieces that end where events have to go out in chunks."""
@@ -151,6 +137,7 @@ class Session:
         for each in placed:
             unit = each.unit
             if isinstance(unit, Spill):
+                self._landing.wait()
                 self._staging.stage(unit.changes)
                 continue
             if isinstance(unit, (Transaction, LargeTransaction)) and self._generations.ends_with_stream:
@@ -227,11 +214,14 @@ class Session:
 
     def _commit_large(self, placed: PlacedUnit, unit: LargeTransaction) -> None:
         """Fold the staged changes key by key, then let the events go out in chunks."""
+        self._landing.wait()
         self._staging.stage(unit.rest.changes)
         truncated = self._staging.apply_truncates()
         merging = {"merging": unit.lsn}
         self._land(View(), Emitted(), Step(truncated_types=truncated), replace(self._position, sub_position=merging))
+        self._landing.wait()
         for keys, rows in self._staging.batches(CHUNK_AGGREGATES_MAX):
+            self._landing.wait()
             if self._stopping():
                 raise _InterruptedError
             step = Step(generation=self._generations.number, pending=keys)
@@ -240,6 +230,7 @@ class Session:
             self._fold_and_land([part], frozenset(self._mapping.by_type), step, position)
         step = Step(pending_types=types_below(self._mapping, truncated), pending_children=True)
         self._commit_units([placed], (step, origin_of(unit)), frozenset(self._mapping.by_type))
+        self._landing.wait()
         self._staging.clear()
         self._emit_pending()
 
@@ -272,7 +263,7 @@ class Session:
             self._position,
             next_offset=piece[-1].next_offset if piece else self._position.next_offset,
             commit_lsn=transactions[-1].lsn if transactions else self._position.commit_lsn,
-            heartbeat=_last_heartbeat(self._source, transactions) or self._position.heartbeat,
+            heartbeat=last_heartbeat(self._source, transactions) or self._position.heartbeat,
             sub_position=None if origin is None else origin.to_dict(),
         )
         work = [unit for unit in units if not isinstance(unit, LargeTransaction)]
@@ -289,24 +280,28 @@ class Session:
         sub_position = self._position.sub_position
         assert sub_position is not None, "chunks have a sub-position"
         origin = Origin(**{name: value for name, value in sub_position.items() if name != "last"})
-        while keys := self._store.pending(CHUNK_AGGREGATES_MAX):
+        # They stand in the control database once the step that left them pending is committed.
+        self._landing.wait()
+        after = None
+        while keys := self._reads.pending(CHUNK_AGGREGATES_MAX, after):
             if self._stopping():
                 raise _InterruptedError
+            after = keys[-1]
             view, emitted = View(), Emitted()
             self._fold(emit_pending(self._mapping, view, keys, origin, (emitted, self._tail)), view)
-            last = {**sub_position, "last": [keys[-1].aggregate, keys[-1].id_text]}
-            self._land(view, emitted, Step(pending_done=keys), replace(self._position, sub_position=last))
+            last = {**sub_position, "last": [after.aggregate, after.id_text]}
+            self._land(view, emitted, Step(pending_done=after), replace(self._position, sub_position=last))
             self._metrics.batch(0, emitted.events, emitted.refused, emitted.repeated)
-            self._metrics.position(self._position)
         self._generations.complete()
         self._land(View(), Emitted(), Step(), replace(self._position, sub_position=None))
+        self._landing.wait()
 
     def _run_commands(self) -> None:
         """Execute what operators asked for; at most once a second."""
         if time.monotonic() < self._commands_s:
             return
         self._commands_s = time.monotonic() + COMMANDS_INTERVAL_S
-        for number, verb, arguments in self._store.commands():
+        for number, verb, arguments in self._reads.commands():
             view, emitted = View(), Emitted()
             done = self._position
             if verb == "retry":
@@ -327,6 +322,7 @@ class Session:
         alone = Origin(position.commit_lsn, "").to_dict()
         self._land(view, emitted, step, replace(position, sub_position=alone))
         self._land(View(), Emitted(), Step(), replace(position, sub_position=None))
+        self._landing.wait()
 
     def _skip_snapshot(self, next_offset: int) -> tuple[str, int]:
         """
@@ -352,7 +348,9 @@ class Session:
         started_s, loading_s = time.monotonic(), 0.0
         for lookup in lookups:
             load_s = time.monotonic()
-            self._store.load(lookup, view)
+            self._reads.load(lookup, view)
+            if self._landing.view is not None:
+                view.lay_over(self._landing.view, lookup)
             loading_s += time.monotonic() - load_s
         self._metrics.stage("load", loading_s)
         self._metrics.stage("core", time.monotonic() - started_s - loading_s)
@@ -360,93 +358,12 @@ class Session:
     def _land(self, view: View, emitted: Emitted, step: Step, position: Position) -> None:
         """Publish, then commit; the position moves with what it stands for or not at all."""
         self._refusals.check(emitted.events, emitted.refused)
-        if emitted.records:
-            failpoint("sequencer.before_publish")
-            started_s = time.monotonic()
-            ends = self._publisher.publish(emitted.records)
-            self._metrics.stage("publish", time.monotonic() - started_s)
-            failpoint("sequencer.after_publish")
-            self._ends = {topic: {**offsets, **ends.get(topic, {})} for topic, offsets in self._ends.items()}
-        if not self._tail:
-            # While the tail holds unmatched versions the next claim has to read it again from its beginning.
-            position = replace(position, end_offsets=self._ends)
         step.generations = self._generations.take_changed()
-        started_s = time.monotonic()
-        self._store.commit(view, step, self._position, position)
-        self._metrics.stage("commit", time.monotonic() - started_s)
+        tail_open = bool(self._tail)
+        parcel = Parcel(view=view, emitted=emitted, step=step, position=position, tail_open=tail_open)
+        self._landing.submit(parcel, self._metrics)
         self._position = position
         self.window.check()
-        failpoint("sequencer.after_commit")
-
-
-def _open_position(claim: Claim, store: Store) -> Position:
-    definition = claim.mapping.definition
-    position = read_position(claim.connection, definition.source)
-    extent = read_extent(claim.brokers, definition.change_log)
-    if position is None:
-        return _first_position(claim, store, extent.topic_id, extent.start)
-    if position.change_log_topic_id != extent.topic_id:
-        raise StopError("CHANGE_LOG_RECREATED", f"topic {definition.change_log} is not the one that was read before")
-    if not extent.start <= position.next_offset <= extent.end:
-        raise StopError(
-            "CHANGE_LOG_TRUNCATED",
-            f"offset {position.next_offset} is not in {definition.change_log} ({extent.start} to {extent.end})",
-        )
-    return position
-
-
-def _first_position(claim: Claim, store: Store, topic_id: str, start: int) -> Position:
-    definition = claim.mapping.definition
-    ends = read_ends(claim.brokers, _partitions(definition))
-    written = sorted(topic for topic, offsets in ends.items() if any(offsets.values()))
-    if written or start:
-        raise StopError(
-            "CONTROL_DATABASE_BEHIND",
-            f"nothing is known of source {definition.source}, but {', '.join(written) or definition.change_log}"
-            " was written before",
-            remedy=f"rowcast sources rebuild {definition.source}",
-        )
-    position = Position(change_log_topic_id=topic_id, next_offset=0, commit_lsn=0, end_offsets=ends)
-    store.commit(View(), Step(), None, position)
-    return position
-
-
-def _partitions(definition: SourceDefinition) -> dict[str, int]:
-    return {definition.topic(each): definition.partitions for each in definition.aggregates}
-
-
-def _open_tail(claim: Claim, position: Position) -> tuple[Tail, EndOffsets]:
-    """The events behind the committed position, and the end offsets behind them."""
-    partitions = _partitions(claim.mapping.definition)
-    # A topic that was declared since the last commit has no end offset yet: it is read from its beginning.
-    known = {
-        topic: position.end_offsets.get(topic, {str(number): 0 for number in range(count)})
-        for topic, count in partitions.items()
-    }
-    try:
-        tail = Tail(read_tail(claim.brokers, claim.ownership.source, known))
-    except MalformedEventError as error:
-        raise StopError("FOREIGN_WRITER", f"a domain topic holds what the owner did not write: {error}") from error
-    # Nobody else can append any more: this claim has fenced every older producer.
-    return tail, read_ends(claim.brokers, partitions) if tail else known
-
-
-def _last_heartbeat(source: str, transactions: Sequence[Transaction | LargeTransaction]) -> dict[str, Any] | None:
-    for transaction in reversed(transactions):
-        for message in transaction.messages:
-            if message.prefix == HEARTBEAT_PREFIX and (content := _heartbeat(message.content, source)) is not None:
-                return content
-    return None
-
-
-def _heartbeat(content: bytes, source: str) -> dict[str, Any] | None:
-    """A heartbeat of *source*; None for anything else, because every role of the database may emit messages."""
-    try:
-        heartbeat = orjson.loads(content)
-        datetime.fromisoformat(heartbeat["at"])
-    except (ValueError, KeyError, TypeError):
-        return None
-    return heartbeat if heartbeat.get("source") == source else None
 
 
 def _truncates(unit: Transaction) -> bool:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 import orjson
 import psycopg
 
+from stream_app.copying import copy_rows
 from stream_app.core.change import Operation, RowChange
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.sequencing import key_of
 from stream_app.core.state import Key
 
+_COPY = "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
 _NEXT_KEYS = """
 SELECT DISTINCT aggregate, id_text FROM rowcast.staged_change
 WHERE source = %s AND operation <> 't' AND (aggregate, id_text) > (%s, %s)
@@ -47,14 +49,11 @@ class Staging:
 
     def stage(self, changes: Iterable[tuple[int, RowChange]]) -> None:
         """Keep *changes* (order, change) of the open transaction."""
-        with self._connection.transaction(), self._connection.cursor() as cursor:
+        with self._connection.transaction():
             # A zombie must not mix its rows with those of the next owner.
             self._hold()
-            with cursor.copy(
-                "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
-            ) as copy:
-                for order, row in changes:
-                    copy.write_row((self._source, order, *self._staged(row)))
+            rows = ((self._source, order, *self._staged(row)) for order, row in changes)
+            copy_rows(self._connection, _COPY, rows)
 
     def _staged(self, row: RowChange) -> tuple[str, str, str, str | None]:
         if row.operation is Operation.TRUNCATE:

@@ -15,6 +15,7 @@ import psycopg
 
 from rowcast.errors import OwnershipLostError, StopError
 from rowcast.failpoint import failpoint
+from stream_app.copying import copy_rows
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.sequencing import DESCENDANTS_MAX
 from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Published, Refusal, View
@@ -34,26 +35,28 @@ FROM unnest(%s::text[], %s::text[]) AS w(aggregate, parent)
 CROSS JOIN LATERAL (SELECT id_text FROM rowcast.aggregate
                     WHERE source = %s AND aggregate = w.aggregate AND parent_id_text = w.parent LIMIT %s) AS a
 """
-_SAVE_ROWS = """
-INSERT INTO rowcast.row_state (source, table_name, row_key, columns, generation)
-SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[])
-ON CONFLICT (source, table_name, row_key)
-DO UPDATE SET columns = excluded.columns, generation = excluded.generation
+_COPY_ROWS = "COPY rowcast.row_state (source, table_name, row_key, columns, generation) FROM STDIN"
+_UPDATE_ROWS = """
+UPDATE rowcast.row_state r SET columns = w.columns, generation = %s
+FROM unnest(%s::text[], %s::text[], %s::text[]) AS w(table_name, row_key, columns)
+WHERE r.source = %s AND r.table_name = w.table_name AND r.row_key = w.row_key
 """
 _DELETE_ROWS = """
 DELETE FROM rowcast.row_state r USING unnest(%s::text[], %s::text[]) AS w(table_name, row_key)
 WHERE r.source = %s AND r.table_name = w.table_name AND r.row_key = w.row_key
 """
-_SAVE_AGGREGATES = """
-INSERT INTO rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
-                               refused_reason, refused_record, refused_since, refused_lsn)
-SELECT %s, * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::boolean[], %s::text[],
-                         %s::text[], %s::text[], %s::timestamptz[], %s::bigint[])
-ON CONFLICT (source, aggregate, id_text) DO UPDATE SET
-    version = excluded.version, parent_id_text = excluded.parent_id_text, present = excluded.present,
-    published = excluded.published, refused_reason = excluded.refused_reason,
-    refused_record = excluded.refused_record, refused_since = excluded.refused_since,
-    refused_lsn = excluded.refused_lsn
+_COPY_AGGREGATES = """
+COPY rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
+                        refused_reason, refused_record, refused_since, refused_lsn) FROM STDIN
+"""
+_UPDATE_AGGREGATES = """
+UPDATE rowcast.aggregate a SET
+    version = w.version, parent_id_text = w.parent_id_text, present = w.present, published = w.published,
+    refused_reason = w.reason, refused_record = w.record, refused_since = w.since, refused_lsn = w.lsn
+FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::text[], %s::boolean[], %s::text[],
+            %s::text[], %s::text[], %s::timestamptz[], %s::bigint[])
+     AS w(aggregate, id_text, version, parent_id_text, present, published, reason, record, since, lsn)
+WHERE a.source = %s AND a.aggregate = w.aggregate AND a.id_text = w.id_text
 """
 _ADVANCE = """
 UPDATE rowcast.source SET
@@ -98,7 +101,7 @@ class Step:
     pending_types: list[str] = field(default_factory=list)
     pending_children: bool = False
     forget_pending: bool = False
-    pending_done: list[Key] = field(default_factory=list)
+    pending_done: Key | None = None
     commands_done: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -134,6 +137,10 @@ class Store:
             key = Key(row[0], row[1])
             view.aggregates[key] = _state(row[2:10])
             view.rows[key] = None if row[10] is None else orjson.loads(row[10])
+            if row[2] is not None:
+                view.stored.add(key)
+            if row[10] is not None:
+                view.stored_rows.add(key)
 
     def _load_children(self, wanted: frozenset[tuple[str, str]], view: View) -> None:
         for each in wanted:
@@ -163,11 +170,13 @@ class Store:
         )
         return [Generation(*row) for row in rows]
 
-    def pending(self, limit: int) -> list[Key]:
-        """The next aggregates that wait for their event, parents' types first, then by id."""
+    def pending(self, limit: int, after: Key | None) -> list[Key]:
+        """The next aggregates that wait for their event, parents' types first, then by id, behind *after*."""
+        ranks, ids = ([-1], [""]) if after is None else self._ranked([after])
         rows = self._connection.execute(
-            'SELECT rank, id_text FROM rowcast.pending WHERE source = %s ORDER BY rank, id_text COLLATE "C" LIMIT %s',
-            (self._source, limit),
+            "SELECT rank, id_text FROM rowcast.pending WHERE source = %s AND (rank, id_text) > (%s, %s)"
+            " ORDER BY rank, id_text LIMIT %s",
+            (self._source, ranks[0], ids[0], limit),
         )
         return [Key(self._mapping.by_rank[rank].name, id_text) for rank, id_text in rows]
 
@@ -264,39 +273,35 @@ class Store:
 
     def _save_rows(self, view: View, generation: int) -> None:
         kept = [key for key in view.dirty_rows if view.rows[key] is not None]
-        gone = [key for key in view.dirty_rows if view.rows[key] is None]
-        if kept:
-            tables = [self._mapping.by_type[key.aggregate].definition.table for key in kept]
-            columns = [orjson.dumps(view.rows[key]).decode() for key in kept]
-            self._connection.execute(
-                _SAVE_ROWS, (self._source, tables, [key.id_text for key in kept], columns, [generation] * len(kept))
-            )
+        gone = [key for key in view.dirty_rows if view.rows[key] is None and key in view.stored_rows]
+        fresh = [key for key in kept if key not in view.stored_rows]
+        known = [key for key in kept if key in view.stored_rows]
+        if fresh:
+            entries = ((*self._row_key(key), orjson.dumps(view.rows[key]), generation) for key in fresh)
+            copy_rows(self._connection, _COPY_ROWS, entries)
+        if known:
+            columns = [orjson.dumps(view.rows[key]).decode() for key in known]
+            tables, ids = self._tables(known), [key.id_text for key in known]
+            self._connection.execute(_UPDATE_ROWS, (generation, tables, ids, columns, self._source))
         if gone:
-            tables = [self._mapping.by_type[key.aggregate].definition.table for key in gone]
-            self._connection.execute(_DELETE_ROWS, (tables, [key.id_text for key in gone], self._source))
+            self._connection.execute(_DELETE_ROWS, (self._tables(gone), [key.id_text for key in gone], self._source))
+
+    def _tables(self, keys: Iterable[Key]) -> list[str]:
+        return [self._mapping.by_type[key.aggregate].definition.table for key in keys]
+
+    def _row_key(self, key: Key) -> tuple[str, str, str]:
+        return self._source, self._mapping.by_type[key.aggregate].definition.table, key.id_text
 
     def _save_aggregates(self, view: View) -> None:
-        if not view.dirty:
-            return
-        keys = list(view.dirty)
-        states = [view.aggregates[key] for key in keys]
-        refusals = [state.refusal for state in states]
-        self._connection.execute(
-            _SAVE_AGGREGATES,
-            (
-                self._source,
-                [key.aggregate for key in keys],
-                [key.id_text for key in keys],
-                [state.version for state in states],
-                [state.parent_id_text for state in states],
-                [state.present for state in states],
-                [state.published and state.published.to_json().decode() for state in states],
-                [each and each.reason for each in refusals],
-                [each and each.record for each in refusals],
-                [each and each.since for each in refusals],
-                [None if each is None else each.lsn for each in refusals],
-            ),
-        )
+        fresh = [key for key in view.dirty if key not in view.stored]
+        if fresh:
+            entries = ((self._source, *key, *_entry(view.aggregates[key])) for key in fresh)
+            copy_rows(self._connection, _COPY_AGGREGATES, entries)
+        known = [key for key in view.dirty if key in view.stored]
+        if known:
+            columns = zip(*(_entry(view.aggregates[key]) for key in known), strict=True)
+            types, ids = [key.aggregate for key in known], [key.id_text for key in known]
+            self._connection.execute(_UPDATE_AGGREGATES, (types, ids, *map(list, columns), self._source))
 
     def _save_generation(self, generation: Generation) -> None:
         self._connection.execute(
@@ -341,11 +346,11 @@ class Store:
             self._fill_pending(aggregate)
         if step.pending_children:
             self._fill_pending_children()
-        if step.pending_done:
+        if step.pending_done is not None:
+            ranks, ids = self._ranked([step.pending_done])
             self._connection.execute(
-                "DELETE FROM rowcast.pending p USING unnest(%s::int[], %s::text[]) AS w(rank, id_text)"
-                " WHERE p.source = %s AND p.rank = w.rank AND p.id_text = w.id_text",
-                (*self._ranked(step.pending_done), self._source),
+                "DELETE FROM rowcast.pending WHERE source = %s AND (rank, id_text) <= (%s, %s)",
+                (self._source, ranks[0], ids[0]),
             )
 
     def _ranked(self, keys: Sequence[Key]) -> tuple[list[int], list[str]]:
@@ -402,6 +407,16 @@ def _state(row: Sequence[object]) -> AggregateState:
         None if published is None else Published.from_json(str(published)),
         refusal,
     )
+
+
+def _entry(state: AggregateState) -> tuple[object, ...]:
+    """The columns of an aggregate's row, after its key."""
+    published = None if state.published is None else state.published.to_json().decode()
+    refusal = state.refusal
+    if refusal is None:
+        return state.version, state.parent_id_text, state.present, published, None, None, None, None
+    refused = (refusal.reason, refusal.record, refusal.since, refusal.lsn)
+    return state.version, state.parent_id_text, state.present, published, *refused
 
 
 def _instant(value: object) -> str:

@@ -7,7 +7,7 @@ no part, and nothing is ever reset: an offset outside the log stops the source.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from confluent_kafka import (
@@ -25,6 +25,8 @@ from rowcast.errors import BrokerUnavailableError, MalformedEventError, StopErro
 from rowcast.event import Record
 
 _REQUEST_TIMEOUT_S = 10
+# What one Kafka transaction of Connect made readable arrives within this time.
+_LINGER_S = 0.003
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +70,12 @@ class ChangeLogReader:
         self._consumer = _consumer(brokers, source)
         self._consumer.assign([TopicPartition(topic, 0, offset)])
 
-    def read(self, limit: int, timeout_s: float, linger_s: float) -> list[tuple[int, bytes | None]]:
+    def read(self, limit: int, timeout_s: float, busy: Callable[[], bool]) -> list[tuple[int, bytes | None]]:
         """
         At most *limit* records as (offset, value); empty when none came within *timeout_s*.
 
-        After the first one *linger_s* is waited for more: a batch costs two commits whatever its size.
+        While *busy* says that nothing could be done with them yet, more are waited for: a batch costs two
+        commits whatever its size.
 
         Raises:
             StopError: the position is not in the log any more, or the log is gone.
@@ -84,7 +87,9 @@ class ChangeLogReader:
             self.oldest_ms = None
             return []
         self.oldest_ms = first.timestamp()[1]
-        messages = [first, *self._consumer.consume(limit - 1, linger_s)]
+        messages = [first, *self._consumer.consume(limit - 1, _LINGER_S)]
+        while len(messages) < limit and busy():
+            messages += self._consumer.consume(limit - len(messages), _LINGER_S)
         return [(self._offset(message), message.value()) for message in messages]
 
     def _offset(self, message: Message) -> int:
@@ -115,7 +120,7 @@ def read_time_ms(brokers: str, source: str, topic: str, offset: int) -> int | No
         return None
     reader = ChangeLogReader(brokers, source, topic, offset)
     try:
-        if not reader.read(1, _REQUEST_TIMEOUT_S, 0.0):
+        if not reader.read(1, _REQUEST_TIMEOUT_S, lambda: False):
             raise BrokerUnavailableError(f"no answer while reading {topic}")
         return reader.oldest_ms
     finally:

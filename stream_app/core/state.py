@@ -75,13 +75,20 @@ class Lookup:
 
 @dataclass(slots=True)
 class View:
-    """The state of one batch. `dirty` and `dirty_rows` say what has to be written back."""
+    """
+    The state of one batch.
+
+    `dirty` and `dirty_rows` say what has to be written back, `stored` and `stored_rows` what of the loaded
+    aggregates and rows was there.
+    """
 
     aggregates: dict[Key, AggregateState] = field(default_factory=dict)
     rows: dict[Key, Columns | None] = field(default_factory=dict)
     children: dict[tuple[str, str], set[str]] = field(default_factory=dict)
     dirty: set[Key] = field(default_factory=set)
     dirty_rows: set[Key] = field(default_factory=set)
+    stored: set[Key] = field(default_factory=set)
+    stored_rows: set[Key] = field(default_factory=set)
 
     def missing(self, keys: Iterable[Key]) -> frozenset[Key]:
         """Those of *keys* that were not loaded yet."""
@@ -90,6 +97,26 @@ class View:
     def state(self, key: Key) -> AggregateState:
         """The aggregate's state; it has to be loaded."""
         return self.aggregates[key]
+
+    def lay_over(self, newer: View, lookup: Lookup) -> None:
+        """Put what *newer* changed over what *lookup* has just loaded, whether that had it already or not."""
+        for key in lookup.aggregates & newer.dirty:
+            self.aggregates[key] = newer.aggregates[key]
+            self.stored.add(key)
+        for key in lookup.aggregates & newer.dirty_rows:
+            row = self.rows[key] = newer.rows[key]
+            (self.stored_rows.discard if row is None else self.stored_rows.add)(key)
+        if not lookup.children:
+            return
+        joined: dict[tuple[str, str], set[str]] = {}
+        for key in newer.dirty:
+            parent = newer.aggregates[key].parent_id_text
+            if parent is not None:
+                joined.setdefault((key.aggregate, parent), set()).add(key.id_text)
+        for child, parent in lookup.children:
+            known = self.children[child, parent]
+            left = {id_text for id_text in known if Key(child, id_text) in newer.dirty}
+            self.children[child, parent] = (known - left) | joined.get((child, parent), set())
 
     def put_row(self, key: Key, columns: Columns | None, parent_id_text: str | None) -> None:
         """Set the root row of *key* (None: gone), and keep the children of its parents right."""

@@ -1,0 +1,95 @@
+"""
+Where a claim begins: the committed position, checked against the change log, and the tail of the domain topics.
+
+Nothing is guessed here: a log or a topic that is not what the position says stops the source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psycopg
+
+from rowcast.errors import MalformedEventError, StopError
+from rowcast.sources.definition import SourceDefinition
+from stream_app.core.mapping import SourceMapping
+from stream_app.core.state import View
+from stream_app.core.tail import Tail
+from stream_app.position import EndOffsets, Position
+from stream_app.store import Ownership, Step, Store, read_position
+from stream_app.transport import read_ends, read_extent, read_tail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """
+    What a session is opened with: its *ownership* and the compiled *mapping*.
+
+    *connection* writes to the control database, *reading* reads from it meanwhile; the session closes both.
+    """
+
+    ownership: Ownership
+    mapping: SourceMapping
+    connection: psycopg.Connection
+    reading: psycopg.Connection
+    brokers: str
+
+
+def open_position(claim: Claim, store: Store) -> Position:
+    """
+    The committed position of the claimed source; the very first one is written.
+
+    Raises:
+        StopError: the change log is not the one that was read, does not reach back to the position, or the
+            control database does not know what was published.
+
+    """
+    definition = claim.mapping.definition
+    position = read_position(claim.connection, definition.source)
+    extent = read_extent(claim.brokers, definition.change_log)
+    if position is None:
+        return _first_position(claim, store, extent.topic_id, extent.start)
+    if position.change_log_topic_id != extent.topic_id:
+        raise StopError("CHANGE_LOG_RECREATED", f"topic {definition.change_log} is not the one that was read before")
+    if not extent.start <= position.next_offset <= extent.end:
+        raise StopError(
+            "CHANGE_LOG_TRUNCATED",
+            f"offset {position.next_offset} is not in {definition.change_log} ({extent.start} to {extent.end})",
+        )
+    return position
+
+
+def _first_position(claim: Claim, store: Store, topic_id: str, start: int) -> Position:
+    definition = claim.mapping.definition
+    ends = read_ends(claim.brokers, _partitions(definition))
+    written = sorted(topic for topic, offsets in ends.items() if any(offsets.values()))
+    if written or start:
+        raise StopError(
+            "CONTROL_DATABASE_BEHIND",
+            f"nothing is known of source {definition.source}, but {', '.join(written) or definition.change_log}"
+            " was written before",
+            remedy=f"rowcast sources rebuild {definition.source}",
+        )
+    position = Position(change_log_topic_id=topic_id, next_offset=0, commit_lsn=0, end_offsets=ends)
+    store.commit(View(), Step(), None, position)
+    return position
+
+
+def _partitions(definition: SourceDefinition) -> dict[str, int]:
+    return {definition.topic(each): definition.partitions for each in definition.aggregates}
+
+
+def open_tail(claim: Claim, position: Position) -> tuple[Tail, EndOffsets]:
+    """The events behind the committed position, and the end offsets behind them."""
+    partitions = _partitions(claim.mapping.definition)
+    # A topic that was declared since the last commit has no end offset yet: it is read from its beginning.
+    known = {
+        topic: position.end_offsets.get(topic, {str(number): 0 for number in range(count)})
+        for topic, count in partitions.items()
+    }
+    try:
+        tail = Tail(read_tail(claim.brokers, claim.ownership.source, known))
+    except MalformedEventError as error:
+        raise StopError("FOREIGN_WRITER", f"a domain topic holds what the owner did not write: {error}") from error
+    # Nobody else can append any more: this claim has fenced every older producer.
+    return tail, read_ends(claim.brokers, partitions) if tail else known
