@@ -160,7 +160,6 @@ class Owner:
             ownership=ownership, mapping=mapping, connection=connection, reading=reading, brokers=self._brokers
         )
         session = Session(claim, self._metrics)
-        self._window = session.window
         log.info("source %s: owned as epoch %d, offset %d", self.source, ownership.epoch, session.next_offset)
         self._metrics.stopped(None)
         return session
@@ -205,7 +204,8 @@ class Owner:
                 log.warning("source %s: %s under a former definition; claiming it again", self.source, fault[0])
                 return
             write_stop(connection, ownership, (fault[0], fault[1], remedy))
-        log.error("source %s stopped: %s: %s %s", self.source, *fault)
+            log.error("source %s stopped: %s: %s; %s", self.source, fault[0], fault[1], remedy)
+            self._watch_window(connection)
         self._wait_resumed(fault[0])
 
     def _wait_resumed(self, code: str) -> None:

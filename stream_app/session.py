@@ -69,7 +69,7 @@ class Session:
         self._brokers = claim.brokers
         self._open_log()
         self._generations = Generations(self._source, self._mapping.by_type, self._reads.generations())
-        self.window = WindowWatch(self._source, self._mapping.definition.change_log_window_ms, metrics)
+        self._window = WindowWatch(self._source, self._mapping.definition.change_log_window_ms, metrics)
         self._refusals = RefusalWatch(self._source, self._mapping.definition.refused_share_max)
         self._commands_s = 0.0
         self._stopping: Callable[[], bool] = lambda: False
@@ -121,8 +121,8 @@ class Session:
     def _read(self) -> None:
         started_s = time.monotonic()
         records = self._reader.read(BATCH_RECORDS_MAX, READ_TIMEOUT_S, lambda: self._landing.busy)
-        self.window.note(self._reader.oldest_ms)
-        self.window.check()
+        self._window.note(self._reader.oldest_ms)
+        self._window.check()
         if records:
             self._metrics.stage("read", time.monotonic() - started_s)
             self._metrics.read(len(records))
@@ -363,7 +363,7 @@ class Session:
         parcel = Parcel(view=view, emitted=emitted, step=step, position=position, tail_open=tail_open)
         self._landing.submit(parcel, self._metrics)
         self._position = position
-        self.window.check()
+        self._window.check()
 
 
 def _truncates(unit: Transaction) -> bool:

@@ -22,6 +22,13 @@ def stopped_code(project: TestProject) -> str | None:
     return None if row is None else str(row[0])
 
 
+def committed_ends(project: TestProject) -> dict[str, dict[str, int]]:
+    """The end offsets of the domain topics that the control database holds."""
+    with project.control() as control:
+        row = control.execute("SELECT end_offsets FROM rowcast.source").fetchone()
+    return dict(orjson.loads(row[0])) if row else {}
+
+
 def running_worker(project: TestProject, workers: WorkerPool, failpoints: str = "") -> Worker:
     project.apply()
     worker = workers.start(failpoints)
@@ -61,8 +68,9 @@ def test_a_domain_topic_that_lost_its_events_stops_the_source(project: TestProje
     worker = running_worker(project, workers)
     add_trees(project, 3)
     wait_agreement(project)
-    worker.kill()
     topic = f"{project.name}.item.v1"
+    wait_until(lambda: sum(committed_ends(project)[topic].values()) >= 3, "the committed end of the topic")
+    worker.kill()
     admin = project.admin()
     try:
         admin.delete_topics([topic])
@@ -90,10 +98,9 @@ def test_a_topic_without_a_stored_end_is_read_back_from_its_beginning(
     wait_agreement(project)
     worker.kill()
     before = len(read_topics(project))
+    ends = committed_ends(project)
+    del ends[f"{project.name}.item.v1"]
     with project.control() as control:
-        row = control.execute("SELECT end_offsets FROM rowcast.source").fetchone()
-        ends = orjson.loads(row[0]) if row else {}
-        del ends[f"{project.name}.item.v1"]
         control.execute("UPDATE rowcast.source SET end_offsets = %s", (orjson.dumps(ends).decode(),))
     workers.start().wait_owned()
     project.execute("UPDATE item SET status = 'Missing'")
