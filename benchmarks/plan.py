@@ -68,7 +68,7 @@ class Rounds:
         return rounds
 
     def _warm_up(self) -> None:
-        """Let the connector's JVM compile what it runs: at first it reaches a quarter of its rate."""
+        """Let the connector's JVM compile what it runs before it is timed."""
         tell("warm-up of the connector")
         site = self._create()
         debezium.fill(site, trees(WARM_UP_TREES))
