@@ -18,9 +18,9 @@ from rowcast.settings import Settings
 
 LOG_STAGES = {"debezium", "sequencer", "consumer"}
 # What --quick leaves out. A smaller bulk transaction is still one that does not fit into the worker's memory.
-QUICK_SHARES = {"bulk": 0.25}
+QUICK_SHARES = {"bulk": 0.125}
 SLOW_AT_CONSUMER = ("bulk", "trees")
-SLOW_TOGETHER = ("bulk", "rows")
+SLOW_TOGETHER = ("bulk", "trees")
 LATENCY_S, LATENCY_QUICK_S = 20.0, 6.0
 WARM_UP_TREES = 5_000
 # Nobody takes the figures of a smaller run for those of the product.
