@@ -13,14 +13,13 @@ from typing import Any
 
 import psutil
 import psycopg
-import requests
 
 from benchmarks.child import REPOSITORY
+from benchmarks.local_web import call
 from rowcast.consumer import Consumer
 from rowcast.settings import Settings
 
 _PACKAGES = ("rowcast", "faust-streaming", "confluent-kafka", "kafka-python", "psycopg", "orjson", "jsonschema-rs")
-_TIMEOUT_S = 10.0
 _POSTGRESQL = ["fsync", "synchronous_commit", "shared_buffers", "max_wal_size", "logical_decoding_work_mem"]
 _CONNECTOR = (
     "max.batch.size",
@@ -89,10 +88,10 @@ def _servers(stack: Settings) -> dict[str, str]:
     with psycopg.connect(stack.database("postgres").url) as connection:
         row = connection.execute("SHOW server_version").fetchone()
     url = stack.need_connect_url()
-    plugins = requests.get(f"{url}/connector-plugins", timeout=_TIMEOUT_S).json()
+    plugins = call(f"{url}/connector-plugins").json()
     debezium = [each["version"] for each in plugins if each["class"].endswith("PostgresConnector")]
     return {
         "postgresql": str(row[0]) if row else "unknown",
-        "kafka": requests.get(url, timeout=_TIMEOUT_S).json()["version"],
+        "kafka": call(url).json()["version"],
         "debezium": debezium[0] if debezium else "unknown",
     }

@@ -13,7 +13,7 @@ from rowcast.errors import ConfigurationError
 STAGES = ("debezium", "sequencer", "consumer", "together", "latency")
 ROUNDS = 5
 _EPILOG = """examples:
-  ./scripts/bench --quick --json bench.json             one round of the main figures, about three minutes
+  ./scripts/bench --quick --json bench.json             one round of the main figures, some minutes
   ./scripts/bench --json bench.json                     everything, five rounds
   ./scripts/bench --only sequencer --workload rows --rounds 3
   ./scripts/bench --only sequencer --stack /tmp/bench --keep     again at once: stack and change logs stay

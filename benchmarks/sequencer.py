@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 import psycopg
-import requests
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.change_log import FilledLog
@@ -20,6 +19,7 @@ from benchmarks.child import Child
 from benchmarks.course import Course
 from benchmarks.domain_events import PublishedEvents, read_published
 from benchmarks.errors import MeasureError, check
+from benchmarks.local_web import call
 from benchmarks.site import Site
 from benchmarks.workload import Workload
 
@@ -90,7 +90,7 @@ def _follow(control: psycopg.Connection, log: FilledLog, worker: Child) -> Cours
 
 def _stages(port: int) -> dict[str, float]:
     """What the worker itself says of where its time went, in seconds; for tuning, not for the figures."""
-    page = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    page = call(f"http://127.0.0.1:{port}/metrics").text
     return {
         sample.labels["stage"]: round(sample.value, 3)
         for family in text_string_to_metric_families(page)

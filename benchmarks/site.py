@@ -14,12 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import psycopg
-import requests
 from kafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError
 from psycopg import sql
 
 from benchmarks.child import REPOSITORY, Child
 from benchmarks.errors import MeasureError
+from benchmarks.local_web import call
 from benchmarks.topic_watch import read_all
 from examples.inventory.catalogue import create_schema
 from rowcast.connect import ConnectClient
@@ -87,12 +87,14 @@ class Site:
     def _control_name(self) -> str:
         return f"{self.name}_control"
 
+    @property
+    def _definition_file(self) -> Path:
+        """The control database is made anew for every run of the sequencer, so the definition is kept beside it."""
+        return self.folder / "definition.json"
+
     def definition(self) -> SourceDefinition:
         """As it was applied."""
-        with psycopg.connect(self.control_url) as control:
-            row = control.execute("SELECT definition FROM rowcast.source WHERE source = %s", (self.name,)).fetchone()
-        assert row is not None, "an applied source has its row"
-        return SourceDefinition.from_json(row[0])
+        return SourceDefinition.from_json(self._definition_file.read_bytes())
 
     def new_consumer_database(self) -> str:
         """The url of an empty database for a consumer; one at a time."""
@@ -110,7 +112,7 @@ class Site:
     def resume_capture(self) -> None:
         """Start the connector again; returns at once."""
         url = f"{self._stack.need_connect_url()}/connectors/{connector_name(self.name)}/resume"
-        requests.put(url, timeout=_TIMEOUT_S).raise_for_status()
+        call(url, "PUT")
 
     def connector_settings(self) -> dict[str, str]:
         """The configuration of the connector, as Kafka Connect has it."""
@@ -143,7 +145,8 @@ class Site:
         finally:
             with TopicAdmin(self.brokers) as admin:
                 topics = [change_log_topic(self.name), *map(self.domain_topic, AGGREGATES)]
-                admin.delete(list(admin.present(topics)))
+                if present := admin.present(topics):
+                    admin.delete(list(present))
             for name in (self.name, self._control_name, f"{self.name}_consumer"):
                 self._drop_database(name)
             shutil.rmtree(self.folder)
@@ -155,6 +158,10 @@ class Site:
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             create_schema(connection)
         apply(load_sources(self.folder), self.settings)
+        with psycopg.connect(self.control_url) as control:
+            row = control.execute("SELECT definition FROM rowcast.source WHERE source = %s", (self.name,)).fetchone()
+        assert row is not None, "an applied source has its row"
+        self._definition_file.write_text(row[0])
         self._wait_streaming()
 
     def _declare(self) -> None:

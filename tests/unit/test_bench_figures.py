@@ -101,7 +101,7 @@ def test_the_report_replaces_what_stands_between_the_markers() -> None:
             "versions": {"postgresql": "18", "kafka": "4.3", "debezium": "3.7"},
             "load_average_begin": [0.1, 0, 0], "load_average_end": [2.5, 0, 0],
         },
-        "settings": {"commit": "abc"},
+        "settings": {"commit": "abc", "quick": False},
         "ratios": {"sequencer_to_debezium": {"rows": {"median": 0.5, "min": 0.4, "max": 0.6}}},
         "stages": {"debezium": {"rows": {"rows_per_s": one}}},
         "rounds": [{}],
