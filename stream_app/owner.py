@@ -24,18 +24,26 @@ from stream_app.lease import MAX_TRIES, claim, count_try, read_definition, read_
 from stream_app.metrics import SourceMetrics
 from stream_app.opening import Claim
 from stream_app.session import Session
-from stream_app.store import Ownership, read_position
+from stream_app.store import BULK_METHODS, Ownership, read_position
 from stream_app.transport import read_time_ms
 from stream_app.window import WindowWatch
 
 log = logging.getLogger("rowcast.worker")
 _BACKOFF_S_MAX = 5.0
 _DETAIL_MAX = 4_000
-# A generic plan made while the tables were empty would be kept until their first ANALYZE: 2,000 look-ups took
-# 2.2 s with it and 0.03 s without.
-# A server that crashes may forget the last commits, never a part of one: the domain topics then hold what the next
-# claim reads back as their tail, as after a crash between publish and commit.
-_SETTINGS = "-c plan_cache_mode=force_custom_plan -c synchronous_commit=off"
+_SETTINGS = " ".join(
+    f"-c {setting}"
+    for setting in (
+        # A generic plan made while the tables were empty would be kept until their first ANALYZE: 2,000 look-ups
+        # took 2.2 s with it and 0.03 s without.
+        "plan_cache_mode=force_custom_plan",
+        # Look-ups by key go through the index, whatever the statistics say of tables that grow by thousands a second.
+        *(f"{method}=off" for method in BULK_METHODS),
+        # A server that crashes may forget the last commits, never a part of one: the domain topics then hold what
+        # the next claim reads back as their tail, as after a crash between publish and commit.
+        "synchronous_commit=off",
+    )
+)
 
 
 class Owner:

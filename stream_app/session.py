@@ -60,6 +60,7 @@ class Session:
         self._metrics = metrics
         self._reads = Store(claim.reading, claim.ownership, claim.mapping)
         self._store = Store(claim.connection, claim.ownership, claim.mapping)
+        self._store.prepare()
         # Fences every older producer, so that the ends and the tail below cannot move any more.
         self._publisher = Publisher(claim.brokers, self._source)
         self._position = open_position(claim, self._store)
