@@ -41,8 +41,8 @@ from stream_app.store import Step, Store
 from stream_app.transport import ChangeLogReader
 from stream_app.window import WindowWatch
 
-BATCH_RECORDS_MAX = 2_000
-CHUNK_AGGREGATES_MAX = 1_000
+BATCH_RECORDS_MAX = 4_000
+CHUNK_AGGREGATES_MAX = 2_000
 READ_TIMEOUT_S = 0.2
 COMMANDS_INTERVAL_S = 1.0
 
@@ -75,7 +75,7 @@ class Session:
         self._commands_s = 0.0
         self._stopping: Callable[[], bool] = lambda: False
         # What a former claim staged is read again from the change log.
-        self._staging = Staging(claim.connection, claim.mapping, self._store.hold)
+        self._staging = Staging(claim.connection, claim.reading, claim.mapping, self._store.hold)
         self._staging.clear()
         if "merging" in (self._position.sub_position or {}):
             self._forget_merging()
@@ -199,7 +199,8 @@ class Session:
         unit = placed.unit
         assert isinstance(unit, Transaction), "nothing else moves what was published"
         self._settle_before(unit)
-        step = Step(pending=[key_of(self._mapping, row) for row in unit.rows], pending_children=True)
+        touched = dict.fromkeys(key_of(self._mapping, row) for row in unit.rows)
+        step = Step(pending=list(touched), pending_children=True)
         self._commit_units([placed], (step, origin_of(unit)), frozenset(self._mapping.by_type))
         self._emit_pending()
 
@@ -222,7 +223,6 @@ class Session:
         self._land(View(), Emitted(), Step(truncated_types=truncated), replace(self._position, sub_position=merging))
         self._landing.wait()
         for keys, rows in self._staging.batches(CHUNK_AGGREGATES_MAX):
-            self._landing.wait()
             if self._stopping():
                 raise _InterruptedError
             step = Step(generation=self._generations.number, pending=keys)

@@ -33,10 +33,21 @@ ORDER BY s.ord
 
 
 class Staging:
-    """The staged changes of one source."""
+    """
+    The staged changes of one source.
 
-    def __init__(self, connection: psycopg.Connection, mapping: SourceMapping, hold: Callable[[], None]) -> None:
+    *connection* writes, *reading* reads: what was folded of them may be committed meanwhile.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        reading: psycopg.Connection,
+        mapping: SourceMapping,
+        hold: Callable[[], None],
+    ) -> None:
         self._connection = connection
+        self._reading = reading
         self._hold = hold
         self._mapping = mapping
         self._source = mapping.definition.source
@@ -83,7 +94,7 @@ class Staging:
         """The staged keys in order, at most *limit* at a time, each with all its changes in order."""
         last = ("", "")
         while True:
-            rows = self._connection.execute(_NEXT_KEYS, (self._source, *last, limit)).fetchall()
+            rows = self._reading.execute(_NEXT_KEYS, (self._source, *last, limit)).fetchall()
             if not rows:
                 return
             keys = [Key(*row) for row in rows]
@@ -93,7 +104,7 @@ class Staging:
     def _changes(self, keys: list[Key]) -> tuple[RowChange, ...]:
         parameters = ([key.aggregate for key in keys], [key.id_text for key in keys], self._source)
         changes = []
-        for aggregate, _, operation, columns in self._connection.execute(_CHANGES, parameters):
+        for aggregate, _, operation, columns in self._reading.execute(_CHANGES, parameters):
             image = orjson.loads(columns)
             gone = operation == Operation.DELETE
             table = self._mapping.by_type[aggregate].definition.table

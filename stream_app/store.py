@@ -356,11 +356,8 @@ class Store:
         if step.forget_pending:
             self._connection.execute("DELETE FROM rowcast.pending WHERE source = %s", (self._source,))
         if step.pending:
-            self._connection.execute(
-                "INSERT INTO rowcast.pending (source, rank, id_text) SELECT %s, * FROM unnest(%s::int[], %s::text[])"
-                " ON CONFLICT DO NOTHING",
-                (self._source, *self._ranked(step.pending)),
-            )
+            ranked = ((self._source, rank, id_text) for rank, id_text in zip(*self._ranked(step.pending), strict=True))
+            copy_rows(self._connection, "COPY rowcast.pending (source, rank, id_text) FROM STDIN", ranked)
         for aggregate in step.pending_types:
             self._fill_pending(aggregate)
         if step.pending_children:

@@ -53,10 +53,10 @@ def test_a_former_owner_can_stage_clear_and_commit_nothing(project: TestProject)
     change = RowChange(Operation.CREATE, "public.instance", None, row, 7, 1, 100, 0)
     with project.control() as control:
         mapping = compiled(control, project)
-        former = Staging(control, mapping, Store(control, claimed(control, project, "one"), mapping).hold)
+        former = Staging(control, control, mapping, Store(control, claimed(control, project, "one"), mapping).hold)
         former.stage([(1, change)])
         control.execute("UPDATE rowcast.source SET lease_until = clock_timestamp()")
-        newer = Staging(control, mapping, Store(control, claimed(control, project, "two"), mapping).hold)
+        newer = Staging(control, control, mapping, Store(control, claimed(control, project, "two"), mapping).hold)
         newer.clear()
         newer.stage([(2, change)])
 
