@@ -12,6 +12,9 @@ from rowcast.cli.verbs import Verbs
 from rowcast.errors import ConfigurationError
 from rowcast.settings import load_settings
 
+# What Faust calls them.
+_LOG_LEVELS = {"debug": "debug", "info": "info", "warning": "warn", "error": "error"}
+
 
 def register(verbs: Verbs) -> None:
     """Add the verb `worker`."""
@@ -26,7 +29,7 @@ def register(verbs: Verbs) -> None:
     parser.add_argument(
         "--web-port", type=int, default=6066, help="port of /health and /metrics on loopback; 0: any free one"
     )
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument("--log-level", default="info", choices=list(_LOG_LEVELS), help="default: info")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -42,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "ROWCAST_PROJECT": str(arguments.project),
         "ROWCAST_WEB_PORT": str(arguments.web_port or _free_port()),
     }
-    command = ["faust", "-A", "stream_app.app", "worker", "--loglevel", arguments.log_level]
+    command = ["faust", "-A", "stream_app.app", "worker", "--loglevel", _LOG_LEVELS[arguments.log_level]]
     os.execve(sys.executable, [sys.executable, "-m", *command], environment)  # noqa: S606 - the same interpreter
 
 

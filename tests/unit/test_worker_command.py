@@ -1,0 +1,83 @@
+"""`rowcast worker` as a process, where neither Kafka nor a database answers: it comes up and waits for them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+LEVELS = ("debug", "info", "warning", "error")
+# Port 1 on loopback answers nothing.
+_NOWHERE = {
+    "ROWCAST_BROKERS": "127.0.0.1:1",
+    "ROWCAST_CONNECT_URL": "http://127.0.0.1:1",
+    "ROWCAST_DATABASE_ROWCAST": "postgresql://nobody@127.0.0.1:1/rowcast",
+}
+
+
+class Command:
+    """One `rowcast worker` with these *arguments*."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self._log = folder / f"{time.monotonic_ns()}.log"
+        with self._log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "rowcast.cli.main", "--project", str(folder), "worker", *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **_NOWHERE},
+            )
+
+    @property
+    def text(self) -> str:
+        """What it has said."""
+        return self._log.read_text(errors="replace")
+
+    def wait_healthy(self, port: int, timeout_s: float = 30) -> None:
+        """Wait until it answers on *port*."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                assert requests.get(f"http://127.0.0.1:{port}/health", timeout=5).json()["owned"] == []
+            except requests.ConnectionError:
+                assert self.process.poll() is None, self.text
+                assert time.monotonic() < deadline, self.text
+                time.sleep(0.1)
+            else:
+                return
+
+
+@pytest.fixture
+def commands() -> Iterator[list[Command]]:
+    """Commands that are killed at the end, when they still run."""
+    started: list[Command] = []
+    yield started
+    for command in started:
+        if command.process.poll() is None:
+            command.process.kill()
+            command.process.wait(10)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_worker_starts_with_every_log_level(commands: list[Command], tmp_path: Path) -> None:
+    """Each choice of the help is one that a worker can be started with."""
+    ports = [free_port() for _ in LEVELS]
+    for level, port in zip(LEVELS, ports, strict=True):
+        commands.append(Command(tmp_path, "--web-port", str(port), "--log-level", level))
+    for command, port in zip(commands, ports, strict=True):
+        command.wait_healthy(port)
+        command.process.send_signal(signal.SIGTERM)
+    assert [command.process.wait(30) for command in commands] == [0] * len(LEVELS)
