@@ -8,7 +8,10 @@ service of ours (see docs/design.md for why), so Faust's own consumer and produc
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import socket
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +25,9 @@ from rowcast.settings import Settings, load_settings
 from stream_app.connector_watch import ConnectorWatch
 from stream_app.metrics import Metrics
 from stream_app.supervisor import TICK_S, Supervisor
+from stream_app.web import HOST, ListeningWeb, open_listener, port_of
+
+log = logging.getLogger("rowcast.worker")
 
 # A worker whose supervisor has not come round for this long is not healthy.
 _HEALTHY_S = 30.0
@@ -35,10 +41,14 @@ class _WithoutKafka(BootStrategy):
 
 class _Application(faust.App):
     BootStrategy = _WithoutKafka
+    listener: socket.socket
+
+    def _new_web(self) -> ListeningWeb:
+        return ListeningWeb(self, self.listener)
 
 
-def build_app(settings: Settings) -> faust.App:
-    """The application for *settings*: its sequencer service, `/health` and `/metrics` on loopback."""
+def build_app(settings: Settings, listener: socket.socket) -> faust.App:
+    """The application for *settings*: its sequencer service, `/health` and `/metrics` on *listener*."""
     brokers, control = settings.need_brokers(), settings.control()
     metrics = Metrics()
     supervisor = Supervisor(brokers, control.url, metrics)
@@ -46,9 +56,9 @@ def build_app(settings: Settings) -> faust.App:
     app = _Application(
         "rowcast",
         broker=f"kafka://{brokers}",
-        web_bind="127.0.0.1",
-        web_host="127.0.0.1",
-        web_port=int(os.environ.get("ROWCAST_WEB_PORT", "6066")),
+        web_bind=HOST,
+        web_host=HOST,
+        web_port=port_of(listener),
         web_router_enabled=False,
         web_tables_enabled=False,
         topic_disable_leader=True,
@@ -57,12 +67,14 @@ def build_app(settings: Settings) -> faust.App:
         # Faust insists on a folder; nothing is ever written to it.
         datadir=str(Path(tempfile.gettempdir()) / "rowcast-worker"),
     )
+    app.listener = listener
 
     @app.service
     class Sequencers(faust.Service):
         """Claims sources and works on them, in threads of their own."""
 
         async def on_start(self) -> None:
+            log.info("health and metrics: http://%s:%d/health and /metrics", HOST, port_of(listener))
             watch.start()
 
         @faust.Service.task
@@ -98,9 +110,11 @@ def build_app(settings: Settings) -> faust.App:
 
 def _load() -> faust.App:
     try:
-        return build_app(load_settings(Path(os.environ.get("ROWCAST_PROJECT", ".")).resolve()))
+        settings = load_settings(Path(os.environ.get("ROWCAST_PROJECT", ".")).resolve())
+        return build_app(settings, open_listener(os.environ))
     except ConfigurationError as error:
-        raise SystemExit(f"rowcast: {error}") from error
+        print(f"rowcast: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 app = _load()

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 from guarantees import named_guarantees
+from prometheus_client.metrics import MetricWrapperBase
 
 from rowcast.cli.main import build_parser
 from rowcast.contracts import profile
 from rowcast.contracts.checking import check_folder
 from rowcast.sources.source_file import load_source
+from stream_app.metrics import Metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -132,6 +134,23 @@ def test_the_contract_of_the_contracts_page_has_no_fault(tmp_path: Path) -> None
     path.write_text(text)
 
     assert {each.rule for each in check_folder(tmp_path)} == {"DERIVED_MISSING", "EXAMPLE_MISSING"}
+
+
+def test_the_worker_page_lists_every_metric() -> None:
+    """Names as they are scraped, types and labels are those of the registry, in its order."""
+    page = (REPOSITORY / "docs/reference/worker.md").read_text()
+    metrics = Metrics()
+    written = []
+    for collector in metrics.registry._collector_to_names:
+        (metric,) = collector.describe()
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        assert isinstance(collector, MetricWrapperBase)
+        labels = collector._labelnames
+        further = [f"`{each}`" for each in labels if each != "source"] if "source" in labels else ["no `source`"]
+        written.append((name, metric.type, ", ".join(further)))
+
+    rows = re.findall(r"^\| `(rowcast_\w+)` \| (\w+) \| (.*?) ?\|", page, re.MULTILINE)
+    assert rows == written
 
 
 def test_the_quickstart_is_as_short_as_it_says() -> None:

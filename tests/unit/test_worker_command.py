@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -40,6 +41,16 @@ class Command:
     def text(self) -> str:
         """What it has said."""
         return self._log.read_text(errors="replace")
+
+    def wait_port(self, timeout_s: float = 30) -> int:
+        """The port that it says it listens on."""
+        deadline = time.monotonic() + timeout_s
+        while not (found := re.findall(r"http://127\.0\.0\.1:(\d+)/health and /metrics", self.text)):
+            assert self.process.poll() is None, self.text
+            assert time.monotonic() < deadline, self.text
+            time.sleep(0.1)
+        (port,) = found
+        return int(port)
 
     def wait_healthy(self, port: int, timeout_s: float = 30) -> None:
         """Wait until it answers on *port*."""
@@ -81,3 +92,29 @@ def test_a_worker_starts_with_every_log_level(commands: list[Command], tmp_path:
         command.wait_healthy(port)
         command.process.send_signal(signal.SIGTERM)
     assert [command.process.wait(30) for command in commands] == [0] * len(LEVELS)
+
+
+def test_more_workers_of_one_machine_each_find_a_port(commands: list[Command], tmp_path: Path) -> None:
+    """Without --web-port any number of workers starts, and each names its address in one line."""
+    commands += [Command(tmp_path) for _ in range(3)]
+    ports = [command.wait_port() for command in commands]
+    assert len(set(ports)) == 3
+    for command, port in zip(commands, ports, strict=True):
+        command.wait_healthy(port)
+
+
+@pytest.mark.parametrize("variable", [False, True], ids=["option", "variable"])
+def test_a_port_that_was_asked_for_and_is_taken_is_one_line(
+    commands: list[Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: bool
+) -> None:
+    """Nothing is started, nothing is traced; the exit code is that of wrong usage."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = str(holder.getsockname()[1])
+        if variable:
+            monkeypatch.setenv("ROWCAST_WEB_PORT", port)
+        commands.append(Command(tmp_path, *([] if variable else ["--web-port", port])))
+        assert commands[0].process.wait(30) == 2
+    (line,) = commands[0].text.splitlines()
+    assert line.startswith(f"rowcast: --web-port: port {port} cannot be listened on: Address already in use")
