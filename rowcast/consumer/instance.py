@@ -82,6 +82,7 @@ class Instance:
         self._outages = 0
         self._reminded_at: dict[Partition, float] = {}
         self._applied = self._skipped = 0
+        self._absent: tuple[str, ...] = ()
         self._name = f"{platform.node()}:{os.getpid()}"
 
     def run(self) -> None:
@@ -116,6 +117,9 @@ class Instance:
 
     def _round(self) -> None:
         assignment = self._membership.alive()
+        if self._absent != self._membership.absent:
+            self._absent = self._membership.absent
+            self._tell()
         if not self._database.connected:
             self._reconnect()
         if assignment.number != self._assignment.number:
@@ -372,6 +376,7 @@ class Instance:
                 applied=self._applied,
                 skipped=self._skipped,
                 blocked=tuple(_blocked(each.block) for each in owned if each.block is not None),
+                absent=self._absent,
             )
         )
 

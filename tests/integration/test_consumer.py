@@ -55,12 +55,18 @@ def test_first_start_reads_from_the_beginning_in_order(broker: Broker, service: 
     assert_exactly_once(broker, service)
 
 
-def test_a_topic_that_is_created_later_is_picked_up(broker: Broker, service: Service) -> None:
-    """A consumer that starts before its topics exist waits for them."""
-    with running(consumer_of(broker, service)):
+def test_a_topic_that_is_created_later_is_picked_up(
+    broker: Broker, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A consumer that starts before its topics exist says what it waits for, once, and picks them up."""
+    with running(consumer_of(broker, service)) as run:
+        wait_until(lambda: run.consumer.status().absent == (broker.topic(),))
         broker.create_topic()
         broker.publish(broker.event("a", 1))
         wait_until(lambda: service.effect_count() == 1)
+        wait_until(lambda: run.consumer.status().absent == ())
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert lines == [f"topic {broker.topic()} does not exist; waiting (is the name or the major right?)"]
 
 
 def test_joining_takes_longer_than_one_poll(broker: Broker, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
