@@ -14,6 +14,7 @@ import pytest
 from guarantees import named_guarantees
 from prometheus_client.metrics import MetricWrapperBase
 
+from rowcast import settings
 from rowcast.cli.main import build_parser
 from rowcast.contracts import profile
 from rowcast.contracts.checking import check_folder
@@ -151,6 +152,28 @@ def test_the_worker_page_lists_every_metric() -> None:
 
     rows = re.findall(r"^\| `(rowcast_\w+)` \| (\w+) \| (.*?) ?\|", page, re.MULTILINE)
     assert rows == written
+
+
+def test_the_configuration_page_lists_every_key_and_variable() -> None:
+    """What `rowcast.toml` and the environment may say is explained, and nothing else is."""
+    page = (REPOSITORY / "docs/reference/configuration.md").read_text()
+    keys, variables = page.partition("## `rowcast.toml`")[2].partition("## Environment")[::2]
+    cells = [re.findall(r"^\| (`.*?) \|", part.partition("\n## ")[0], re.MULTILINE) for part in (keys, variables)]
+    documented = [{word for cell in part for word in code_words(cell)} for part in cells]
+
+    accepted = settings._TOP - {"databases"} | {f"databases.<name>.{key}" for key in settings._DATABASE}
+    assert documented == [accepted, {*settings.known_variables(), "ROWCAST_DATABASE_<NAME>"}]
+
+
+def test_the_toml_of_the_configuration_page_is_accepted(tmp_path: Path) -> None:
+    """Copied word for word, it is a project's configuration."""
+    (text,) = re.findall(r"```toml\n(.*?)```", (REPOSITORY / "docs/reference/configuration.md").read_text(), re.DOTALL)
+    (tmp_path / "rowcast.toml").write_text(text)
+    read = settings.load_settings(tmp_path, {})
+
+    assert (read.need_brokers(), read.need_connect_url()) == ("kafka-1:9092,kafka-2:9092", "http://connect:8083")
+    assert read.control().parameters()["dbname"] == "rowcast"
+    assert read.database("inventory").connect_password == "${file:/etc/connect/secrets.properties:inventory}"
 
 
 def test_the_quickstart_is_as_short_as_it_says() -> None:
