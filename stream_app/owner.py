@@ -191,7 +191,7 @@ class Owner:
                 log.warning("source %s: %s under a former definition; claiming it again", self.source, fault[0])
                 return
             write_stop(connection, ownership, (fault[0], fault[1], remedy))
-        log.error("source %s stopped: %s: %s %s", self.source, *fault)
+        log.error("source %s stopped: %s: %s; remedy: %s", self.source, fault[0], fault[1], remedy)
         self._wait_resumed(fault[0])
 
     def _wait_resumed(self, code: str) -> None:
