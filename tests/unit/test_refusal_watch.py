@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from rowcast.errors import StopError
+from rowcast.errors import ContractViolationError, MappingError, StopError
+from stream_app.contract import _validator
+from stream_app.core.column import converter
 from stream_app.core.state import AggregateState, Key, Refusal, View
 from stream_app.refusal import RefusalWatch
 
@@ -71,3 +73,41 @@ def test_many_refusals_are_no_flood(caplog: pytest.LogCaptureFixture) -> None:
         "refused 498 more; `rowcast refused list shop` names them",
         'refused customer 501: /name: <value> is not of type "string"',
     ]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"name": "SECRET"},
+        {"name": ["SECRET"]},
+        {"born": "SECRET"},
+        {"code": "SECRET"},
+        {"map": {"a": "SECRET"}},
+        {"list": ["SECRET", "SECRET"]},
+        {"one": "SECRET"},
+    ],
+    ids=lambda value: next(iter(value)),
+)
+def test_no_reason_quotes_a_value(value: dict[str, object]) -> None:
+    """What a contract rejects is described without it, so that log and stop hold no data of the row."""
+    schema = {
+        "properties": {
+            "name": {"type": "string", "maxLength": 3},
+            "born": {"format": "date"},
+            "code": {"pattern": "^[0-9]+$"},
+            "map": {"additionalProperties": {"type": "integer"}},
+            "list": {"uniqueItems": True},
+            "one": {"oneOf": [{"type": "integer"}, {"enum": ["a"]}]},
+        }
+    }
+    with pytest.raises(ContractViolationError) as refused:
+        _validator(schema)(value)
+    assert "SECRET" not in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ['{"SECRET', "SECRET", '["SECRET", 99999999999999999999]', "SECRET 9999999999999999"])
+def test_no_reason_quotes_a_document(text: str) -> None:
+    """A JSON column that cannot be carried is described without its text."""
+    with pytest.raises(MappingError) as refused:
+        converter("jsonb")(text)
+    assert "SECRET" not in str(refused.value)
