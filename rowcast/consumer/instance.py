@@ -334,7 +334,8 @@ class Instance:
             f"{delivery}: aggregate {delivery.identity} is at version {mark}, this is version {event.version}, and "
             f"the broker cannot have compacted what lies between (window {self._topics[topic].window_ms} ms, "
             f"appended at {delivery.appended_ms} ms)",
-            remedy="have the source re-send the aggregate: a snapshot event closes the gap",
+            remedy="find out what was lost; to go on without it, raise the aggregate's mark in rowcast_inbox.mark to "
+            f"version {event.version - 1}",
         )
 
     def _failed(self, delivery: Delivery, cause: Exception, *, alone: bool) -> None:

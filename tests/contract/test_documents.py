@@ -18,6 +18,7 @@ from rowcast import settings
 from rowcast.cli.main import build_parser
 from rowcast.contracts import profile
 from rowcast.contracts.checking import check_folder
+from rowcast.contracts.contract import load_contract
 from rowcast.sources.source_file import load_source
 from stream_app.metrics import Metrics
 
@@ -93,6 +94,21 @@ def test_the_quickstart_s_source_and_contract_are_accepted(tmp_path: Path) -> No
 
     assert check_folder(tmp_path / "schemas") == []
     assert [each.name for each in load_source(source).aggregates] == ["customer"]
+
+
+def test_the_quickstart_s_child_table_fits_its_parent(tmp_path: Path) -> None:
+    """Added word for word, source file and contract declare a hierarchy."""
+    path = tmp_path / "schemas/shop/address/v1.0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(block("json", 3))
+    source = tmp_path / "connectors/shop.yaml"
+    source.parent.mkdir()
+    source.write_text(block("yaml") + block("yaml", 1))
+    parents = {each.name: each.parent and each.parent.aggregate for each in load_source(source).aggregates}
+
+    assert {each.rule for each in check_folder(tmp_path / "schemas")} == {"DERIVED_MISSING", "EXAMPLE_MISSING"}
+    assert parents == {"customer": None, "address": "customer"}
+    assert load_contract(path).ancestors == ("customer",)
 
 
 def code_words(line: str) -> list[str]:
