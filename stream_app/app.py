@@ -12,39 +12,24 @@ import logging
 import os
 import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import faust
-from faust.app.base import BootStrategy
 from faust.web import Request, Response, View
 
 from rowcast.errors import ConfigurationError
 from rowcast.settings import Settings, load_settings
 from stream_app.connector_watch import ConnectorWatch
+from stream_app.hosting import Application
 from stream_app.metrics import Metrics
 from stream_app.supervisor import TICK_S, Supervisor
-from stream_app.web import HOST, ListeningWeb, open_listener, port_of
+from stream_app.web import HOST, open_listener, port_of
 
 log = logging.getLogger("rowcast.worker")
 
 # A worker whose supervisor has not come round for this long is not healthy.
 _HEALTHY_S = 30.0
-
-
-class _WithoutKafka(BootStrategy):
-    enable_kafka = False
-    enable_kafka_consumer = False
-    enable_kafka_producer = False
-
-
-class _Application(faust.App):
-    BootStrategy = _WithoutKafka
-    listener: socket.socket
-
-    def _new_web(self) -> ListeningWeb:
-        return ListeningWeb(self, self.listener)
 
 
 def build_app(settings: Settings, listener: socket.socket) -> faust.App:
@@ -53,8 +38,8 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
     metrics = Metrics()
     supervisor = Supervisor(brokers, control.url, metrics)
     watch = ConnectorWatch(settings.need_connect_url(), lambda: list(supervisor.owners), metrics)
-    app = _Application(
-        "rowcast",
+    app = Application(
+        listener,
         broker=f"kafka://{brokers}",
         web_bind=HOST,
         web_host=HOST,
@@ -64,10 +49,7 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
         topic_disable_leader=True,
         topic_allow_declare=False,
         worker_redirect_stdouts=False,
-        # Faust insists on a folder; nothing is ever written to it.
-        datadir=str(Path(tempfile.gettempdir()) / "rowcast-worker"),
     )
-    app.listener = listener
 
     @app.service
     class Sequencers(faust.Service):
@@ -84,6 +66,7 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
                 await self.sleep(TICK_S)
 
         async def on_stop(self) -> None:
+            log.info("stopping")
             watch.stop()
             await asyncio.to_thread(supervisor.stop)
 

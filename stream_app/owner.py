@@ -21,6 +21,7 @@ from stream_app.contract import compile_validators
 from stream_app.core.mapping import compile_mapping
 from stream_app.lease import MAX_TRIES, claim, count_try, read_definition, read_revision, write_stop
 from stream_app.metrics import SourceMetrics
+from stream_app.outage import OutageLog
 from stream_app.session import Claim, Session
 from stream_app.store import Ownership, read_position
 from stream_app.transport import read_time_ms
@@ -48,6 +49,7 @@ class Owner:
         self.revision: str | None = None
         self._window: WindowWatch | None = None
         self._offset = -1
+        self._outage = OutageLog(f"source {source}")
         self._thread = threading.Thread(target=self._run, name=f"owner-{source}", daemon=True)
 
     def start(self) -> None:
@@ -87,7 +89,7 @@ class Owner:
                         return
                 except TransientError as error:
                     self._metrics.fault("transient")
-                    log.warning("source %s: %s; claiming it again", self.source, error)
+                    self._outage.away(error)
                 backoff_s = 0.1 if time.monotonic() - started_s > _BACKOFF_S_MAX else min(backoff_s * 2, _BACKOFF_S_MAX)
                 self._stopping.wait(backoff_s)
         finally:
@@ -142,6 +144,7 @@ class Owner:
         self._window = session.window
         log.info("source %s: owned as epoch %d, offset %d", self.source, ownership.epoch, session.next_offset)
         self._metrics.stopped(None)
+        self._outage.back()
         try:
             # Sorted before the session closes the connection, which tells whether the server has ended it.
             with unavailable_when_broken(connection):

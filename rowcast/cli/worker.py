@@ -46,5 +46,5 @@ def _run(arguments: argparse.Namespace) -> int:
     environment = {**os.environ, "ROWCAST_PROJECT": str(arguments.project)}
     if arguments.web_port is not None:
         environment["ROWCAST_WEB_PORT"] = str(arguments.web_port)
-    command = ["faust", "-A", "stream_app.app", "worker", "--loglevel", _LOG_LEVELS[arguments.log_level]]
+    command = ["faust", "--quiet", "-A", "stream_app.app", "worker", "--loglevel", _LOG_LEVELS[arguments.log_level]]
     os.execve(sys.executable, [sys.executable, "-m", *command], environment)  # noqa: S606 - the same interpreter

@@ -103,6 +103,27 @@ def test_more_workers_of_one_machine_each_find_a_port(commands: list[Command], t
         command.wait_healthy(port)
 
 
+def test_a_worker_logs_what_is_news_and_leaves_no_files(
+    commands: list[Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its address, one line for the database that is away, its end; no banner, no services of the framework."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    commands.append(Command(tmp_path))
+    commands[0].wait_healthy(commands[0].wait_port())
+    # The database is tried once a second, and told of once.
+    deadline = time.monotonic() + 4
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+    commands[0].process.send_signal(signal.SIGTERM)
+    assert commands[0].process.wait(30) == 0
+    lines = [line.partition("]: ")[2] or line.rpartition("] ")[2] for line in commands[0].text.splitlines()]
+    assert [line.partition(":")[0].strip() for line in lines] == ["health and metrics", "control database", "stopping"]
+    assert list(temporary.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".log"] == ["temporary"]
+
+
 @pytest.mark.parametrize("variable", [False, True], ids=["option", "variable"])
 def test_a_port_that_was_asked_for_and_is_taken_is_one_line(
     commands: list[Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: bool
