@@ -214,10 +214,12 @@ def test_health_and_metrics_tell_what_the_worker_does(project: TestProject, work
     worker.wait_owned()
     fill(project, 2)
     wait_agreement(project)
+    # Counted when it is committed, which is a moment after it can be read.
+    counted = f'rowcast_events_total{{source="{project.name}"}} 6.0'
+    wait_until(lambda: counted in worker.get("/metrics").text, "the count of the events")
     metrics = worker.get("/metrics").text
 
     assert worker.get("/health").json()["owned"] == [project.name]
-    assert f'rowcast_events_total{{source="{project.name}"}} 6.0' in metrics
     for name in ("rows_total", "refusals_total", "position_timestamp_seconds", "stage_seconds_bucket"):
         assert f"rowcast_{name}" in metrics
 
