@@ -36,7 +36,6 @@ _OTHER_ENVIRONMENT = {
     "ROWCAST_CACHE",
     "ROWCAST_WEB_PORT",
     "ROWCAST_FAILPOINTS",
-    "ROWCAST_TEST_DATA",
     "ROWCAST_TEST_STACK",
 }
 
@@ -230,8 +229,13 @@ def _database(name: str, entry: Any) -> DatabaseSettings:
     return DatabaseSettings(name, entry["url"], entry.get("connect_password"))
 
 
+def known_variables() -> frozenset[str]:
+    """The names of all ``ROWCAST_*`` variables but for those that name a database."""
+    return frozenset({*_ENVIRONMENT, *_PARTS_ENVIRONMENT, *_OTHER_ENVIRONMENT})
+
+
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    known = {*_ENVIRONMENT, *_PARTS_ENVIRONMENT, *_OTHER_ENVIRONMENT}
+    known = known_variables()
     for variable in environ:
         if variable.startswith("ROWCAST_") and not variable.startswith(_DATABASE_PREFIX) and variable not in known:
             fix = "known: " + ", ".join(sorted({*known, _DATABASE_PREFIX + "<NAME>"}))

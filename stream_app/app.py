@@ -8,54 +8,47 @@ service of ours (see docs/design.md for why), so Faust's own consumer and produc
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import tempfile
+import socket
+import sys
 import time
 from pathlib import Path
 
 import faust
-from faust.app.base import BootStrategy
 from faust.web import Request, Response, View
 
 from rowcast.errors import ConfigurationError
 from rowcast.settings import Settings, load_settings
 from stream_app.connector_watch import ConnectorWatch
+from stream_app.hosting import Application
 from stream_app.metrics import Metrics
 from stream_app.supervisor import TICK_S, Supervisor
+from stream_app.web import HOST, open_listener, port_of
+
+log = logging.getLogger("rowcast.worker")
 
 # A worker whose supervisor has not come round for this long is not healthy.
 _HEALTHY_S = 30.0
 
 
-class _WithoutKafka(BootStrategy):
-    enable_kafka = False
-    enable_kafka_consumer = False
-    enable_kafka_producer = False
-
-
-class _Application(faust.App):
-    BootStrategy = _WithoutKafka
-
-
-def build_app(settings: Settings) -> faust.App:
-    """The application for *settings*: its sequencer service, `/health` and `/metrics` on loopback."""
+def build_app(settings: Settings, listener: socket.socket) -> faust.App:
+    """The application for *settings*: its sequencer service, `/health` and `/metrics` on *listener*."""
     brokers, control = settings.need_brokers(), settings.control()
     metrics = Metrics()
     supervisor = Supervisor(brokers, control.url, metrics)
     watch = ConnectorWatch(settings.need_connect_url(), lambda: list(supervisor.owners), metrics)
-    app = _Application(
-        "rowcast",
+    app = Application(
+        listener,
         broker=f"kafka://{brokers}",
-        web_bind="127.0.0.1",
-        web_host="127.0.0.1",
-        web_port=int(os.environ.get("ROWCAST_WEB_PORT", "6066")),
+        web_bind=HOST,
+        web_host=HOST,
+        web_port=port_of(listener),
         web_router_enabled=False,
         web_tables_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,
         worker_redirect_stdouts=False,
-        # Faust insists on a folder; nothing is ever written to it.
-        datadir=str(Path(tempfile.gettempdir()) / "rowcast-worker"),
     )
 
     @app.service
@@ -63,6 +56,7 @@ def build_app(settings: Settings) -> faust.App:
         """Claims sources and works on them, in threads of their own."""
 
         async def on_start(self) -> None:
+            log.info("health and metrics: http://%s:%d/health and /metrics", HOST, port_of(listener))
             watch.start()
 
         @faust.Service.task
@@ -72,6 +66,7 @@ def build_app(settings: Settings) -> faust.App:
                 await self.sleep(TICK_S)
 
         async def on_stop(self) -> None:
+            log.info("stopping")
             watch.stop()
             await asyncio.to_thread(supervisor.stop)
 
@@ -98,9 +93,11 @@ def build_app(settings: Settings) -> faust.App:
 
 def _load() -> faust.App:
     try:
-        return build_app(load_settings(Path(os.environ.get("ROWCAST_PROJECT", ".")).resolve()))
+        settings = load_settings(Path(os.environ.get("ROWCAST_PROJECT", ".")).resolve())
+        return build_app(settings, open_listener(os.environ))
     except ConfigurationError as error:
-        raise SystemExit(f"rowcast: {error}") from error
+        print(f"rowcast: {error}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 app = _load()

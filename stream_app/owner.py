@@ -23,6 +23,7 @@ from stream_app.core.mapping import compile_mapping
 from stream_app.lease import MAX_TRIES, claim, count_try, read_definition, read_revision, write_stop
 from stream_app.metrics import SourceMetrics
 from stream_app.opening import Claim
+from stream_app.outage import OutageLog
 from stream_app.session import Session
 from stream_app.store import BULK_METHODS, Ownership, read_position
 from stream_app.transport import read_time_ms
@@ -60,6 +61,7 @@ class Owner:
         self.revision: str | None = None
         self._window: WindowWatch | None = None
         self._offset = -1
+        self._outage = OutageLog(f"source {source}")
         self._thread = threading.Thread(target=self._run, name=f"owner-{source}", daemon=True)
 
     def start(self) -> None:
@@ -99,7 +101,7 @@ class Owner:
                         return
                 except TransientError as error:
                     self._metrics.fault("transient")
-                    log.warning("source %s: %s; claiming it again", self.source, error)
+                    self._outage.away(error)
                 backoff_s = 0.1 if time.monotonic() - started_s > _BACKOFF_S_MAX else min(backoff_s * 2, _BACKOFF_S_MAX)
                 self._stopping.wait(backoff_s)
         finally:
@@ -170,6 +172,7 @@ class Owner:
         session = Session(claim, self._metrics)
         log.info("source %s: owned as epoch %d, offset %d", self.source, ownership.epoch, session.next_offset)
         self._metrics.stopped(None)
+        self._outage.back()
         return session
 
     def _watch_window(self, connection: psycopg.Connection) -> None:
@@ -212,7 +215,7 @@ class Owner:
                 log.warning("source %s: %s under a former definition; claiming it again", self.source, fault[0])
                 return
             write_stop(connection, ownership, (fault[0], fault[1], remedy))
-            log.error("source %s stopped: %s: %s; %s", self.source, fault[0], fault[1], remedy)
+            log.error("source %s stopped: %s: %s; remedy: %s", self.source, fault[0], fault[1], remedy)
             self._watch_window(connection)
         self._wait_resumed(fault[0])
 

@@ -358,7 +358,7 @@ class Session:
 
     def _land(self, view: View, emitted: Emitted, step: Step, position: Position) -> None:
         """Publish, then commit; the position moves with what it stands for or not at all."""
-        self._refusals.check(emitted.events, emitted.refused)
+        self._refusals.check(emitted.events, emitted.refused, view)
         step.generations = self._generations.take_changed()
         tail_open = bool(self._tail)
         parcel = Parcel(view=view, emitted=emitted, step=step, position=position, tail_open=tail_open)

@@ -19,6 +19,7 @@ from rowcast.control.database import connect, migrate
 from rowcast.errors import DatabaseUnavailableError
 from stream_app.lease import RENEW_S, claimable, held, release, renew
 from stream_app.metrics import Metrics, SourceMetrics
+from stream_app.outage import OutageLog
 from stream_app.owner import Owner
 from stream_app.store import LEASE_S
 
@@ -38,6 +39,8 @@ class Supervisor:
         self._connection: psycopg.Connection | None = None
         self._renewed_s = 0.0
         self._seen_s: dict[str, float] = {}
+        self._outage = OutageLog("control database")
+        self._idle: str | None = None
         self.ticked_s = time.monotonic()
 
     def tick(self) -> None:
@@ -46,8 +49,10 @@ class Supervisor:
             connection = self._connected()
             self._renew(connection)
             self._claim(connection)
+            self._tell_idle(connection)
+            self._outage.back()
         except (psycopg.OperationalError, DatabaseUnavailableError) as error:
-            log.warning("control database: %s", str(error).strip())
+            self._outage.away(error)
             self._disconnect()
         self.ticked_s = time.monotonic()
 
@@ -58,14 +63,18 @@ class Supervisor:
         deadline_s = time.monotonic() + STOP_TIMEOUT_S
         for owner in self.owners.values():
             owner.join(max(0.0, deadline_s - time.monotonic()))
+        if self.owners:
+            self._release()
+        self._disconnect()
+
+    def _release(self) -> None:
         try:
             connection = self._connected()
             for source, owner in self.owners.items():
                 if not owner.alive:
                     release(connection, source, self.holder)
         except (psycopg.OperationalError, DatabaseUnavailableError) as error:
-            log.warning("leases run out by themselves in %d s: %s", LEASE_S, str(error).strip())
-        self._disconnect()
+            log.warning("leases run out by themselves in %d s: %s", LEASE_S, " ".join(str(error).split()))
 
     def _connected(self) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
@@ -106,3 +115,15 @@ class Supervisor:
                 )
                 self.owners[source] = owner
                 owner.start()
+
+    def _tell_idle(self, connection: psycopg.Connection) -> None:
+        """Say once why there is nothing to do."""
+        idle = None
+        if not self.owners and not self._seen_s:
+            applied = connection.execute("SELECT 1 FROM rowcast.source WHERE NOT removed LIMIT 1").fetchone()
+            idle = (
+                "every source is owned by another worker; standing by" if applied else "no source is applied; waiting"
+            )
+            if idle != self._idle:
+                log.info("%s", idle)
+        self._idle = idle

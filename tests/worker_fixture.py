@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -64,9 +65,9 @@ class Worker:
 
     def url(self) -> str:
         """The address of its web server."""
-        marker = "http://127.0.0.1:"
-        wait_until(lambda: marker in self.log.read_text(errors="replace"), "the web address is logged")
-        return marker + self.log.read_text(errors="replace").partition(marker)[2].split()[0]
+        pattern = r"(http://127\.0\.0\.1:\d+)/health"
+        found = wait_until(lambda: re.search(pattern, self.log.read_text(errors="replace")), "the web address")
+        return found[1]
 
     def get(self, page: str) -> requests.Response:
         """One page of its web server, which listens a moment after its address is logged."""

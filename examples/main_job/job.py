@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 import psycopg
@@ -74,8 +75,12 @@ class MainJob:
             initial = read_all_states(inventory)
             brokers = self._pipeline.settings.need_brokers()
             with TopicsReader(brokers, TOPICS) as reader:
-                tell(f"snapshot of {len(initial)} rows is on its way")
-                arrived = self._wait(reader, {key: token(state) for key, state in initial.items()}, 0, self._tell_count)
+                tell(
+                    f"waiting for the snapshot of {len(initial)} rows: Debezium reads the tables first,"
+                    " then the worker publishes"
+                )
+                show = partial(self._tell_count, len(initial))
+                arrived = self._wait(reader, {key: token(state) for key, state in initial.items()}, 0, show)
                 self._table.close()
                 # Without a load there is nothing live.
                 live_from = dict(reader.ends) if arrived else dict.fromkeys(reader.places(), _NO_OFFSET)
@@ -174,8 +179,9 @@ class MainJob:
             and not self._arrival.unapplied(self._observer.seen_at.keys())
         )
 
-    def _tell_count(self) -> None:
-        self._table.line(f"  published {self._arrival.published}, applied {self._observer.applied}")
+    def _tell_count(self, rows: int) -> None:
+        published, applied = self._arrival.published, self._observer.applied
+        self._table.line(f"  waiting for the snapshot of {rows} rows: {published} events published, {applied} applied")
 
     def _evidence(
         self,

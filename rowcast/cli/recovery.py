@@ -14,7 +14,8 @@ def register_recovery(verbs: Verbs) -> None:
         _resume,
         "let a stopped source run again, after its cause was mended",
         "inventory",
-        description="Exit code 0: it runs again; 1: it was not stopped; 2: the control database is not reachable.",
+        description="Exit code 0: it runs again; 1: it was not stopped; 2: there is no such source, or the control"
+        " database is not reachable.",
     )
     resume.add_argument("source", metavar="SOURCE", help="name of the source")
     resnapshot = verbs.verb(
@@ -32,12 +33,13 @@ def register_recovery(verbs: Verbs) -> None:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from rowcast.control.database import connect
+    from rowcast.control.database import connect, migrate
     from rowcast.control.stops import resume
     from rowcast.settings import load_settings
 
     url = load_settings(arguments.project).control().url
     with connect(url, application="rowcast sources resume", autocommit=True) as connection:
+        migrate(connection)
         code = resume(connection, arguments.source)
     print(f"{arguments.source} was not stopped" if code is None else f"{arguments.source} runs again (was {code})")
     return 1 if code is None else 0

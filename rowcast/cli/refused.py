@@ -6,9 +6,12 @@ import argparse
 import json
 from typing import Any
 
+import psycopg
+
 from rowcast.cli.verbs import Verbs, add_json
 from rowcast.control.database import connect, migrate
-from rowcast.control.refusals import RefusedAggregate, ask_retry, find_refusal, list_refusals, wait_outcome
+from rowcast.control.names import need_aggregate, need_source, need_type
+from rowcast.control.refusals import ask_retry, find_refusal, list_refusals, wait_outcome
 from rowcast.errors import ConfigurationError
 from rowcast.settings import load_settings
 
@@ -18,13 +21,21 @@ def register(verbs: Verbs) -> None:
     noun = verbs.noun("refused", "aggregates whose current state could not be published, and why", "list inventory")
 
     listing = noun.verb(
-        "list", _list, "all refused aggregates, oldest first (exit code 1 when there are any)", "inventory --json"
+        "list",
+        _list,
+        "all refused aggregates, oldest first",
+        "inventory --json",
+        description="Exit code 0: none is refused; 1: some are; 2: there is no such source.",
     )
     listing.add_argument("source", nargs="?", help="only of this source")
     add_json(listing)
 
     show = noun.verb(
-        "show", _show, "one refused aggregate with its raw row (may hold personal data)", "inventory item 6f1c…"
+        "show",
+        _show,
+        "one refused aggregate with its raw row (may hold personal data)",
+        "inventory item 6f1c…",
+        description="Exit code 0: it is refused; 1: it is not; 2: there is no such source, type or id.",
     )
     _name_aggregate(show)
     add_json(show)
@@ -35,9 +46,11 @@ def register(verbs: Verbs) -> None:
         "map the current state again and publish it when it is valid now",
         "inventory item 6f1c…",
         "inventory --all",
+        description="Exit code 0: all accepted; 1: still refused, not refused at all, or no worker has answered;"
+        " 2: there is no such source, type or id.",
     )
     _name_aggregate(retry, optional=True)
-    retry.add_argument("--all", action="store_true", help="every refused aggregate of the source")
+    retry.add_argument("--all", action="store_true", help="every refused aggregate of the source, or of the type")
     retry.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait for the owner")
 
 
@@ -49,6 +62,8 @@ def _name_aggregate(parser: argparse.ArgumentParser, *, optional: bool = False) 
 
 def _list(arguments: argparse.Namespace) -> int:
     with _connected(arguments) as connection:
+        if arguments.source is not None:
+            need_source(connection, arguments.source)
         refused = list_refusals(connection, arguments.source)
     if arguments.json:
         print(json.dumps([each.to_dict(with_record=False) for each in refused], indent=2))
@@ -61,6 +76,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     with _connected(arguments) as connection:
+        need_aggregate(connection, arguments.source, arguments.aggregate, arguments.id)
         refused = find_refusal(connection, arguments.source, arguments.aggregate, arguments.id)
     if refused is None:
         print(f"{arguments.source} {arguments.aggregate} {arguments.id} is not refused")
@@ -79,7 +95,11 @@ def _retry(arguments: argparse.Namespace) -> int:
         raise ConfigurationError("name one aggregate, or --all", where="rowcast refused retry", fix="see --help")
     code = 0
     with _connected(arguments) as connection:
-        for aggregate, id_text in _targets(arguments, list_refusals(connection, arguments.source)):
+        for aggregate, id_text in _targets(arguments, connection):
+            if find_refusal(connection, arguments.source, aggregate, id_text) is None:
+                print(f"{aggregate} {id_text}: is not refused")
+                code = 1
+                continue
             number = ask_retry(connection, arguments.source, aggregate, id_text)
             outcome = wait_outcome(connection, number, arguments.timeout)
             print(f"{aggregate} {id_text}: {outcome or 'no worker has answered; the request stands'}")
@@ -87,10 +107,18 @@ def _retry(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _targets(arguments: argparse.Namespace, refused: list[RefusedAggregate]) -> list[tuple[str, str]]:
-    if arguments.all:
-        return [(each.aggregate, each.id_text) for each in refused]
-    return [(arguments.aggregate, arguments.id)]
+def _targets(arguments: argparse.Namespace, connection: psycopg.Connection) -> list[tuple[str, str]]:
+    if not arguments.all:
+        need_aggregate(connection, arguments.source, arguments.aggregate, arguments.id)
+        return [(arguments.aggregate, arguments.id)]
+    if arguments.aggregate is None:
+        need_source(connection, arguments.source)
+    else:
+        need_type(connection, arguments.source, arguments.aggregate)
+    refused = list_refusals(connection, arguments.source)
+    if not refused:
+        print("0 refused")
+    return [(each.aggregate, each.id_text) for each in refused if arguments.aggregate in {None, each.aggregate}]
 
 
 def _connected(arguments: argparse.Namespace) -> Any:

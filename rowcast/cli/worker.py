@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import sys
 from importlib.util import find_spec
 
 from rowcast.cli.verbs import Verbs
 from rowcast.errors import ConfigurationError
 from rowcast.settings import load_settings
+
+# What Faust calls them.
+_LOG_LEVELS = {"debug": "debug", "info": "info", "warning": "warn", "error": "error"}
 
 
 def register(verbs: Verbs) -> None:
@@ -20,13 +22,17 @@ def register(verbs: Verbs) -> None:
         _run,
         "turn change logs into domain events (needs the extra `worker`)",
         "                # work on every applied source that no other worker owns",
-        "--web-port 0    # a second worker on this machine",
+        "--web-port 9100    # for a Prometheus that looks there",
         description="Start a worker: the same as `faust -A stream_app.app worker` in the project folder.",
     )
     parser.add_argument(
-        "--web-port", type=int, default=6066, help="port of /health and /metrics on loopback; 0: any free one"
+        "--web-port",
+        type=int,
+        metavar="PORT",
+        help="port of /health and /metrics on loopback; 0: any free one"
+        " (default: 6066 when it is free, else any; ROWCAST_WEB_PORT)",
     )
-    parser.add_argument("--log-level", default="info", choices=["debug", "info", "warning", "error"])
+    parser.add_argument("--log-level", default="info", choices=list(_LOG_LEVELS), help="default: info")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -37,17 +43,8 @@ def _run(arguments: argparse.Namespace) -> int:
     settings.need_brokers()
     settings.need_connect_url()
     settings.control()
-    environment = {
-        **os.environ,
-        "ROWCAST_PROJECT": str(arguments.project),
-        "ROWCAST_WEB_PORT": str(arguments.web_port or _free_port()),
-    }
-    command = ["faust", "-A", "stream_app.app", "worker", "--loglevel", arguments.log_level]
+    environment = {**os.environ, "ROWCAST_PROJECT": str(arguments.project)}
+    if arguments.web_port is not None:
+        environment["ROWCAST_WEB_PORT"] = str(arguments.web_port)
+    command = ["faust", "--quiet", "-A", "stream_app.app", "worker", "--loglevel", _LOG_LEVELS[arguments.log_level]]
     os.execve(sys.executable, [sys.executable, "-m", *command], environment)  # noqa: S606 - the same interpreter
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

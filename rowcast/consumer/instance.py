@@ -82,6 +82,7 @@ class Instance:
         self._outages = 0
         self._reminded_at: dict[Partition, float] = {}
         self._applied = self._skipped = 0
+        self._absent: tuple[str, ...] = ()
         self._name = f"{platform.node()}:{os.getpid()}"
 
     def run(self) -> None:
@@ -116,6 +117,9 @@ class Instance:
 
     def _round(self) -> None:
         assignment = self._membership.alive()
+        if self._absent != self._membership.absent:
+            self._absent = self._membership.absent
+            self._tell()
         if not self._database.connected:
             self._reconnect()
         if assignment.number != self._assignment.number:
@@ -330,7 +334,8 @@ class Instance:
             f"{delivery}: aggregate {delivery.identity} is at version {mark}, this is version {event.version}, and "
             f"the broker cannot have compacted what lies between (window {self._topics[topic].window_ms} ms, "
             f"appended at {delivery.appended_ms} ms)",
-            remedy="have the source re-send the aggregate: a snapshot event closes the gap",
+            remedy="find out what was lost; to go on without it, raise the aggregate's mark in rowcast_inbox.mark to "
+            f"version {event.version - 1}",
         )
 
     def _failed(self, delivery: Delivery, cause: Exception, *, alone: bool) -> None:
@@ -372,6 +377,7 @@ class Instance:
                 applied=self._applied,
                 skipped=self._skipped,
                 blocked=tuple(_blocked(each.block) for each in owned if each.block is not None),
+                absent=self._absent,
             )
         )
 

@@ -19,6 +19,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import MemberState
 
+from rowcast.consumer.absence import AbsentTopics
 from rowcast.consumer.connection import broker_errors
 from rowcast.consumer.partitions import Partition
 from rowcast.errors import BrokerUnavailableError
@@ -49,6 +50,7 @@ class Membership:
 
     def __init__(self, options: Mapping[str, Any], group: str, topics: Iterable[str]) -> None:
         self._options, self._group, self._topics = options, group, sorted(topics)
+        self._absent = AbsentTopics(self._topics)
         self._changed = threading.Condition()
         self._assignment = Assignment(0, frozenset())
         self._closing = threading.Event()
@@ -72,6 +74,11 @@ class Membership:
             if self._failure is not None:
                 raise self._failure
             return self._assignment
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """The topics that do not exist."""
+        return self._absent.topics
 
     def wait_for_change(self, number: int, timeout_s: float) -> None:
         """Returns when the assignment is no longer the one of *number*, or after *timeout_s*."""
@@ -124,6 +131,7 @@ class Membership:
                 kafka.subscribe(self._topics, listener=_Listener(kafka, self._set))
                 stable_at = time.monotonic()
                 while not self._closing.is_set():
+                    self._name_absent(kafka)
                     if time.monotonic() - self._alive_at < STALL_LIMIT_S:
                         kafka.poll(timeout_ms=int(_POLL_S * 1000))
                     else:
@@ -134,6 +142,12 @@ class Membership:
                         raise BrokerUnavailableError(f"not joined for {_JOIN_LIMIT_S} s")
             finally:
                 kafka.close(autocommit=False, timeout_ms=2000)
+
+    def _name_absent(self, kafka: Any) -> None:
+        # What the client knows already: partitions_for_topic() would ask the broker each time.
+        existing = [topic for topic in self._topics if kafka._cluster.partitions_for_topic(topic)]
+        for topic in self._absent.look(existing, time.monotonic()):
+            _log.warning("topic %s does not exist; waiting (is the name or the major right?)", topic)
 
     def _set(self, partitions: Iterable[Partition]) -> None:
         with self._changed:

@@ -83,7 +83,7 @@ class Reader:
                 raise StopError(
                     "TOPIC_TRUNCATED",
                     f"events that may have been applied are gone from the broker: {error.__cause__}",
-                    remedy="find out what the brokers lost, then re-send the affected aggregates",
+                    remedy="find out what the brokers lost; a change of the affected rows sends them again",
                 ) from error
             raise
         return [_delivery(record) for records in fetched.values() for record in records]

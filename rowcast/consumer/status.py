@@ -24,7 +24,8 @@ class ConsumerStatus:
     A consumer instance at one moment.
 
     *running* is True between start and end of `run`. *positions* maps (topic, partition) of the owned partitions
-    to the offset that the database holds. *applied* and *skipped* count the events since the start.
+    to the offset that the database holds. *applied* and *skipped* count the events since the start. *absent* are
+    the topics with a handler that do not exist.
     """
 
     running: bool = False
@@ -32,3 +33,4 @@ class ConsumerStatus:
     applied: int = 0
     skipped: int = 0
     blocked: tuple[BlockedEvent, ...] = ()
+    absent: tuple[str, ...] = ()

@@ -7,6 +7,8 @@ import json
 
 import psycopg
 
+from rowcast.control.names import need_source
+
 
 def resume(connection: psycopg.Connection, source: str) -> str | None:
     """
@@ -15,7 +17,11 @@ def resume(connection: psycopg.Connection, source: str) -> str | None:
     Returns:
         The code it was stopped with; None when it was not stopped.
 
+    Raises:
+        ConfigurationError: no source of that name was ever applied.
+
     """
+    need_source(connection, source)
     row = connection.execute(
         "WITH former AS (SELECT source, stopped_code FROM rowcast.source"
         " WHERE source = %s AND status = 'stopped' FOR UPDATE)"

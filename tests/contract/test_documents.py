@@ -12,11 +12,15 @@ from pathlib import Path
 
 import pytest
 from guarantees import named_guarantees
+from prometheus_client.metrics import MetricWrapperBase
 
+from rowcast import settings
 from rowcast.cli.main import build_parser
 from rowcast.contracts import profile
 from rowcast.contracts.checking import check_folder
+from rowcast.contracts.contract import load_contract
 from rowcast.sources.source_file import load_source
+from stream_app.metrics import Metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -92,6 +96,21 @@ def test_the_quickstart_s_source_and_contract_are_accepted(tmp_path: Path) -> No
     assert [each.name for each in load_source(source).aggregates] == ["customer"]
 
 
+def test_the_quickstart_s_child_table_fits_its_parent(tmp_path: Path) -> None:
+    """Added word for word, source file and contract declare a hierarchy."""
+    path = tmp_path / "schemas/shop/address/v1.0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(block("json", 3))
+    source = tmp_path / "connectors/shop.yaml"
+    source.parent.mkdir()
+    source.write_text(block("yaml") + block("yaml", 1))
+    parents = {each.name: each.parent and each.parent.aggregate for each in load_source(source).aggregates}
+
+    assert {each.rule for each in check_folder(tmp_path / "schemas")} == {"DERIVED_MISSING", "EXAMPLE_MISSING"}
+    assert parents == {"customer": None, "address": "customer"}
+    assert load_contract(path).ancestors == ("customer",)
+
+
 def code_words(line: str) -> list[str]:
     """What stands in backticks."""
     return re.findall(r"`([^`]+)`", line)
@@ -132,6 +151,45 @@ def test_the_contract_of_the_contracts_page_has_no_fault(tmp_path: Path) -> None
     path.write_text(text)
 
     assert {each.rule for each in check_folder(tmp_path)} == {"DERIVED_MISSING", "EXAMPLE_MISSING"}
+
+
+def test_the_worker_page_lists_every_metric() -> None:
+    """Names as they are scraped, types and labels are those of the registry, in its order."""
+    page = (REPOSITORY / "docs/reference/worker.md").read_text()
+    metrics = Metrics()
+    written = []
+    for collector in metrics.registry._collector_to_names:
+        (metric,) = collector.describe()
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        assert isinstance(collector, MetricWrapperBase)
+        labels = collector._labelnames
+        further = [f"`{each}`" for each in labels if each != "source"] if "source" in labels else ["no `source`"]
+        written.append((name, metric.type, ", ".join(further)))
+
+    rows = re.findall(r"^\| `(rowcast_\w+)` \| (\w+) \| (.*?) ?\|", page, re.MULTILINE)
+    assert rows == written
+
+
+def test_the_configuration_page_lists_every_key_and_variable() -> None:
+    """What `rowcast.toml` and the environment may say is explained, and nothing else is."""
+    page = (REPOSITORY / "docs/reference/configuration.md").read_text()
+    keys, variables = page.partition("## `rowcast.toml`")[2].partition("## Environment")[::2]
+    cells = [re.findall(r"^\| (`.*?) \|", part.partition("\n## ")[0], re.MULTILINE) for part in (keys, variables)]
+    documented = [{word for cell in part for word in code_words(cell)} for part in cells]
+
+    accepted = settings._TOP - {"databases"} | {f"databases.<name>.{key}" for key in settings._DATABASE}
+    assert documented == [accepted, {*settings.known_variables(), "ROWCAST_DATABASE_<NAME>"}]
+
+
+def test_the_toml_of_the_configuration_page_is_accepted(tmp_path: Path) -> None:
+    """Copied word for word, it is a project's configuration."""
+    (text,) = re.findall(r"```toml\n(.*?)```", (REPOSITORY / "docs/reference/configuration.md").read_text(), re.DOTALL)
+    (tmp_path / "rowcast.toml").write_text(text)
+    read = settings.load_settings(tmp_path, {})
+
+    assert (read.need_brokers(), read.need_connect_url()) == ("kafka-1:9092,kafka-2:9092", "http://connect:8083")
+    assert read.control().parameters()["dbname"] == "rowcast"
+    assert read.database("inventory").connect_password == "${file:/etc/connect/secrets.properties:inventory}"
 
 
 def test_the_quickstart_is_as_short_as_it_says() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -150,6 +151,7 @@ def test_interrupted_run_leaves_nothing_running(folder: Path) -> None:
     target.write_text("from before")
     process = start(folder, "--instances", "60", "--rate", "20", "--seconds", "300", "--json", str(target))
     said = wait_for_line(process, "live load", 180)
+    assert re.search(r"\n  waiting for the snapshot of \d+ rows: \d+ events published, \d+ applied\n", said), said
 
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=90)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import re
 import signal
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from rowcast.errors import StopError
 from rowcast.event import Record
 
 NAME = "test-service"
+CONSUMER_PAGE = Path(__file__).parents[2] / "docs/reference/consumer.md"
 
 
 def consumer_of(broker: Broker, service: Service, handler: Any = note, **options: Any) -> Consumer:
@@ -55,12 +57,19 @@ def test_first_start_reads_from_the_beginning_in_order(broker: Broker, service: 
     assert_exactly_once(broker, service)
 
 
-def test_a_topic_that_is_created_later_is_picked_up(broker: Broker, service: Service) -> None:
-    """A consumer that starts before its topics exist waits for them."""
-    with running(consumer_of(broker, service)):
+def test_a_topic_that_is_created_later_is_picked_up(
+    broker: Broker, service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A consumer that starts before its topics exist says what it waits for, once, and picks them up."""
+    with running(consumer_of(broker, service)) as run:
+        wait_until(lambda: run.consumer.status().absent == (broker.topic(),))
         broker.create_topic()
         broker.publish(broker.event("a", 1))
         wait_until(lambda: service.effect_count() == 1)
+        wait_until(lambda: run.consumer.status().absent == ())
+    lines = [record.getMessage() for record in caplog.records if record.name == "rowcast.consumer"]
+    lines = [line for line in lines if not line.startswith("assigned")]
+    assert lines == [f"topic {broker.topic()} does not exist; waiting (is the name or the major right?)"]
 
 
 def test_joining_takes_longer_than_one_poll(broker: Broker, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +127,22 @@ def test_a_gap_stops_the_consumer_behind_the_events_before_it(broker: Broker, se
     assert "version 1" in str(run.error)
     assert service.effects() == [("a", 1), ("b", 1)]
     assert service.offsets(NAME)[broker.topic(), 0][1] == 2
+
+
+def test_a_gap_is_left_behind_by_raising_the_mark(broker: Broker, service: Service) -> None:
+    """What the consumer page says to do when the loss is accepted: the event behind the gap is applied next."""
+    (statement,) = re.findall(r"```sql\n(INSERT INTO rowcast_inbox\.mark .*?)```", CONSUMER_PAGE.read_text(), re.DOTALL)
+    broker.create_topic(partitions=1)
+    broker.publish(broker.event("a", 1), broker.event("a", 3), broker.event("a", 4))
+    stopped = Run(consumer_of(broker, service))
+    stopped.join()
+    assert isinstance(stopped.error, StopError)
+    assert "aggregate shop/item/a is at version 1, this is version 3" in str(stopped.error)
+    for name, value in (("mail", NAME), ("shop/customer/1", "shop/item/a"), ("57", "2")):
+        statement = statement.replace(name, value)
+    service.execute(statement)
+    with running(consumer_of(broker, service)):
+        wait_until(lambda: service.effects() == [("a", 1), ("a", 3), ("a", 4)])
 
 
 @pytest.mark.guarantee("Nothing committed is lost")

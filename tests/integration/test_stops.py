@@ -47,6 +47,7 @@ def test_the_third_unexpected_error_at_one_offset_stops_the_source_until_resume(
     assert [b"try %d" % number in worker.log.read_bytes() for number in (2, 3, 4)] == [True, True, False]
     wait_until(lambda: worker.get("/health").status_code == 503, "the health page says so")
     assert 'rowcast_stopped{code="UNEXPECTED_ERROR"' in worker.get("/metrics").text
+    assert f"; remedy: rowcast sources resume {project.name}\n" in worker.log.read_text().replace(" \n", "\n")
 
     worker.kill()
     second = workers.start()

@@ -214,12 +214,28 @@ def test_health_and_metrics_tell_what_the_worker_does(project: TestProject, work
     worker.wait_owned()
     fill(project, 2)
     wait_agreement(project)
+    # Counted when it is committed, which is a moment after it can be read.
+    counted = f'rowcast_events_total{{source="{project.name}"}} 6.0'
+    wait_until(lambda: counted in worker.get("/metrics").text, "the count of the events")
     metrics = worker.get("/metrics").text
 
     assert worker.get("/health").json()["owned"] == [project.name]
-    assert f'rowcast_events_total{{source="{project.name}"}} 6.0' in metrics
     for name in ("rows_total", "refusals_total", "position_timestamp_seconds", "stage_seconds_bucket"):
         assert f"rowcast_{name}" in metrics
+
+
+def test_a_worker_without_a_source_says_that_it_waits(project: TestProject, workers: WorkerPool) -> None:
+    """Nothing applied, or everything owned by others: one line each, and it goes on by itself."""
+    worker = workers.start()
+    wait_until(lambda: "no source is applied; waiting" in worker.log.read_text(), "the line")
+    project.apply()
+    worker.wait_owned()
+    second = workers.start()
+    wait_until(lambda: "every source is owned by another worker; standing by" in second.log.read_text(), "the line")
+    worker.process.terminate()
+    second.wait_owned()
+    assert worker.log.read_text().count("waiting") == 1
+    assert second.log.read_text().count("standing by") == 1
 
 
 def test_a_foreign_record_on_a_domain_topic_stops_the_source(project: TestProject, workers: WorkerPool) -> None:
