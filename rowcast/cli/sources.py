@@ -14,8 +14,8 @@ from rowcast.cli.verbs import Verbs, add_json
 if TYPE_CHECKING:
     from rowcast.settings import Settings
     from rowcast.sources.change import Change
+    from rowcast.sources.health import SourceStatus
     from rowcast.sources.source_file import SourceFile
-    from rowcast.sources.status import SourceStatus
 
 
 def register(verbs: Verbs) -> None:

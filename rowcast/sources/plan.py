@@ -70,11 +70,13 @@ class Plan:
         )
         admin = self._open.enter_context(TopicAdmin(settings.need_brokers()))
         connect = self._open.enter_context(ConnectClient(settings.need_connect_url()))
+        # First of all, because it knows best why a running source cannot have another table.
+        stored = plan_definition(definition, control)
         return [
             *plan_migrations(source.source, control),
             *plan_source_database(definition, catalogue, connection),
             *plan_topics(definition, admin),
-            *plan_definition(definition, control),
+            *stored,
             *plan_connector(source.source, wanted, connect),
         ]
 

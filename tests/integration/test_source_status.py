@@ -13,8 +13,10 @@ from source_fixture import ROW, connect, operations
 from stack_fixture import TestProject, wait_until
 
 from rowcast.cli.main import main
+from rowcast.errors import ConfigurationError
 from rowcast.sources.connector import connector_name, slot_name
-from rowcast.sources.status import SourceStatus, read_statuses
+from rowcast.sources.health import SourceStatus
+from rowcast.sources.status import read_statuses
 
 BIG = "(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 500) n)"  # 16 kB that hardly compress
 
@@ -117,6 +119,59 @@ FAULTS: dict[str, tuple[Callable[[TestProject], None], set[str]]] = {
     "connector deleted": (delete_connector, {"CONNECTOR_MISSING", "SLOT_INACTIVE"}),
     "no heartbeat": (drop_heartbeat_row, {"HEARTBEAT_MISSING"}),
 }
+
+
+def unpublish(project: TestProject) -> None:
+    project.execute(f"ALTER PUBLICATION rowcast_{project.name} DROP TABLE item")
+
+
+def filter_rows(project: TestProject) -> None:
+    tables = "instance, holdings, item WHERE (id IS NOT NULL)"
+    project.execute(f"ALTER PUBLICATION rowcast_{project.name} SET TABLE {tables}")
+
+
+def leave_out_an_operation(project: TestProject) -> None:
+    project.execute(f"ALTER PUBLICATION rowcast_{project.name} SET (publish = 'insert, update, delete')")
+
+
+def drop_table(project: TestProject) -> None:
+    project.execute("DROP TABLE item")
+
+
+NOT_CAPTURED: dict[str, tuple[Callable[[TestProject], None], str, str]] = {
+    "table unpublished": (unpublish, "PUBLICATION_INCOMPLETE", "does not publish public.item"),
+    "rows filtered": (filter_rows, "PUBLICATION_INCOMPLETE", "only some rows or columns of public.item"),
+    "operation left out": (leave_out_an_operation, "PUBLICATION_INCOMPLETE", "does not publish every operation"),
+    "table dropped": (drop_table, "TABLE_MISSING", "public.item"),
+}
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.parametrize("case", NOT_CAPTURED)
+def test_status_names_what_is_not_captured_any_more(project: TestProject, case: str) -> None:
+    """A declared table that is gone, or not published whole, is told at once, with the way to a new snapshot."""
+    project.apply()
+    assert codes(project) & {"PUBLICATION_INCOMPLETE", "TABLE_MISSING"} == set()
+    lose, code, words = NOT_CAPTURED[case]
+    lose(project)
+    captured = ("PUBLICATION_INCOMPLETE", "TABLE_MISSING", "PUBLICATION_MISSING")
+    (problem,) = [each for each in status(project).problems if each.code in captured]
+    assert problem.code == code
+    assert words in problem.message
+    assert f"rowcast sources remove {project.name} --yes" in problem.remedy
+
+
+def test_a_table_that_was_unpublished_comes_back_whole_with_a_new_snapshot(project: TestProject) -> None:
+    """The remedy that status and apply give brings the row that was written meanwhile."""
+    project.apply()
+    project.execute(f"ALTER PUBLICATION rowcast_{project.name} DROP TABLE instance")
+    project.execute(ROW, "in1")
+    with pytest.raises(ConfigurationError, match="sources remove"):
+        project.apply()
+    assert main(["--project", str(project.folder), "sources", "remove", project.name, "--yes"]) == 0
+    project.apply()
+    project.change_log(lambda values: "r" in operations(values))
+    assert codes(project) & {"PUBLICATION_INCOMPLETE", "TABLE_MISSING"} == set()
 
 
 @pytest.mark.parametrize("case", FAULTS)
