@@ -49,9 +49,12 @@ def register(verbs: Verbs) -> None:
         _remove,
         "delete connector, slot and publication of one source; topics and state stay",
         "inventory --yes",
-        description="Applying the source again takes a new snapshot.",
+        description="Applying the source again takes a new snapshot. Works without the source's file, too.",
     )
     remove.add_argument("source", metavar="SOURCE", help="name of the source")
+    remove.add_argument(
+        "--database", metavar="NAME", help="its database in the settings; only where its file is gone and it is asked"
+    )
     remove.add_argument("--yes", action="store_true", help="do it; without it only says what would go")
     register_recovery(sources)
     for parser in (plan, apply, status):
@@ -97,9 +100,15 @@ def _apply(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from rowcast.settings import load_settings
+    from rowcast.sources.source_file import load_sources, source_names
     from rowcast.sources.status import read_statuses
 
-    statuses = read_statuses(*_load(arguments))
+    wanted = [name for name in source_names(arguments.project) if not arguments.sources or name in arguments.sources]
+    sources = load_sources(arguments.project, wanted) if wanted else ()
+    statuses = read_statuses(sources, load_settings(arguments.project), arguments.sources)
+    if not statuses or set(arguments.sources) - {status.source for status in statuses}:
+        load_sources(arguments.project, arguments.sources)  # neither declared nor applied: says so
     if arguments.json:
         print(json.dumps({"sources": [status.document() for status in statuses]}, indent=2))
     else:
@@ -137,14 +146,18 @@ def _age(age_s: float | None) -> str:
 
 def _remove(arguments: argparse.Namespace) -> int:
     from rowcast.settings import load_settings
+    from rowcast.sources.lost_source import find_removable
     from rowcast.sources.removal import remove
-    from rowcast.sources.source_file import load_sources
 
-    (source,) = load_sources(arguments.project, [arguments.source])
+    settings = load_settings(arguments.project)
+    source = find_removable(arguments.source, settings, arguments.database)
     if not arguments.yes:
-        print(f"would delete connector, offsets, slot and publication of {source.source}; repeat with --yes")
+        print(
+            f"would delete connector, offsets, slot and publication of {source.source} (database {source.database});"
+            " repeat with --yes"
+        )
         return 1
-    remove(source, load_settings(arguments.project), print)
+    remove(source, settings, print)
     return 0
 
 

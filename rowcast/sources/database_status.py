@@ -21,6 +21,8 @@ HEARTBEAT_AGE_MAX_S = 10 * HEARTBEAT_INTERVAL_MS / 1000
 
 def read_database(status: SourceStatus, subject: Subject, settings: Settings) -> Iterator[Problem]:
     """Fill in what the database knows of *subject*, and tell what is wrong there."""
+    if subject.database is None:
+        return
     with (
         connect_source(settings.database(subject.database)) as connection,
         connection.cursor(row_factory=dict_row) as at,

@@ -8,7 +8,7 @@ the whole path, so its age decides. Everything that is wrong is a problem with a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -27,23 +27,33 @@ from rowcast.sources.control_plan import pending_migrations
 from rowcast.sources.database_status import HEARTBEAT_AGE_MAX_S, read_database
 from rowcast.sources.definition import SourceDefinition
 from rowcast.sources.health import Position, Problem, SourceStatus
-from rowcast.sources.source_file import SourceFile
-from rowcast.sources.subject import Subject, read_applied, subject_of
+from rowcast.sources.source_file import FOLDER, SourceFile
+from rowcast.sources.subject import Subject, read_applied, subject_of, subject_without_file
 from rowcast.sources.topic_plan import TopicAdmin
 from rowcast.topics import change_log_topic
 
 
-def read_statuses(sources: Iterable[SourceFile], settings: Settings) -> list[SourceStatus]:
-    """The status of each source, as it is now. Never raises because something is down: that is a problem."""
+def read_statuses(sources: Iterable[SourceFile], settings: Settings, names: Sequence[str] = ()) -> list[SourceStatus]:
+    """
+    The status of each source, as it is now; and of the applied ones that have no file: those in *names*, or all.
+
+    Never raises because something is down: that is a problem.
+    """
     applied: dict[str, SourceDefinition] = {}
     # When it cannot be asked, the files have to do; the status of each source says that it is down.
     with suppress(ConfigurationError, DatabaseUnavailableError, psycopg.Error):
         applied = read_applied(settings)
-    return [_read(subject_of(source, applied), settings) for source in sources]
+    subjects = [subject_of(source, applied) for source in sources]
+    lost = applied.keys() - {each.source for each in subjects}
+    subjects += [subject_without_file(applied[name], settings) for name in sorted(lost) if not names or name in names]
+    return [_read(subject, settings) for subject in subjects]
 
 
 def _read(subject: Subject, settings: Settings) -> SourceStatus:
     status = SourceStatus(source=subject.source)
+    if not subject.has_file:
+        message = f"it was applied and has no file {FOLDER}/{subject.source}.yaml; it goes on all the same"
+        status.problems.append(Problem("FILE_MISSING", message, f"put the file back, or {subject.remove}"))
     # Each part is asked by itself: one that is down must not hide what the others say.
     for read in (_read_connect, read_database, _read_control, _read_kafka):
         try:

@@ -13,27 +13,40 @@ from rowcast.control.database import connect as connect_control
 from rowcast.settings import Settings
 from rowcast.sources.control_plan import pending_migrations
 from rowcast.sources.definition import SourceDefinition
+from rowcast.sources.lost_source import find_database
 from rowcast.sources.source_file import SourceFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """A source to look at; *database* is its name in the settings, *tables* are those that have to be captured."""
+    """
+    A source to look at; *tables* are those that have to be captured.
+
+    *database* is its name in the settings; None when the source's file is gone and it is not known any more.
+    """
 
     source: str
-    database: str
+    database: str | None
     tables: tuple[str, ...]
     change_log_window_ms: int
+    has_file: bool = True
 
     @property
     def apply(self) -> str:
         """The command that makes what is missing."""
-        return f"`rowcast sources apply {self.source}`"
+        command = f"`rowcast sources apply {self.source}`"
+        return command if self.has_file else f"put its file back, then {command}"
 
     @property
     def start_over(self) -> str:
         """The commands that capture the source anew."""
-        return f"`rowcast sources remove {self.source} --yes`, then {self.apply}: it takes a new snapshot"
+        return f"{self.remove}, then {self.apply}: it takes a new snapshot"
+
+    @property
+    def remove(self) -> str:
+        """The command that takes the source out of service."""
+        database = "" if self.database else " --database NAME"
+        return f"`rowcast sources remove {self.source}{database} --yes`"
 
 
 def read_applied(settings: Settings) -> dict[str, SourceDefinition]:
@@ -44,6 +57,17 @@ def read_applied(settings: Settings) -> dict[str, SourceDefinition]:
         rows = connection.execute("SELECT definition FROM rowcast.source WHERE NOT removed ORDER BY source").fetchall()
     definitions = [SourceDefinition.from_json(row[0]) for row in rows]
     return {each.source: each for each in definitions}
+
+
+def subject_without_file(definition: SourceDefinition, settings: Settings) -> Subject:
+    """What to look at for a source that was applied and whose file is gone."""
+    return Subject(
+        source=definition.source,
+        database=find_database(definition.source, settings),
+        tables=tuple(each.name for each in definition.tables),
+        change_log_window_ms=definition.change_log_window_ms,
+        has_file=False,
+    )
 
 
 def subject_of(source: SourceFile, applied: Mapping[str, SourceDefinition]) -> Subject:

@@ -227,3 +227,52 @@ def test_removed_and_applied_again_takes_a_new_snapshot(project: TestProject) ->
         f"connector rowcast-{project.name}",
     }
     project.change_log(lambda values: operations(values).count("r") == 2)
+
+
+def test_a_source_without_a_file_is_told_and_can_be_removed(
+    project: TestProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status names what was applied and has no file; remove works without it, and leaves nothing behind."""
+    project.apply()
+    wait_until(lambda: codes(project) == set(), "the source is healthy but for its worker")
+    project.source_path.unlink()
+    command = ["--project", str(project.folder), "sources"]
+    for names in ([], [project.name]):
+        assert main([*command, "status", *names, "--json"]) == 1
+        (document,) = json.loads(capsys.readouterr().out)["sources"]
+        assert document["source"] == project.name
+        assert {each["code"] for each in document["problems"]} == {"FILE_MISSING", "NO_WORKER"}
+        assert f"rowcast sources remove {project.name} --yes" in document["problems"][0]["remedy"]
+        assert document["slot"]["active"]
+    assert main([*command, "status", "nothing"]) == 2
+    assert main([*command, "remove", project.name]) == 1
+    assert f"database {project.name}" in capsys.readouterr().out
+    assert main([*command, "remove", project.name, "--yes"]) == 0
+    assert (
+        project.execute("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", slot_name(project.name)).fetchone()
+        is None
+    )
+    assert project.execute("SELECT 1 FROM pg_publication").fetchone() is None
+    with connect(project) as client:
+        assert client.configuration(connector_name(project.name)) is None
+    capsys.readouterr()
+    assert main([*command, "status"]) == 2
+    assert "no source file" in capsys.readouterr().err
+
+
+def test_a_source_without_file_and_slot_needs_its_database_named(
+    project: TestProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is guessed: without a slot to be seen the database is asked for, and a wrong one is refused."""
+    project.apply()
+    drop_slot(project)
+    project.source_path.unlink()
+    command = ["--project", str(project.folder), "sources"]
+    assert main([*command, "status"]) == 1
+    assert f"`rowcast sources remove {project.name} --database NAME --yes`" in capsys.readouterr().out
+    assert main([*command, "remove", project.name, "--yes"]) == 2
+    assert f"--database NAME; known: {project.name}" in capsys.readouterr().err
+    assert main([*command, "remove", project.name, "--database", "rowcast", "--yes"]) == 2
+    assert "was applied to database" in capsys.readouterr().err
+    assert main([*command, "remove", project.name, "--database", project.name, "--yes"]) == 0
+    assert project.execute("SELECT 1 FROM pg_publication").fetchone() is None
