@@ -24,12 +24,17 @@ _READ_AS = {"int": "a number", "float": "a number", "timestamp": "a date", "null
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """One thing that is wrong: *line* (1 is the first), dotted *field*, what, and what would be *accepted*."""
+    """
+    One thing that is wrong: *line* (1 is the first), dotted *field*, what, and what would be *accepted*.
+
+    *place* is where it has to be mended when that is another file.
+    """
 
     line: int
     field: str
     message: str
     accepted: str
+    place: str = ""
 
 
 class DocumentError(ConfigurationError):
@@ -38,7 +43,8 @@ class DocumentError(ConfigurationError):
     def __init__(self, path: Path, faults: Sequence[Fault]) -> None:
         self.path, self.faults = path, tuple(sorted(faults))
         lines = [
-            f"{path}:{fault.line}: {fault.field + ': ' if fault.field else ''}{fault.message}"
+            (f"{fault.place}: " if fault.place else f"{path}:{fault.line}: {fault.field + ': ' if fault.field else ''}")
+            + fault.message
             + (f" (accepted: {fault.accepted})" if fault.accepted else "")
             for fault in self.faults
         ]

@@ -204,11 +204,12 @@ REFUSED: dict[str, tuple[str, str]] = {
 @pytest.mark.guarantee("No harm")
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_table_that_would_hurt_or_be_blind_is_refused_untouched(project: TestProject, case: str) -> None:
-    """The refusal names file, line, table and fix, and comes before anything is touched."""
+    """The refusal names file, line or property, table and fix, and comes before anything is touched."""
     statements, words = REFUSED[case]
+    place = rf"{project.name}(\.yaml:\d+|/item/v1\.0\.json#/properties/\w+): "
     project.execute(statements)
     for attempt in (project.plan, project.apply):
-        with pytest.raises(ConfigurationError, match=rf"{project.name}\.yaml:\d+: ") as refused:
+        with pytest.raises(ConfigurationError, match=place) as refused:
             attempt()
         assert words in str(refused.value)
     assert untouched(project)

@@ -151,8 +151,8 @@ WRONG_TABLES: dict[str, tuple[Table, str, str]] = {
     ),
     "nullable": (
         replace(LINE, columns=(column("id", "uuid", nullable=True), *LINE.columns[1:])),
-        "aggregates.line.fields.id",
-        "may be NULL",
+        "aggregates.line",
+        "schemas/shop/line/v1.0.json#/properties/id: column 'id' of public.line may be NULL",
     ),
 }
 
@@ -167,6 +167,18 @@ def test_a_table_that_does_not_fit_its_contract_is_refused(source: SourceFile, c
     assert faults, refused.value
     assert words in str(refused.value)
     assert faults[0].line >= 4
+
+
+def test_a_missing_column_is_told_at_the_property_with_the_nearest_columns_first(tmp_path: Path) -> None:
+    """Where the file names no field, the contract does; the table's columns are listed, the likeliest first."""
+    path = tmp_path / "shop.yaml"
+    path.write_text(TEXT.replace("    fields: {amount: qty}\n", ""))
+    columns = (LINE.columns[0], LINE.columns[1], column("state"), column("amt", "integer", nullable=True))
+    with pytest.raises(DocumentError) as refused:
+        compile_definition(load_source(path), CONTRACTS, catalogue(ORDERS, replace(LINE, columns=columns)))
+    assert str(refused.value).startswith("schemas/shop/line/v1.0.json#/properties/amount: property 'amount'")
+    assert "fields: {amount: <column>} in the source file, with one of amt, " in str(refused.value)
+    assert "fields.amount" not in str(refused.value)
 
 
 WRONG_CONTRACTS: dict[str, tuple[Contract, str, str]] = {
