@@ -12,7 +12,7 @@ from typing import Any
 
 from rowcast.contracts.contract import Contract
 from rowcast.sources.catalogue import Column, Table
-from rowcast.sources.column_type import json_types
+from rowcast.sources.column_type import element_types, json_types
 
 
 def misfits(contract: Contract, name: str, column_name: str, table: Table) -> Iterator[tuple[str, str]]:
@@ -51,6 +51,13 @@ def _type_misfits(contract: Contract, name: str, column: Column, table: Table) -
     elif column.nullable and "null" not in declared:
         message = f"column {column.name!r} of {table.name} may be NULL, {what} may not"
         yield message, 'a property that allows "null", or NOT NULL on the column'
+    items, elements = _types(_resolved(contract, schema.get("items"))), element_types(column)
+    if "array" in declared and items is not None and elements is not None and not elements <= items:
+        message = (
+            f"the items of {what} are {_words(items)}, but those of column {column.name!r} of type {column.type} are"
+            f" {_words(elements)}"
+        )
+        yield message, "items of that type"
 
 
 def _resolved(contract: Contract, schema: Any) -> Mapping[str, Any]:
