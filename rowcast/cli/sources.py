@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from rowcast.cli.count import counted
 from rowcast.cli.recovery import register_recovery
 from rowcast.cli.verbs import Verbs, add_json
 
 if TYPE_CHECKING:
     from rowcast.settings import Settings
     from rowcast.sources.change import Change
-    from rowcast.sources.health import SourceStatus
     from rowcast.sources.source_file import SourceFile
 
 
@@ -80,7 +80,10 @@ def _plan(arguments: argparse.Namespace) -> int:
     else:
         for line in (*map(_line, changes), *estimates):
             print(line)
-        print(f"{len(changes)} changes" + ("; `rowcast sources apply` makes them" if changes else ""))
+        print(
+            counted(len(changes), "change")
+            + (f"; `rowcast sources apply` makes {'it' if len(changes) == 1 else 'them'}" if changes else "")
+        )
     return 1 if changes else 0
 
 
@@ -95,11 +98,12 @@ def _apply(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"changes": [asdict(change) for change in changes]}, indent=2))
     else:
-        print(f"{len(changes)} changes")
+        print(counted(len(changes), "change"))
     return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from rowcast.cli.status_lines import status_lines
     from rowcast.settings import load_settings
     from rowcast.sources.source_file import load_sources, source_names
     from rowcast.sources.status import read_statuses
@@ -113,35 +117,8 @@ def _status(arguments: argparse.Namespace) -> int:
         print(json.dumps({"sources": [status.document() for status in statuses]}, indent=2))
     else:
         for status in statuses:
-            print("\n".join(_status_lines(status)))
+            print("\n".join(status_lines(status)))
     return 0 if all(status.healthy for status in statuses) else 1
-
-
-def _status_lines(status: SourceStatus) -> Iterator[str]:
-    yield f"{status.source}: {'healthy' if status.healthy else 'NOT HEALTHY'}"
-    connector, slot, position = status.connector, status.slot, status.position
-    if connector:
-        yield f"  connector  {connector.state}, task {connector.task_state or 'missing'}"
-    if slot:
-        yield (
-            f"  slot       {'active' if slot.active else 'inactive'}, {slot.wal_status}, confirmed"
-            f" {slot.confirmed_flush_lsn}, {slot.unconfirmed_bytes} bytes behind, keeps {slot.retained_bytes} bytes"
-        )
-    if position:
-        owner = f"owned by {position.holder}" if position.held else "no owner"
-        yield (
-            f"  worker     {position.status}, {owner}, epoch {position.epoch}, next offset {position.next_offset},"
-            f" moved {_age(position.age_s)}, {position.refused} refused"
-        )
-    yield f"  change log {status.lag_records} records in front of the worker"
-    beats = f"{_age(status.heartbeat_age_s)} at the connector, {_age(status.applied_heartbeat_age_s)} at the worker"
-    yield f"  heartbeat  {beats}"
-    for problem in status.problems:
-        yield f"  {problem.code}: {problem.message}\n    remedy: {problem.remedy}"
-
-
-def _age(age_s: float | None) -> str:
-    return "never" if age_s is None else f"{age_s:.1f} s ago"
 
 
 def _remove(arguments: argparse.Namespace) -> int:

@@ -59,12 +59,16 @@ def _read(subject: Subject, settings: Settings) -> SourceStatus:
         try:
             status.problems.extend(read(status, subject, settings))
         except (ConfigurationError, DatabaseUnavailableError, ConnectUnavailableError, BrokerUnavailableError) as error:
-            status.problems.append(
-                Problem("UNREACHABLE", str(error), "start it, or correct its address; `rowcast status`")
-            )
+            status.problems.append(Problem("UNREACHABLE", str(error), _reach(settings)))
         except psycopg.Error as error:
             status.problems.append(Problem("UNREACHABLE", str(error).strip(), "see the database's log"))
     return status
+
+
+def _reach(settings: Settings) -> str:
+    if settings.has_stack:
+        return "`rowcast up` starts the stack of this project, `rowcast status` shows its parts; or correct its address"
+    return "start it, or correct its address in rowcast.toml or the environment"
 
 
 def _read_connect(status: SourceStatus, subject: Subject, settings: Settings) -> Iterator[Problem]:
@@ -92,6 +96,9 @@ def _read_control(status: SourceStatus, subject: Subject, settings: Settings) ->
                 row = cursor.execute(_POSITION, (subject.source,)).fetchone()
     if row is None:
         yield Problem("NOT_APPLIED", "the source is not in the control database", subject.apply)
+        return
+    if row.pop("removed"):
+        yield Problem("NOT_APPLIED", "the source was removed", f"{subject.apply}: it takes a new snapshot")
         return
     beat = orjson.loads(row.pop("heartbeat_text")) if row["heartbeat_text"] else row.pop("heartbeat_text")
     position = status.position = Position(**row, heartbeat=beat)
@@ -144,10 +151,10 @@ def _leaves_window(next_offset: int, offsets: Mapping[str, int]) -> bool:
 
 
 _POSITION = """
-SELECT status, stopped_code, stopped_detail, stopped_remedy, epoch, holder,
+SELECT removed, status, stopped_code, stopped_detail, stopped_remedy, epoch, holder,
        holder IS NOT NULL AND coalesce(lease_until > clock_timestamp(), false) AS held,
        next_offset, commit_lsn, extract(epoch FROM clock_timestamp() - position_at)::float8 AS age_s,
        heartbeat AS heartbeat_text,
        (SELECT count(*) FROM rowcast.aggregate a WHERE a.source = s.source AND refused_reason IS NOT NULL) AS refused
-  FROM rowcast.source s WHERE source = %s AND NOT removed
+  FROM rowcast.source s WHERE source = %s
 """

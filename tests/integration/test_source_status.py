@@ -219,6 +219,8 @@ def test_removed_and_applied_again_takes_a_new_snapshot(project: TestProject) ->
         is None
     )
     assert main([*command, "--yes"]) == 0
+    (problem,) = [each for each in status(project).problems if each.code == "NOT_APPLIED"]
+    assert (problem.message, "apply" in problem.remedy) == ("the source was removed", True)
     changed = {change.object for change in project.apply()}
     assert changed == {
         f"row '{project.name}' of rowcast.heartbeat",
