@@ -17,7 +17,7 @@ from rowcast.errors import ConfigurationError, DatabaseUnavailableError
 from rowcast.settings import CONTROL_DATABASE, Settings
 from rowcast.sources.catalogue import connect_source
 from rowcast.sources.connector import connector_name, slot_name
-from rowcast.sources.control_plan import pending_migrations
+from rowcast.sources.control_plan import knows_sources
 from rowcast.sources.removal import Removable
 from rowcast.sources.source_file import FOLDER, load_sources, source_names
 
@@ -102,7 +102,7 @@ def _refuse_other_database(name: str, database: str, settings: Settings) -> None
 
 def _was_applied(name: str, settings: Settings) -> bool:
     with connect_control(settings.control().url, application="rowcast sources", autocommit=True) as connection:
-        if pending_migrations(connection):
+        if not knows_sources(connection):
             return False
         return connection.execute("SELECT 1 FROM rowcast.source WHERE source = %s", (name,)).fetchone() is not None
 

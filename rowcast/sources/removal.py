@@ -19,7 +19,7 @@ from rowcast.errors import DatabaseUnavailableError
 from rowcast.settings import Settings
 from rowcast.sources.catalogue import connect_source
 from rowcast.sources.connector import connector_name, publication_name, slot_name
-from rowcast.sources.control_plan import pending_migrations
+from rowcast.sources.control_plan import knows_sources
 
 _SLOT_TIMEOUT_S = 60.0
 _PAUSE_S = 0.2
@@ -49,7 +49,7 @@ def remove(source: Removable, settings: Settings, progress: Callable[[str], None
     _remove_from_database(source, settings, progress)
     # Last, so that status goes on telling of a removal that was interrupted.
     with connect_control(settings.control().url, application="rowcast sources", autocommit=True) as control:
-        if not pending_migrations(control):
+        if knows_sources(control):
             control.execute("UPDATE rowcast.source SET removed = true WHERE source = %s", (source.source,))
             progress(f"source {source.source} marked as removed in the control database")
 

@@ -23,7 +23,7 @@ from rowcast.control.database import connect as connect_control
 from rowcast.errors import BrokerUnavailableError, ConfigurationError, ConnectUnavailableError, DatabaseUnavailableError
 from rowcast.settings import Settings
 from rowcast.sources.connector import connector_name
-from rowcast.sources.control_plan import pending_migrations
+from rowcast.sources.control_plan import knows_sources, pending_migrations
 from rowcast.sources.database_status import HEARTBEAT_AGE_MAX_S, read_database
 from rowcast.sources.definition import SourceDefinition
 from rowcast.sources.health import Position, Problem, SourceStatus
@@ -90,10 +90,14 @@ def _read_connect(status: SourceStatus, subject: Subject, settings: Settings) ->
 
 def _read_control(status: SourceStatus, subject: Subject, settings: Settings) -> Iterator[Problem]:
     with connect_control(settings.control().url, application="rowcast sources", autocommit=True) as connection:
-        row = None
-        if not pending_migrations(connection):
+        row, known, pending = None, knows_sources(connection), pending_migrations(connection)
+        if not pending:
             with connection.cursor(row_factory=dict_row) as cursor:
                 row = cursor.execute(_POSITION, (subject.source,)).fetchone()
+    if known and pending:
+        message = f"the control database lacks migrations {', '.join(pending)}"
+        yield Problem("NOT_APPLIED", message, subject.apply)
+        return
     if row is None:
         yield Problem("NOT_APPLIED", "the source is not in the control database", subject.apply)
         return

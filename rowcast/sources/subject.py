@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rowcast.control.database import connect as connect_control
 from rowcast.settings import Settings
-from rowcast.sources.control_plan import pending_migrations
+from rowcast.sources.control_plan import knows_sources
 from rowcast.sources.definition import SourceDefinition
 from rowcast.sources.lost_source import find_database
 from rowcast.sources.source_file import SourceFile
@@ -52,7 +52,7 @@ class Subject:
 def read_applied(settings: Settings) -> dict[str, SourceDefinition]:
     """The definitions that were applied and not removed since, by source."""
     with connect_control(settings.control().url, application="rowcast sources", autocommit=True) as connection:
-        if pending_migrations(connection):
+        if not knows_sources(connection):
             return {}
         rows = connection.execute("SELECT definition FROM rowcast.source WHERE NOT removed ORDER BY source").fetchall()
     definitions = [SourceDefinition.from_json(row[0]) for row in rows]

@@ -278,3 +278,14 @@ def test_a_source_without_file_and_slot_needs_its_database_named(
     assert "was applied to database" in capsys.readouterr().err
     assert main([*command, "remove", project.name, "--database", project.name, "--yes"]) == 0
     assert project.execute("SELECT 1 FROM pg_publication").fetchone() is None
+
+
+def test_a_control_database_of_an_older_version_is_told_as_such(project: TestProject) -> None:
+    """Missing migrations are no missing source; and a source can be removed without them."""
+    project.apply()
+    with project.control() as control:
+        control.execute("DELETE FROM rowcast.migration")
+        (problem,) = [each for each in status(project).problems if each.code == "NOT_APPLIED"]
+        assert "lacks migrations 0001_control.sql" in problem.message
+        assert main(["--project", str(project.folder), "sources", "remove", project.name, "--yes"]) == 0
+        assert control.execute("SELECT removed FROM rowcast.source").fetchone() == (True,)
