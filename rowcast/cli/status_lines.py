@@ -23,8 +23,8 @@ def status_lines(status: SourceStatus) -> Iterator[str]:
         yield f"  worker     {_worker(status.position)}"
     if status.lag_records is not None:
         yield f"  change log {counted(status.lag_records, 'record')} in front of the worker"
-    beats = f"{_age(status.heartbeat_age_s)} at the connector, {_age(status.applied_heartbeat_age_s)} at the worker"
-    yield f"  heartbeat  {beats}"
+    if status.slot or status.position:
+        yield f"  heartbeat  {_beats(status)}"
     for problem in status.problems:
         yield f"  {problem.code}: {problem.message}\n    remedy: {problem.remedy}"
 
@@ -36,6 +36,10 @@ def _worker(position: Position) -> str:
     read = "nothing read yet" if position.next_offset is None else f"next offset {position.next_offset}"
     moved = "" if position.age_s is None else f", moved {_age(position.age_s)}"
     return f"{state}, epoch {position.epoch}, {read}{moved}, {position.refused} refused"
+
+
+def _beats(status: SourceStatus) -> str:
+    return f"{_age(status.heartbeat_age_s)} at the connector, {_age(status.applied_heartbeat_age_s)} at the worker"
 
 
 def _age(age_s: float | None) -> str:
