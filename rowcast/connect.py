@@ -158,7 +158,8 @@ class ConnectClient:
                     method, self.url + path, json=body, timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)
                 )
             except requests.RequestException as error:
-                raise ConnectUnavailableError(f"Kafka Connect at {self.url} did not answer: {error}") from error
+                message = f"Kafka Connect at {self.url} does not answer: {_cause(error)}"
+                raise ConnectUnavailableError(message) from error
             if response.status_code == requests.codes.conflict and time.monotonic() < deadline:
                 time.sleep(_PAUSE_S)
                 continue
@@ -176,3 +177,16 @@ class ConnectClient:
         if response.status_code == requests.codes.bad_request:
             raise ConfigurationError(f"Kafka Connect refuses it: {message}", where=path, fix="correct the settings")
         raise ConnectUnavailableError(f"{method} {self.url}{path}: {response.status_code} {message}")
+
+
+def _cause(error: BaseException) -> str:
+    """What the operating system said, which the client wraps several times."""
+    if isinstance(error, requests.Timeout):
+        return "no answer in time"
+    inner: BaseException | None = error
+    while inner is not None:
+        if isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror.lower()
+        wrapped = [getattr(inner, "reason", None), *inner.args, inner.__cause__, inner.__context__]
+        inner = next((each for each in wrapped if isinstance(each, BaseException)), None)
+    return str(error)

@@ -95,6 +95,11 @@ class Settings:
         """Where the embedded stack keeps its state."""
         return self.project / STATE_FOLDER
 
+    @property
+    def has_stack(self) -> bool:
+        """Whether the project has an embedded stack, running or not."""
+        return (self.state_folder / "state.json").exists()
+
     def need_brokers(self) -> str:
         """The bootstrap servers, or an error that says where to set them."""
         if self.brokers is None:

@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from rowcast.cli.count import counted
 from rowcast.cli.verbs import Verbs, add_json
 
 
@@ -47,7 +48,7 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         for finding in findings:
             print(finding)
-        print(f"{contracts} contracts, {len(findings)} findings")
+        print(f"{counted(contracts, 'contract')}, {counted(len(findings), 'finding')}")
     return 1 if findings else 0
 
 

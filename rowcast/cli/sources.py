@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from rowcast.cli.count import counted
 from rowcast.cli.recovery import register_recovery
 from rowcast.cli.verbs import Verbs, add_json
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from rowcast.settings import Settings
     from rowcast.sources.change import Change
     from rowcast.sources.source_file import SourceFile
-    from rowcast.sources.status import SourceStatus
 
 
 def register(verbs: Verbs) -> None:
@@ -49,9 +49,12 @@ def register(verbs: Verbs) -> None:
         _remove,
         "delete connector, slot and publication of one source; topics and state stay",
         "inventory --yes",
-        description="Applying the source again takes a new snapshot.",
+        description="Applying the source again takes a new snapshot. Works without the source's file, too.",
     )
     remove.add_argument("source", metavar="SOURCE", help="name of the source")
+    remove.add_argument(
+        "--database", metavar="NAME", help="its database in the settings; only where its file is gone and it is asked"
+    )
     remove.add_argument("--yes", action="store_true", help="do it; without it only says what would go")
     register_recovery(sources)
     for parser in (plan, apply, status):
@@ -77,7 +80,10 @@ def _plan(arguments: argparse.Namespace) -> int:
     else:
         for line in (*map(_line, changes), *estimates):
             print(line)
-        print(f"{len(changes)} changes" + ("; `rowcast sources apply` makes them" if changes else ""))
+        print(
+            counted(len(changes), "change")
+            + (f"; `rowcast sources apply` makes {'it' if len(changes) == 1 else 'them'}" if changes else "")
+        )
     return 1 if changes else 0
 
 
@@ -92,59 +98,43 @@ def _apply(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"changes": [asdict(change) for change in changes]}, indent=2))
     else:
-        print(f"{len(changes)} changes")
+        print(counted(len(changes), "change"))
     return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from rowcast.cli.status_lines import status_lines
+    from rowcast.settings import load_settings
+    from rowcast.sources.source_file import load_sources, source_names
     from rowcast.sources.status import read_statuses
 
-    statuses = read_statuses(*_load(arguments))
+    wanted = [name for name in source_names(arguments.project) if not arguments.sources or name in arguments.sources]
+    sources = load_sources(arguments.project, wanted) if wanted else ()
+    statuses = read_statuses(sources, load_settings(arguments.project), arguments.sources)
+    if not statuses or set(arguments.sources) - {status.source for status in statuses}:
+        load_sources(arguments.project, arguments.sources)  # neither declared nor applied: says so
     if arguments.json:
         print(json.dumps({"sources": [status.document() for status in statuses]}, indent=2))
     else:
         for status in statuses:
-            print("\n".join(_status_lines(status)))
+            print("\n".join(status_lines(status)))
     return 0 if all(status.healthy for status in statuses) else 1
-
-
-def _status_lines(status: SourceStatus) -> Iterator[str]:
-    yield f"{status.source}: {'healthy' if status.healthy else 'NOT HEALTHY'}"
-    connector, slot, position = status.connector, status.slot, status.position
-    if connector:
-        yield f"  connector  {connector.state}, task {connector.task_state or 'missing'}"
-    if slot:
-        yield (
-            f"  slot       {'active' if slot.active else 'inactive'}, {slot.wal_status}, confirmed"
-            f" {slot.confirmed_flush_lsn}, {slot.unconfirmed_bytes} bytes behind, keeps {slot.retained_bytes} bytes"
-        )
-    if position:
-        owner = f"owned by {position.holder}" if position.held else "no owner"
-        yield (
-            f"  worker     {position.status}, {owner}, epoch {position.epoch}, next offset {position.next_offset},"
-            f" moved {_age(position.age_s)}, {position.refused} refused"
-        )
-    yield f"  change log {status.lag_records} records in front of the worker"
-    beats = f"{_age(status.heartbeat_age_s)} at the connector, {_age(status.applied_heartbeat_age_s)} at the worker"
-    yield f"  heartbeat  {beats}"
-    for problem in status.problems:
-        yield f"  {problem.code}: {problem.message}\n    remedy: {problem.remedy}"
-
-
-def _age(age_s: float | None) -> str:
-    return "never" if age_s is None else f"{age_s:.1f} s ago"
 
 
 def _remove(arguments: argparse.Namespace) -> int:
     from rowcast.settings import load_settings
+    from rowcast.sources.lost_source import find_removable
     from rowcast.sources.removal import remove
-    from rowcast.sources.source_file import load_sources
 
-    (source,) = load_sources(arguments.project, [arguments.source])
+    settings = load_settings(arguments.project)
+    source = find_removable(arguments.source, settings, arguments.database)
     if not arguments.yes:
-        print(f"would delete connector, offsets, slot and publication of {source.source}; repeat with --yes")
+        print(
+            f"would delete connector, offsets, slot and publication of {source.source} (database {source.database});"
+            " repeat with --yes"
+        )
         return 1
-    remove(source, load_settings(arguments.project), print)
+    remove(source, settings, print)
     return 0
 
 

@@ -1,7 +1,8 @@
 """
 Checking a folder of contracts: what ``rowcast schemas check`` and CI run.
 
-A finding names the file, the JSON pointer and the rule. No finding means: every contract is a valid JSON
+A finding names the file, the JSON pointer and the rule; ``rowcast sources plan`` refuses the same in the contracts
+that it uses. No finding means: every contract is a valid JSON
 Schema within our profile, its derived schema is published as derived, accepted examples are accepted and
 rejected ones rejected.
 """
@@ -53,14 +54,28 @@ def check_folder(schemas: Path) -> list[Finding]:
         try:
             contract = load_contract(path)
         except ConfigurationError as error:
-            findings.append(Finding(str(path), "", "CONTRACT_UNREADABLE", f"{error.message} ({error.fix})"))
+            findings.append(unreadable(error, path))
         else:
             findings.extend(check_contract(contract))
     return sorted(findings)
 
 
+def unreadable(error: ConfigurationError, path: Path) -> Finding:
+    """The finding that the contract *path* cannot be read at all."""
+    return Finding(str(path), "", "CONTRACT_UNREADABLE", f"{error.message} ({error.fix})")
+
+
 def check_contract(contract: Contract) -> list[Finding]:
     """Everything that is wrong with one contract, its derived schema and its examples."""
+    findings = check_rules(contract)
+    if not findings:
+        findings.extend(_check_derived(contract))
+        findings.extend(_check_examples(contract))
+    return findings
+
+
+def check_rules(contract: Contract) -> list[Finding]:
+    """Everything that is wrong with the contract itself: what is published of it, without examples."""
     findings = [
         Finding(str(contract.path), pointer, rule, message) for pointer, rule, message in check_profile(contract)
     ]
@@ -69,9 +84,6 @@ def check_contract(contract: Contract) -> list[Finding]:
     except SchemaError as error:
         message = f"not a valid JSON Schema: {error.message}"
         findings.append(Finding(str(contract.path), pointer_of(error.absolute_path), "SCHEMA_INVALID", message))
-    if not findings:
-        findings.extend(_check_derived(contract))
-        findings.extend(_check_examples(contract))
     return findings
 
 

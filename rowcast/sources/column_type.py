@@ -6,6 +6,8 @@ The forms themselves are made by the worker; docs/reference/types.md is the publ
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rowcast.sources.catalogue import Column
 
 _JSON_TYPES: dict[str, frozenset[str]] = {
@@ -61,6 +63,17 @@ def json_types(column: Column) -> frozenset[str] | None:
     if column.type in {"json", "jsonb"}:
         return frozenset()
     return frozenset({"string"}) if column.enum else _JSON_TYPES.get(plain_type(column.type))
+
+
+def element_types(column: Column) -> frozenset[str] | None:
+    """
+    The JSON types that the elements of an array column can have, NULL apart.
+
+    None: it is no array, or nothing is known of its elements, such as those of an enumeration.
+    """
+    if not column.type.endswith("[]"):
+        return None
+    return json_types(replace(column, type=column.type.removesuffix("[]"))) or None
 
 
 def id_family(column: Column) -> str | None:

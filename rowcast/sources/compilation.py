@@ -8,10 +8,12 @@ fit it, so that a mistake shows here and not as a refused event at night.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
+from rowcast.contracts.checking import pointer_of
 from rowcast.contracts.contract import Contract
 from rowcast.sources.catalogue import Catalogue, Table
-from rowcast.sources.column_type import id_family, json_types
+from rowcast.sources.column_type import id_family
 from rowcast.sources.definition import (
     AggregateDefinition,
     ColumnDefinition,
@@ -20,6 +22,7 @@ from rowcast.sources.definition import (
     TableDefinition,
 )
 from rowcast.sources.document import DocumentError, Fault
+from rowcast.sources.property_fit import misfits, nearest
 from rowcast.sources.source_file import AggregateEntry, SourceFile
 
 
@@ -122,53 +125,19 @@ def _aggregate_faults(source: SourceFile, entry: AggregateEntry, contract: Contr
             message = f"{contract.path} has no property {name!r}"
             yield source.fault(f"{at}.fields.{name}", message, ", ".join(contract.properties))
     for name, column_name in _columns_of(entry, contract).items():
-        yield from _property_faults(source, f"{at}.fields.{name}", contract, (name, column_name), table)
+        yield from _property_faults(source, entry, contract, (name, column_name), table)
 
 
 def _property_faults(
-    source: SourceFile, at: str, contract: Contract, names: tuple[str, str], table: Table
+    source: SourceFile, entry: AggregateEntry, contract: Contract, names: tuple[str, str], table: Table
 ) -> Iterator[Fault]:
     name, column_name = names
-    column = table.column(column_name)
-    if column is None:
-        message = f"property {name!r} of {contract.path} has no column {column_name!r} in {table.name}"
-        yield source.fault(at, message, f"fields: {{{name}: <column>}}, or a contract without it")
-        return
-    if column.generated:
-        message = f"column {column_name!r} of {table.name} is generated; PostgreSQL does not publish its values"
-        yield source.fault(at, message, "a stored column")
-        return
-    possible = json_types(column)
-    if possible is None:
-        message = f"column {column_name!r} of {table.name} has type {column.type}, which has no form in events"
-        yield source.fault(at, message, "a type of docs/reference/types.md")
-        return
-    declared = _declared_types(contract, contract.entity["properties"][name])
-    if declared is not None and not possible <= {*declared, "null"}:
-        message = (
-            f"property {name!r} of {contract.path} is {_words(declared)}, but column {column_name!r} of type"
-            f" {column.type} gives {_words(possible)}"
-        )
-        yield source.fault(at, message, "a property of that type")
-    elif declared is not None and column.nullable and "null" not in declared:
-        message = f"column {column_name!r} of {table.name} may be NULL, property {name!r} of {contract.path} may not"
-        yield source.fault(at, message, 'a property that allows "null", or NOT NULL on the column')
-
-
-def _declared_types(contract: Contract, schema: Mapping[str, object]) -> set[str] | None:
-    """The JSON types that a property's schema names; None when it names none."""
-    reference = schema.get("$ref")
-    if isinstance(reference, str):
-        return _declared_types(contract, contract.entity.get("$defs", {}).get(reference.removeprefix("#/$defs/"), {}))
-    declared = schema.get("type")
-    if declared is None:
-        return None
-    types = {str(each) for each in declared} if isinstance(declared, list) else {str(declared)}
-    return types | {"integer"} if "number" in types else types
-
-
-def _words(types: set[str] | frozenset[str]) -> str:
-    return " or ".join(sorted(types))
+    for message, accepted in misfits(contract, name, column_name, table):
+        if name in entry.fields:
+            yield source.fault(f"aggregates.{entry.name}.fields.{name}", message, accepted)
+        else:  # nothing in the file names it: the contract alone does
+            fault = source.fault(f"aggregates.{entry.name}", message, accepted)
+            yield replace(fault, place=f"{contract.path}#{pointer_of(('properties', name))}")
 
 
 def _hierarchy(source: SourceFile, entry: AggregateEntry) -> tuple[str, ...]:
@@ -189,13 +158,9 @@ def _parent_faults(source: SourceFile, entry: AggregateEntry, catalogue: Catalog
     for name, parent_name in zip(entry.parent.columns, parent.id, strict=True):
         column = table.column(name)
         if column is None:
-            yield source.fault(at, f"{table.name} has no column {name!r}", _names(table))
+            yield source.fault(at, f"{table.name} has no column {name!r}", nearest(name, table))
             continue
         parent_column = parent_table.column(parent_name) if parent_table else None
         if parent_column is not None and id_family(column) != id_family(parent_column):
             message = f"{table.name}.{name} is {column.type}, {parent.table}.{parent_name} is {parent_column.type}"
             yield source.fault(at, message, "a column of the same type, so that both give one id text")
-
-
-def _names(table: Table) -> str:
-    return ", ".join(column.name for column in table.columns)

@@ -40,6 +40,11 @@ def pending_migrations(connection: psycopg.Connection[Any]) -> list[str]:
     return sorted(name for name in names if name.endswith(".sql") and name not in done)
 
 
+def knows_sources(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the control database has the table of sources, however old its schema is. Reads only."""
+    return connection.execute("SELECT to_regclass('rowcast.source')").fetchone() != (None,)
+
+
 def plan_migrations(source: str, connection: psycopg.Connection[Any]) -> list[Step]:
     """The step that makes the control database's schema, or brings it up to date."""
     pending = pending_migrations(connection)
@@ -61,7 +66,7 @@ def plan_definition(definition: SourceDefinition, connection: psycopg.Connection
 
     """
     present = None
-    if "0001_control.sql" not in pending_migrations(connection):
+    if knows_sources(connection):
         _refuse_shared_topics(definition, connection)
         with connection.cursor(row_factory=dict_row) as cursor:
             query = "SELECT revision, removed, definition, next_offset FROM rowcast.source WHERE source = %s"

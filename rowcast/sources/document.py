@@ -19,16 +19,22 @@ from rowcast.errors import ConfigurationError
 _DURATION = re.compile(r"([1-9][0-9]{0,6})([smhd])")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _TAG = "tag:yaml.org,2002:"
+_READ_AS = {"int": "a number", "float": "a number", "timestamp": "a date", "null": "nothing"}
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Fault:
-    """One thing that is wrong: *line* (1 is the first), dotted *field*, what, and what would be *accepted*."""
+    """
+    One thing that is wrong: *line* (1 is the first), dotted *field*, what, and what would be *accepted*.
+
+    *place* is where it has to be mended when that is another file.
+    """
 
     line: int
     field: str
     message: str
     accepted: str
+    place: str = ""
 
 
 class DocumentError(ConfigurationError):
@@ -37,7 +43,8 @@ class DocumentError(ConfigurationError):
     def __init__(self, path: Path, faults: Sequence[Fault]) -> None:
         self.path, self.faults = path, tuple(sorted(faults))
         lines = [
-            f"{path}:{fault.line}: {fault.field + ': ' if fault.field else ''}{fault.message}"
+            (f"{fault.place}: " if fault.place else f"{path}:{fault.line}: {fault.field + ': ' if fault.field else ''}")
+            + fault.message
             + (f" (accepted: {fault.accepted})" if fault.accepted else "")
             for fault in self.faults
         ]
@@ -108,8 +115,7 @@ class Section:
 
     def _add(self, key: yaml.Node, value: yaml.Node, accepted: Sequence[str]) -> None:
         if not (isinstance(key, yaml.ScalarNode) and _is(key, "str")):
-            text = key.value if isinstance(key, yaml.ScalarNode) else "…"
-            self.document.fault(_line(key), self.name, f"{text!r} is not a name", "text; quote words like no, on, 1")
+            self.document.fault(_line(key), self.name, _not_text(key) or f"{_shown(key)} is not a name", "a name")
         elif key.value in self.nodes:
             self.document.fault(_line(key), self.path(key.value), "declared twice")
         elif accepted and key.value not in accepted:
@@ -145,8 +151,12 @@ class Section:
         node = self._node(name, accepted, required=default is None)
         if node is None:
             return default or ""
-        if not (isinstance(node, yaml.ScalarNode) and _is(node, "str") and pattern.fullmatch(node.value)):
+        if not (isinstance(node, yaml.ScalarNode) and pattern.fullmatch(node.value)):
             self.fault(name, f"{_shown(node)} is not accepted", accepted)
+            return default or ""
+        misread = _not_text(node)
+        if misread:
+            self.fault(name, misread, accepted)
             return default or ""
         return str(node.value)
 
@@ -193,11 +203,14 @@ class Section:
         node = self._node(name, accepted, required=True)
         if node is None:
             return ()
-        nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
-        if not nodes or not all(
-            isinstance(each, yaml.ScalarNode) and _is(each, "str") and each.value for each in nodes
-        ):
-            self.fault(name, f"{_shown(node)} is not accepted", accepted)
+        nodes: list[yaml.Node] = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        if not nodes:
+            self.fault(name, "an empty list is not accepted", accepted)
+        wrong = [each for each in nodes if not (isinstance(each, yaml.ScalarNode) and _is(each, "str") and each.value)]
+        for each in wrong:
+            message = _not_text(each) or f"{_shown(each)} is not accepted"
+            self.document.fault(_line(each), self.path(name), message, accepted)
+        if wrong or not nodes:
             return ()
         texts = tuple(str(each.value) for each in nodes)
         if len(set(texts)) < len(texts):
@@ -219,7 +232,18 @@ def _line(node: yaml.Node) -> int:
     return int(node.start_mark.line) + 1
 
 
+def _not_text(node: yaml.Node) -> str:
+    """What YAML makes of a word that was meant as text, and how it stays one; empty when it is one, or no word."""
+    if not isinstance(node, yaml.ScalarNode) or _is(node, "str") or not node.value:
+        return ""
+    if _is(node, "bool"):
+        read = "true" if node.value.lower() in {"yes", "on", "true"} else "false"
+    else:
+        read = _READ_AS.get(node.tag.removeprefix(_TAG), "something else than text")
+    return f'{node.value!r} is read as {read} here; write "{node.value}"'
+
+
 def _shown(node: yaml.Node | None) -> str:
     if isinstance(node, yaml.ScalarNode):
-        return repr(node.value)
+        return repr(node.value) if node.value else "nothing"
     return "a list" if isinstance(node, yaml.SequenceNode) else "a section"

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 
 from rowcast.connect import ConnectClient
-from rowcast.contracts.contract import FOLDER, Contract, find_contract
+from rowcast.contracts.contract import Contract
 from rowcast.control.database import connect as connect_control
 from rowcast.errors import ConfigurationError, DatabaseUnavailableError
 from rowcast.settings import Settings
@@ -25,6 +25,7 @@ from rowcast.sources.compilation import compile_definition
 from rowcast.sources.connector import connector_configuration
 from rowcast.sources.connector_plan import plan_connector
 from rowcast.sources.control_plan import hold_apply_lock, plan_definition, plan_migrations
+from rowcast.sources.declared_contract import contracts_of
 from rowcast.sources.definition import SourceDefinition
 from rowcast.sources.source_database import plan_source_database
 from rowcast.sources.source_file import SourceFile
@@ -70,19 +71,15 @@ class Plan:
         )
         admin = self._open.enter_context(TopicAdmin(settings.need_brokers()))
         connect = self._open.enter_context(ConnectClient(settings.need_connect_url()))
+        # First of all, because it knows best why a running source cannot have another table.
+        stored = plan_definition(definition, control)
         return [
             *plan_migrations(source.source, control),
             *plan_source_database(definition, catalogue, connection),
             *plan_topics(definition, admin),
-            *plan_definition(definition, control),
+            *stored,
             *plan_connector(source.source, wanted, connect),
         ]
-
-
-def contracts_of(source: SourceFile, settings: Settings) -> dict[str, Contract]:
-    """The contract of each aggregate of a source, from the project's schemas folder."""
-    folder = settings.project / FOLDER
-    return {entry.name: find_contract(folder, source.domain, entry.name, entry.contract) for entry in source.aggregates}
 
 
 def admit(source: SourceFile, contracts: dict[str, Contract], catalogue: Catalogue) -> SourceDefinition:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import psycopg
 from psycopg import sql
@@ -18,14 +19,25 @@ from rowcast.errors import DatabaseUnavailableError
 from rowcast.settings import Settings
 from rowcast.sources.catalogue import connect_source
 from rowcast.sources.connector import connector_name, publication_name, slot_name
-from rowcast.sources.control_plan import pending_migrations
-from rowcast.sources.source_file import SourceFile
+from rowcast.sources.control_plan import knows_sources
 
 _SLOT_TIMEOUT_S = 60.0
 _PAUSE_S = 0.2
 
 
-def remove(source: SourceFile, settings: Settings, progress: Callable[[str], None]) -> None:
+class Removable(Protocol):
+    """A source, with or without a file: its name, and that of its database in the settings."""
+
+    @property
+    def source(self) -> str:
+        """The name of the source."""
+
+    @property
+    def database(self) -> str:
+        """The name of its database."""
+
+
+def remove(source: Removable, settings: Settings, progress: Callable[[str], None]) -> None:
     """
     Remove a source; every part that is gone already is passed over.
 
@@ -34,14 +46,15 @@ def remove(source: SourceFile, settings: Settings, progress: Callable[[str], Non
 
     """
     _remove_connector(source, settings, progress)
+    _remove_from_database(source, settings, progress)
+    # Last, so that status goes on telling of a removal that was interrupted.
     with connect_control(settings.control().url, application="rowcast sources", autocommit=True) as control:
-        if not pending_migrations(control):
+        if knows_sources(control):
             control.execute("UPDATE rowcast.source SET removed = true WHERE source = %s", (source.source,))
             progress(f"source {source.source} marked as removed in the control database")
-    _remove_from_database(source, settings, progress)
 
 
-def remove_capture(source: SourceFile, settings: Settings, progress: Callable[[str], None]) -> None:
+def remove_capture(source: Removable, settings: Settings, progress: Callable[[str], None]) -> None:
     """
     Remove connector, offsets and slot alone, so that the next `apply` captures the source from the beginning.
 
@@ -55,7 +68,7 @@ def remove_capture(source: SourceFile, settings: Settings, progress: Callable[[s
             progress(f"replication slot {slot_name(source.source)} dropped")
 
 
-def _remove_connector(source: SourceFile, settings: Settings, progress: Callable[[str], None]) -> None:
+def _remove_connector(source: Removable, settings: Settings, progress: Callable[[str], None]) -> None:
     name = connector_name(source.source)
     with ConnectClient(settings.need_connect_url()) as connect:
         if connect.configuration(name) is not None:
@@ -67,7 +80,7 @@ def _remove_connector(source: SourceFile, settings: Settings, progress: Callable
             progress(f"connector {name} and its offsets deleted")
 
 
-def _remove_from_database(source: SourceFile, settings: Settings, progress: Callable[[str], None]) -> None:
+def _remove_from_database(source: Removable, settings: Settings, progress: Callable[[str], None]) -> None:
     with connect_source(settings.database(source.database)) as connection:
         if _drop_slot(slot_name(source.source), connection):
             progress(f"replication slot {slot_name(source.source)} dropped")

@@ -2,12 +2,14 @@
 What a source needs in its own database: a schema with one heartbeat row, and a publication.
 
 The publication is made before the slot and never dropped while the slot is there: logical decoding looks it up
-as of each WAL position, so a later one does not help. It names exactly the declared tables.
+as of each WAL position, so a later one does not help. For the same reason a table that went missing from it is
+not added again while the slot is there: what was written in between would never become an event. It names
+exactly the declared tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, LiteralString
 
@@ -20,8 +22,7 @@ from rowcast.sources.catalogue import Catalogue
 from rowcast.sources.change import Action, Change, Step
 from rowcast.sources.connector import publication_name, slot_name
 from rowcast.sources.definition import SourceDefinition
-
-_OPERATIONS = "insert, update, delete, truncate"
+from rowcast.sources.publication import OPERATIONS, Publication, read_publication
 
 
 def plan_source_database(
@@ -53,12 +54,7 @@ class _Present:
         self.slot = self._one(
             "SELECT database, plugin FROM pg_replication_slots WHERE slot_name = %s", (slot_name(definition.source),)
         )
-        self.publication = self._one(
-            "SELECT oid, puballtables AND true AS everything, pubinsert AND pubupdate AND pubdelete AND pubtruncate"
-            " AS operations, pubviaroot AS via_root, EXISTS (SELECT 1 FROM pg_class WHERE relname ="
-            " 'pg_publication_namespace') AS has_schemas FROM pg_publication WHERE pubname = %s",
-            (publication_name(definition.source),),
-        )
+        self.publication = read_publication(connection, publication_name(definition.source))
 
     def _one(self, query: LiteralString, parameters: tuple[object, ...] = ()) -> dict[str, Any] | None:
         with self.connection.cursor(row_factory=dict_row) as cursor:
@@ -82,23 +78,15 @@ class _Present:
                 fix=f"run `rowcast sources remove {self.source} --yes`, then apply again: it takes a new snapshot",
             )
 
-    def published(self) -> dict[str, bool]:
-        """The published tables, each with whether all its rows and columns are."""
-        assert self.publication is not None, "asked only when there is one"
-        plain: LiteralString = "true" if self.catalogue.version < 150_000 else "prqual IS NULL AND prattrs IS NULL"
-        query: LiteralString = (
-            "SELECT n.nspname || '.' || c.relname, " + plain + " FROM pg_publication_rel r"
-            " JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = %s"
-        )
-        return {str(row[0]): bool(row[1]) for row in self.connection.execute(query, (self.publication["oid"],))}
-
-    def publishes_schemas(self) -> bool:
-        """Whether the publication names whole schemas or all tables."""
-        assert self.publication is not None, "asked only when there is one"
-        if self.publication["everything"] or not self.publication["has_schemas"]:
-            return bool(self.publication["everything"])
-        query: LiteralString = "SELECT 1 FROM pg_publication_namespace WHERE pnpubid = %s"
-        return self._one(query, (self.publication["oid"],)) is not None
+    def refuse_loss(self, publication: Publication, tables: list[str]) -> None:
+        """Refuse to mend a publication that the slot has been read with: it would hide that changes are missing."""
+        lacks = "; ".join(publication.shortfalls(tables))
+        if self.slot is not None and lacks:
+            raise ConfigurationError(
+                f"{lacks}, and the source runs: what was written since then is in no event",
+                where=f"publication {publication.name}",
+                fix=f"run `rowcast sources remove {self.source} --yes`, then apply again: it takes a new snapshot",
+            )
 
 
 def _heartbeat(source: str, present: _Present, connection: psycopg.Connection[Any]) -> Iterator[Step]:
@@ -137,26 +125,27 @@ def _publication(
 
     if present.publication is None:
         form = "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = {}, publish_via_partition_root = true)"
-        statement = sql.SQL(form).format(sql.Identifier(name), listed, sql.Literal(_OPERATIONS))
+        statement = sql.SQL(form).format(sql.Identifier(name), listed, sql.Literal(OPERATIONS))
         yield step("create", ", ".join(tables), statement)
         return
-    if present.publishes_schemas():
+    if present.publication.everything:
         raise ConfigurationError(
             "publishes whole schemas or all tables",
             where=f"publication {name}",
             fix=f"drop it, or name the source otherwise than {definition.source!r}",
         )
-    if not (present.publication["operations"] and present.publication["via_root"]):
+    present.refuse_loss(present.publication, tables)
+    if not (present.publication.operations and present.publication.via_root):
         form = "ALTER PUBLICATION {} SET (publish = {}, publish_via_partition_root = true)"
-        statement = sql.SQL(form).format(sql.Identifier(name), sql.Literal(_OPERATIONS))
+        statement = sql.SQL(form).format(sql.Identifier(name), sql.Literal(OPERATIONS))
         yield step("alter", "must publish every operation, through partitioned tables", statement)
-    published = present.published()
+    published = present.publication.tables
     if set(published) != set(tables) or not all(published.values()):
         statement = sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(sql.Identifier(name), listed)
         yield step("alter", _difference(published, tables), statement)
 
 
-def _difference(published: dict[str, bool], tables: list[str]) -> str:
+def _difference(published: Mapping[str, bool], tables: list[str]) -> str:
     parts = {
         "add": [table for table in tables if table not in published],
         "drop": [table for table in published if table not in tables],

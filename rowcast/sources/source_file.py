@@ -82,6 +82,15 @@ class SourceFile:
         return Fault(self.lines.get(section, 1), name, message, accepted)
 
 
+def source_names(project: Path) -> tuple[str, ...]:
+    """The sources that have a file in a project folder, in order."""
+    return tuple(_paths(project))
+
+
+def _paths(project: Path) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((project / FOLDER).glob("*.yaml"))}
+
+
 def load_sources(project: Path, names: Sequence[str] = ()) -> tuple[SourceFile, ...]:
     """
     The sources of a project folder, by name: those in *names*, or all.
@@ -91,7 +100,7 @@ def load_sources(project: Path, names: Sequence[str] = ()) -> tuple[SourceFile, 
 
     """
     folder = project / FOLDER
-    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    known = _paths(project)
     for name in names:
         if name not in known:
             fix = f"known sources: {', '.join(known)}" if known else f"write {folder}/{name}.yaml"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
 import subprocess
@@ -195,3 +196,49 @@ def test_the_toml_of_the_configuration_page_is_accepted(tmp_path: Path) -> None:
 def test_the_quickstart_is_as_short_as_it_says() -> None:
     """Source file, contract and consumer have under 60 lines together."""
     assert sum(len(text.splitlines()) for text in (block("yaml"), block("json"), block("python"))) < 60
+
+
+STOPS, PROBLEMS = (REPOSITORY / "docs/reference/stops.md").read_text().split("\n## ", 1)
+
+
+def listed_codes(page: str) -> list[str]:
+    """The codes in the first cells of a page's table, in their order."""
+    cells = re.findall(r"^\| (`[A-Z_]+`(?:, `[A-Z_]+`)*) \|", page, re.MULTILINE)
+    return [code for cell in cells for code in code_words(cell)]
+
+
+def written_texts(folder: str) -> Iterator[ast.AST]:
+    """Every node of every module of a folder."""
+    for path in (REPOSITORY / folder).rglob("*.py"):
+        yield from ast.walk(ast.parse(path.read_text()))
+
+
+def codes_in(node: ast.AST) -> set[str]:
+    """The texts inside *node* that look like a code."""
+    texts = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+    return {text for text in texts if isinstance(text, str) and re.fullmatch(r"[A-Z]+(_[A-Z]+)*", text)}
+
+
+def test_the_page_of_stops_lists_every_code_that_stops_a_source() -> None:
+    """Each code that the worker stops with is explained, and no other."""
+    raised = {
+        code
+        for node in written_texts("stream_app")
+        if isinstance(node, ast.Constant)
+        for code in codes_in(node)
+        if "_" in code and not code.startswith("ROWCAST_")
+    }
+
+    assert set(listed_codes(STOPS)) == raised
+
+
+def test_the_page_of_stops_lists_every_problem_of_the_status() -> None:
+    """Each code that `sources status` tells is explained, and no other; they stand in order."""
+    told = {
+        code
+        for node in written_texts("rowcast/sources")
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Problem"
+        for code in codes_in(node.args[0])
+    }
+
+    assert listed_codes(PROBLEMS) == sorted(told)

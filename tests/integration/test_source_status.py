@@ -13,8 +13,10 @@ from source_fixture import ROW, connect, operations
 from stack_fixture import TestProject, wait_until
 
 from rowcast.cli.main import main
+from rowcast.errors import ConfigurationError
 from rowcast.sources.connector import connector_name, slot_name
-from rowcast.sources.status import SourceStatus, read_statuses
+from rowcast.sources.health import SourceStatus
+from rowcast.sources.status import read_statuses
 
 BIG = "(SELECT string_agg(md5(n::text), '') FROM generate_series(1, 500) n)"  # 16 kB that hardly compress
 
@@ -119,6 +121,59 @@ FAULTS: dict[str, tuple[Callable[[TestProject], None], set[str]]] = {
 }
 
 
+def unpublish(project: TestProject) -> None:
+    project.execute(f"ALTER PUBLICATION rowcast_{project.name} DROP TABLE item")
+
+
+def filter_rows(project: TestProject) -> None:
+    tables = "instance, holdings, item WHERE (id IS NOT NULL)"
+    project.execute(f"ALTER PUBLICATION rowcast_{project.name} SET TABLE {tables}")
+
+
+def leave_out_an_operation(project: TestProject) -> None:
+    project.execute(f"ALTER PUBLICATION rowcast_{project.name} SET (publish = 'insert, update, delete')")
+
+
+def drop_table(project: TestProject) -> None:
+    project.execute("DROP TABLE item")
+
+
+NOT_CAPTURED: dict[str, tuple[Callable[[TestProject], None], str, str]] = {
+    "table unpublished": (unpublish, "PUBLICATION_INCOMPLETE", "does not publish public.item"),
+    "rows filtered": (filter_rows, "PUBLICATION_INCOMPLETE", "only some rows or columns of public.item"),
+    "operation left out": (leave_out_an_operation, "PUBLICATION_INCOMPLETE", "does not publish every operation"),
+    "table dropped": (drop_table, "TABLE_MISSING", "public.item"),
+}
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.parametrize("case", NOT_CAPTURED)
+def test_status_names_what_is_not_captured_any_more(project: TestProject, case: str) -> None:
+    """A declared table that is gone, or not published whole, is told at once, with the way to a new snapshot."""
+    project.apply()
+    assert codes(project) & {"PUBLICATION_INCOMPLETE", "TABLE_MISSING"} == set()
+    lose, code, words = NOT_CAPTURED[case]
+    lose(project)
+    captured = ("PUBLICATION_INCOMPLETE", "TABLE_MISSING", "PUBLICATION_MISSING")
+    (problem,) = [each for each in status(project).problems if each.code in captured]
+    assert problem.code == code
+    assert words in problem.message
+    assert f"rowcast sources remove {project.name} --yes" in problem.remedy
+
+
+def test_a_table_that_was_unpublished_comes_back_whole_with_a_new_snapshot(project: TestProject) -> None:
+    """The remedy that status and apply give brings the row that was written meanwhile."""
+    project.apply()
+    project.execute(f"ALTER PUBLICATION rowcast_{project.name} DROP TABLE instance")
+    project.execute(ROW, "in1")
+    with pytest.raises(ConfigurationError, match="sources remove"):
+        project.apply()
+    assert main(["--project", str(project.folder), "sources", "remove", project.name, "--yes"]) == 0
+    project.apply()
+    project.change_log(lambda values: "r" in operations(values))
+    assert codes(project) & {"PUBLICATION_INCOMPLETE", "TABLE_MISSING"} == set()
+
+
 @pytest.mark.parametrize("case", FAULTS)
 def test_status_names_what_is_wrong(project: TestProject, case: str) -> None:
     """Each fault shows under its code, whatever the connector says of itself."""
@@ -164,6 +219,8 @@ def test_removed_and_applied_again_takes_a_new_snapshot(project: TestProject) ->
         is None
     )
     assert main([*command, "--yes"]) == 0
+    (problem,) = [each for each in status(project).problems if each.code == "NOT_APPLIED"]
+    assert (problem.message, "apply" in problem.remedy) == ("the source was removed", True)
     changed = {change.object for change in project.apply()}
     assert changed == {
         f"row '{project.name}' of rowcast.heartbeat",
@@ -172,3 +229,63 @@ def test_removed_and_applied_again_takes_a_new_snapshot(project: TestProject) ->
         f"connector rowcast-{project.name}",
     }
     project.change_log(lambda values: operations(values).count("r") == 2)
+
+
+def test_a_source_without_a_file_is_told_and_can_be_removed(
+    project: TestProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status names what was applied and has no file; remove works without it, and leaves nothing behind."""
+    project.apply()
+    wait_until(lambda: codes(project) == set(), "the source is healthy but for its worker")
+    project.source_path.unlink()
+    command = ["--project", str(project.folder), "sources"]
+    for names in ([], [project.name]):
+        assert main([*command, "status", *names, "--json"]) == 1
+        (document,) = json.loads(capsys.readouterr().out)["sources"]
+        assert document["source"] == project.name
+        assert {each["code"] for each in document["problems"]} == {"FILE_MISSING", "NO_WORKER"}
+        assert f"rowcast sources remove {project.name} --yes" in document["problems"][0]["remedy"]
+        assert document["slot"]["active"]
+    assert main([*command, "status", "nothing"]) == 2
+    assert main([*command, "remove", project.name]) == 1
+    assert f"database {project.name}" in capsys.readouterr().out
+    assert main([*command, "remove", project.name, "--yes"]) == 0
+    assert (
+        project.execute("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", slot_name(project.name)).fetchone()
+        is None
+    )
+    assert project.execute("SELECT 1 FROM pg_publication").fetchone() is None
+    with connect(project) as client:
+        assert client.configuration(connector_name(project.name)) is None
+    capsys.readouterr()
+    assert main([*command, "status"]) == 2
+    assert "no source file" in capsys.readouterr().err
+
+
+def test_a_source_without_file_and_slot_needs_its_database_named(
+    project: TestProject, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is guessed: without a slot to be seen the database is asked for, and a wrong one is refused."""
+    project.apply()
+    drop_slot(project)
+    project.source_path.unlink()
+    command = ["--project", str(project.folder), "sources"]
+    assert main([*command, "status"]) == 1
+    assert f"`rowcast sources remove {project.name} --database NAME --yes`" in capsys.readouterr().out
+    assert main([*command, "remove", project.name, "--yes"]) == 2
+    assert f"--database NAME; known: {project.name}" in capsys.readouterr().err
+    assert main([*command, "remove", project.name, "--database", "rowcast", "--yes"]) == 2
+    assert "was applied to database" in capsys.readouterr().err
+    assert main([*command, "remove", project.name, "--database", project.name, "--yes"]) == 0
+    assert project.execute("SELECT 1 FROM pg_publication").fetchone() is None
+
+
+def test_a_control_database_of_an_older_version_is_told_as_such(project: TestProject) -> None:
+    """Missing migrations are no missing source; and a source can be removed without them."""
+    project.apply()
+    with project.control() as control:
+        control.execute("DELETE FROM rowcast.migration")
+        (problem,) = [each for each in status(project).problems if each.code == "NOT_APPLIED"]
+        assert "lacks migrations 0001_control.sql" in problem.message
+        assert main(["--project", str(project.folder), "sources", "remove", project.name, "--yes"]) == 0
+        assert control.execute("SELECT removed FROM rowcast.source").fetchone() == (True,)

@@ -204,11 +204,12 @@ REFUSED: dict[str, tuple[str, str]] = {
 @pytest.mark.guarantee("No harm")
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_table_that_would_hurt_or_be_blind_is_refused_untouched(project: TestProject, case: str) -> None:
-    """The refusal names file, line, table and fix, and comes before anything is touched."""
+    """The refusal names file, line or property, table and fix, and comes before anything is touched."""
     statements, words = REFUSED[case]
+    place = rf"{project.name}(\.yaml:\d+|/item/v1\.0\.json#/properties/\w+): "
     project.execute(statements)
     for attempt in (project.plan, project.apply):
-        with pytest.raises(ConfigurationError, match=rf"{project.name}\.yaml:\d+: ") as refused:
+        with pytest.raises(ConfigurationError, match=place) as refused:
             attempt()
         assert words in str(refused.value)
     assert untouched(project)
@@ -258,29 +259,65 @@ def test_more_replicas_than_brokers_are_refused_untouched(project: TestProject) 
     assert untouched(project)
 
 
-DRIFTED: dict[str, tuple[str, str]] = {
-    "table dropped": ("ALTER PUBLICATION {} DROP TABLE item", "add public.item"),
-    "table added": (
-        "CREATE TABLE public.other (id int PRIMARY KEY); ALTER PUBLICATION {} ADD TABLE public.other",
-        "drop public.other",
-    ),
+DRIFTED: dict[str, tuple[str, str, str]] = {
+    "table dropped": ("ALTER PUBLICATION {} DROP TABLE item", "add public.item", "does not publish public.item"),
     "rows filtered": (
         "ALTER PUBLICATION {} SET TABLE instance, holdings, item WHERE (id IS NOT NULL)",
         "whole rows of public.item",
+        "publishes only some rows or columns of public.item",
     ),
-    "operation left out": ("ALTER PUBLICATION {} SET (publish = 'insert, update')", "every operation"),
+    "operation left out": (
+        "ALTER PUBLICATION {} SET (publish = 'insert, update')",
+        "every operation",
+        "does not publish every operation",
+    ),
+    "partitions on their own": (
+        "ALTER PUBLICATION {} SET (publish_via_partition_root = false)",
+        "through partitioned tables",
+        "does not publish through partitioned tables",
+    ),
 }
 
 
-def test_a_drifted_publication_is_mended(project: TestProject) -> None:
-    """The publication names exactly the declared tables, with all rows and operations."""
+def test_a_publication_without_a_slot_is_mended(project: TestProject) -> None:
+    """Before the first snapshot nothing can be missed: an interrupted apply, or a DBA's draft, is made as declared."""
+    publication = f"rowcast_{project.name}"
+    project.execute(f"CREATE PUBLICATION {publication} FOR TABLE instance, holdings, item")
+    for statement, reason, _refusal in DRIFTED.values():
+        project.execute(statement.format(publication))
+        assert any(
+            reason in change.reason for change in project.plan() if change.object == f"publication {publication}"
+        )
+    assert "alter" in {change.action for change in project.apply() if change.object == f"publication {publication}"}
+    assert project.plan() == []
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_a_publication_that_lost_something_while_it_was_read_is_refused(project: TestProject) -> None:
+    """What was not published meanwhile can never be read: only a new snapshot brings it, and apply does not hide it."""
     project.apply()
-    for statement, reason in DRIFTED.values():
-        project.execute(statement.format(f"rowcast_{project.name}"))
-        (change,) = project.plan()
-        assert reason in change.reason
-        assert project.apply() == [change]
-        assert project.plan() == []
+    publication = f"rowcast_{project.name}"
+    for statement, _reason, refusal in DRIFTED.values():
+        project.execute(statement.format(publication))
+        for attempt in (project.plan, project.apply):
+            with pytest.raises(ConfigurationError, match=f"publication {publication}: {refusal}.*sources remove"):
+                attempt()
+        whole = "SET TABLE instance, holdings, item"
+        project.execute(f"ALTER PUBLICATION {publication} {whole}")
+        operations_again = "publish = 'insert, update, delete, truncate', publish_via_partition_root = true"
+        project.execute(f"ALTER PUBLICATION {publication} SET ({operations_again})")
+    assert project.plan() == []
+
+
+def test_a_table_that_is_published_too_much_is_taken_out(project: TestProject) -> None:
+    """A table that nobody declared is no loss: apply takes it out of the publication."""
+    project.apply()
+    project.execute("CREATE TABLE public.other (id int PRIMARY KEY)")
+    project.execute(f"ALTER PUBLICATION rowcast_{project.name} ADD TABLE public.other")
+    (change,) = project.plan()
+    assert "drop public.other" in change.reason
+    assert project.apply() == [change]
+    assert project.plan() == []
 
 
 def test_a_drifted_connector_is_mended(project: TestProject) -> None:

@@ -151,8 +151,8 @@ WRONG_TABLES: dict[str, tuple[Table, str, str]] = {
     ),
     "nullable": (
         replace(LINE, columns=(column("id", "uuid", nullable=True), *LINE.columns[1:])),
-        "aggregates.line.fields.id",
-        "may be NULL",
+        "aggregates.line",
+        "schemas/shop/line/v1.0.json#/properties/id: column 'id' of public.line may be NULL",
     ),
 }
 
@@ -167,6 +167,65 @@ def test_a_table_that_does_not_fit_its_contract_is_refused(source: SourceFile, c
     assert faults, refused.value
     assert words in str(refused.value)
     assert faults[0].line >= 4
+
+
+def items(kind: object) -> dict[str, Any]:
+    """The contracts, with a line whose tags are a list of *kind*, by reference."""
+    made = contract("line", ["order"], id="string", amount=["integer", "null"], tags=["array", "null"])
+    made.entity["properties"]["tags"]["items"] = {"$ref": "#/$defs/tag"}
+    return {**CONTRACTS, "line": replace(made, entity={**made.entity, "$defs": {"tag": {"type": kind}}})}
+
+
+@pytest.mark.parametrize(
+    ("kind", "column_type"),
+    [("integer", "text[]"), ("number", "numeric(10,2)[]"), ("string", "bigint[]"), (["array", "null"], "uuid[]")],
+)
+def test_items_that_no_element_can_be_are_refused(source: SourceFile, kind: object, column_type: str) -> None:
+    """A list's items count as its own type does."""
+    tagged = replace(LINE, columns=(*LINE.columns, column("tags", column_type, nullable=True)))
+    with pytest.raises(DocumentError, match=r"v1\.0\.json#/properties/tags: the items of property 'tags'"):
+        compile_definition(source, items(kind), catalogue(ORDERS, tagged))
+
+
+@pytest.mark.parametrize(
+    ("kind", "column_type"),
+    [
+        ("string", "text[]"),
+        (["string", "null"], "numeric[]"),
+        ("number", "integer[]"),
+        ("string", "shop.state[]"),
+        ("object", "jsonb[]"),
+    ],
+)
+def test_items_that_fit_are_accepted(source: SourceFile, kind: object, column_type: str) -> None:
+    """The form of the elements decides; of an enumeration's or a document's nothing is known beforehand."""
+    tagged = replace(LINE, columns=(*LINE.columns, column("tags", column_type, nullable=True)))
+    assert compile_definition(source, items(kind), catalogue(ORDERS, tagged)).aggregates[1].fields["tags"] == "tags"
+
+
+@pytest.mark.parametrize(("kind", "column_type"), [("integer", "text"), ("integer", "real"), ("boolean", "integer")])
+def test_a_type_that_no_value_can_have_is_refused(source: SourceFile, kind: str, column_type: str) -> None:
+    """A format narrows a text and is fine; another type can never hold it."""
+    columns = (*LINE.columns, column("at", column_type))
+    typed = contract("line", ["order"], id="string", amount=["integer", "null"], at=kind)
+    with pytest.raises(DocumentError, match=r"v1\.0\.json#/properties/at: .* gives "):
+        compile_definition(source, {**CONTRACTS, "line": typed}, catalogue(ORDERS, replace(LINE, columns=columns)))
+    dated = contract("line", ["order"], id="string", amount=["integer", "null"], at="string")
+    dated.entity["properties"]["at"]["format"] = "date-time"
+    text = (*LINE.columns, column("at"))
+    assert compile_definition(source, {**CONTRACTS, "line": dated}, catalogue(ORDERS, replace(LINE, columns=text)))
+
+
+def test_a_missing_column_is_told_at_the_property_with_the_nearest_columns_first(tmp_path: Path) -> None:
+    """Where the file names no field, the contract does; the table's columns are listed, the likeliest first."""
+    path = tmp_path / "shop.yaml"
+    path.write_text(TEXT.replace("    fields: {amount: qty}\n", ""))
+    columns = (LINE.columns[0], LINE.columns[1], column("state"), column("amt", "integer", nullable=True))
+    with pytest.raises(DocumentError) as refused:
+        compile_definition(load_source(path), CONTRACTS, catalogue(ORDERS, replace(LINE, columns=columns)))
+    assert str(refused.value).startswith("schemas/shop/line/v1.0.json#/properties/amount: property 'amount'")
+    assert "fields: {amount: <column>} in the source file, with one of amt, " in str(refused.value)
+    assert "fields.amount" not in str(refused.value)
 
 
 WRONG_CONTRACTS: dict[str, tuple[Contract, str, str]] = {

@@ -137,8 +137,51 @@ WRONG = {
     ),
     "name that YAML reads as truth": (
         HEAD + "aggregates:\n  order:\n    table: a.b\n    id: id\n    fields: {no: x}\n",
-        7, "aggregates.order.fields", "quote words",
+        7, "aggregates.order.fields", "'no' is read as false here; write \"no\"",
     ),
+    "id that YAML reads as truth": (
+        HEAD + "aggregates:\n  order:\n    table: a.b\n    id: no\n",
+        6, "aggregates.order.id", "'no' is read as false here; write \"no\" (accepted: a column",
+    ),
+    "id in a list that YAML reads as truth": (
+        HEAD + "aggregates:\n  order:\n    table: a.b\n    id:\n      - customer_id\n      - On\n",
+        8, "aggregates.order.id", "'On' is read as true here; write \"On\"",
+    ),
+    "id that YAML reads as a number": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: [customer_id, 1.0e+3]}\n",
+        4, "aggregates.order.id", "'1.0e+3' is read as a number here; write \"1.0e+3\"",
+    ),
+    "id that YAML reads as a date": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: 2024-01-01}\n",
+        4, "aggregates.order.id", "'2024-01-01' is read as a date here; write \"2024-01-01\"",
+    ),
+    "id that YAML reads as nothing": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: [null]}\n",
+        4, "aggregates.order.id", "'null' is read as nothing here; write \"null\"",
+    ),
+    "a list in the list of ids": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: [[x]]}\n", 4, "aggregates.order.id", "a list is not accepted",
+    ),
+    "column that YAML reads as a number": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, fields: {amount: 1_0}}\n",
+        4, "aggregates.order.fields.amount", "'1_0' is read as a number here; write \"1_0\"",
+    ),
+    "parent column that YAML reads as truth": (
+        HEAD + ONE + "  line: {table: a.b, id: id, parent: {aggregate: order, column: off}}\n",
+        5, "aggregates.line.parent.column", "'off' is read as false here; write \"off\"",
+    ),
+    "source that YAML reads as truth": (
+        HEAD.replace("database: shop", "database: on") + ONE, 2, "database", "'on' is read as true here; write \"on\"",
+    ),
+    "aggregate that YAML reads as truth": (
+        HEAD + "aggregates:\n  yes: {table: a.b, id: id}\n",
+        4, "aggregates", "'yes' is read as true here; write \"yes\"",
+    ),
+    "name that YAML reads as a number": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, fields: {1: x}}\n",
+        4, "aggregates.order.fields", "'1' is read as a number here; write \"1\"",
+    ),
+    "nothing after the colon": (HEAD + "uri:\n" + ONE, 3, "uri", "nothing is not accepted"),
 }  # fmt: skip
 
 
