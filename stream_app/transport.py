@@ -136,7 +136,7 @@ def read_extent(brokers: str, topic: str) -> LogExtent:
         BrokerUnavailableError: Kafka did not answer.
 
     """
-    admin = AdminClient({"bootstrap.servers": brokers})
+    admin = AdminClient({"bootstrap.servers": brokers, "log_level": 4})
     partition = TopicPartition(topic, 0)
     try:
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=_REQUEST_TIMEOUT_S)[topic].result()
@@ -156,7 +156,7 @@ def _admin_error(topic: str, error: KafkaException) -> Exception:
 
 def read_ends(brokers: str, partitions: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """The end offset of every partition of the topics in *partitions* (topic → partition count)."""
-    admin = AdminClient({"bootstrap.servers": brokers})
+    admin = AdminClient({"bootstrap.servers": brokers, "log_level": 4})
     wanted = [TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)]
     futures = admin.list_offsets(
         dict.fromkeys(wanted, OffsetSpec.latest()),

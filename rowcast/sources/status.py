@@ -142,7 +142,7 @@ def _read_kafka(status: SourceStatus, subject: Subject, settings: Settings) -> I
     status.lag_records = offsets["end"] - (next_offset if next_offset is not None else offsets["start"])
     if next_offset is not None and not offsets["start"] <= next_offset <= offsets["end"]:
         message = f"the worker's offset {next_offset} is outside {topic} ({offsets['start']} to {offsets['end']})"
-        yield Problem("POSITION_OUTSIDE_LOG", message, subject.start_over)
+        yield Problem("POSITION_OUTSIDE_LOG", message, "start anew under another name: see docs/reference/stops.md")
     elif next_offset is not None and _leaves_window(next_offset, offsets):
         message = f"the next change to process is older than half the window of {topic}, which will forget it"
         yield Problem("POSITION_LEAVES_WINDOW", message, "mend what keeps the worker, or widen windows.change_log")

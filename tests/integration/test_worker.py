@@ -172,6 +172,7 @@ def test_a_refused_aggregate_is_listed_shown_and_retried_and_others_go_on(
         )
         add_tree(project.connection, others)
     wait_until(lambda: len(read_topics(project)) == 3, "the other events")
+    wait_until(lambda: f"refused instance {ids[0]}" in worker.log.read_text(), "the warning")
     listed = rowcast(project, "refused", "list", "--json")
     (refused,) = orjson.loads(listed.stdout)
     shown = rowcast(project, "refused", "show", project.name, "instance", ids[0], "--json")
