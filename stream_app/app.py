@@ -8,6 +8,7 @@ service of ours (see docs/design.md for why), so Faust's own consumer and produc
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -91,7 +92,17 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
     return app
 
 
+def _tune_interpreter() -> None:
+    """Settings of this process that batches of many small objects and two busy threads a source ask for."""
+    # What the core allocates has no cycles and goes by itself; looking for them took a third of its time.
+    gc.freeze()
+    gc.set_threshold(200_000, 50, 50)
+    # A thread that comes back from the network waits this long for one that computes; the default is ten times that.
+    sys.setswitchinterval(0.0005)
+
+
 def _load() -> faust.App:
+    _tune_interpreter()
     try:
         settings = load_settings(Path(os.environ.get("ROWCAST_PROJECT", ".")).resolve())
         return build_app(settings, open_listener(os.environ))

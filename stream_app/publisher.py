@@ -19,6 +19,7 @@ from stream_app.core.emission import EVENT_BYTES_MAX
 
 # The promise of minutes at worst leaves no room for the library's default of 300 s.
 TRANSACTION_TIMEOUT_S = 20
+_POLL_RECORDS = 200
 _FENCED = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 
 EndOffsets = dict[str, dict[str, int]]
@@ -71,8 +72,10 @@ class Publisher:
 
         try:
             self._producer.begin_transaction()
-            for record in records:
+            for number, record in enumerate(records):
                 self._produce(record, delivered)
+                if number % _POLL_RECORDS == 0:
+                    self._producer.poll(0)
             failpoint("sequencer.in_publish")
             self._producer.commit_transaction(TRANSACTION_TIMEOUT_S)
         except KafkaException as error:
@@ -95,7 +98,6 @@ class Publisher:
                 # The local queue is full: wait until the broker has taken some of it.
                 self._producer.poll(0.1)
                 continue
-            self._producer.poll(0)
             return
 
     def _sorted(self, error: KafkaException) -> Exception:

@@ -12,7 +12,7 @@ from binascii import Error as Base64Error
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -34,15 +34,13 @@ class Operation(StrEnum):
     TRUNCATE = "t"
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
+class Begin(NamedTuple):
     """A transaction begins; *xid* is PostgreSQL's transaction id."""
 
     xid: int
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(NamedTuple):
     """A transaction is whole when its changes 1..*change_count* are there; *lsn* is its commit LSN."""
 
     xid: int
@@ -51,8 +49,7 @@ class End:
     time_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class RowChange:
+class RowChange(NamedTuple):
     """
     One row of *table* (``schema.table``) changed.
 
@@ -72,8 +69,7 @@ class RowChange:
     last: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A transactional logical message: our heartbeat, or the context that a writer attached."""
 
     prefix: str

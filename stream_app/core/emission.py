@@ -8,7 +8,7 @@ in one transaction makes no event and delete + insert of the same id makes one `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -91,12 +91,12 @@ def emit(source: SourceMapping, view: View, key: Key, origin: Origin, out: tuple
             record = None if event is None else _encode(mapping, event)
         except (PoisonError, TypeError, ValueError, RecursionError) as error:
             # The last three are what the JSON libraries raise for documents that they cannot carry.
-            view.put(key, replace(state, refusal=_refusal(view, key, origin, error)))
+            view.put(key, state._replace(refusal=_refusal(view, key, origin, error)))
             emitted.refused += 1
             return
         if event is None or record is None:
             if state.refusal is not None:
-                view.put(key, replace(state, refusal=None))
+                view.put(key, state._replace(refusal=None))
             return
         outcome = tail.match(record, key, event.version)
         if outcome is None:
@@ -105,7 +105,7 @@ def emit(source: SourceMapping, view: View, key: Key, origin: Origin, out: tuple
             emitted.repeated += 1
         else:
             # Another revision of the mapping published these versions: they stand, and we number on above.
-            view.put(key, replace(state, version=outcome.version, published=outcome.published))
+            view.put(key, state._replace(version=outcome.version, published=outcome.published))
             continue
         emitted.events += 1
         view.put(key, AggregateState(event.version, state.parent_id_text, state.present, _published(event)))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -95,7 +94,7 @@ def settle(source: SourceMapping, view: View, origin: Origin, out: tuple[Emitted
         state = view.state(key)
         if match.version <= state.version:
             continue
-        view.put(key, replace(state, version=match.version, published=match.published))
+        view.put(key, state._replace(version=match.version, published=match.published))
         emit(source, view, key, origin, out)
 
 
@@ -108,7 +107,7 @@ def split_truncates(source: SourceMapping, unit: Transaction) -> tuple[tuple[str
     last = {row.table: place for place, row in enumerate(unit.rows) if row.operation is Operation.TRUNCATE}
     rows = tuple(row for place, row in enumerate(unit.rows) if place > last.get(row.table, -1))
     types = tuple(each.name for each in source.by_rank if each.definition.table in last)
-    return types, replace(unit, rows=rows)
+    return types, unit._replace(rows=rows)
 
 
 def types_below(source: SourceMapping, types: Iterable[str]) -> list[str]:

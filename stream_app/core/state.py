@@ -23,8 +23,7 @@ class Key(NamedTuple):
     id_text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(NamedTuple):
     """The state that an aggregate's last event carried."""
 
     after: Mapping[str, Any]
@@ -51,8 +50,7 @@ class Refusal:
     lsn: int
 
 
-@dataclass(frozen=True, slots=True)
-class AggregateState:
+class AggregateState(NamedTuple):
     """What the control database knows of one aggregate; *present* says that its root row exists."""
 
     version: int = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rowcast.errors import MalformedChangeError, StopError
 from stream_app.core.change import Begin, End, Message, Noise, Operation, RowChange, parse_change
@@ -20,8 +21,7 @@ TRANSACTION_CHANGES_MAX = 20_000
 RESEND_WINDOW_TRANSACTIONS = 200_000
 
 
-@dataclass(frozen=True, slots=True)
-class Transaction:
+class Transaction(NamedTuple):
     """A committed transaction: its row changes and messages in their order inside it."""
 
     xid: int
@@ -51,8 +51,7 @@ class LargeTransaction:
     rest: Spill
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotRow:
+class SnapshotRow(NamedTuple):
     """A row that a snapshot read; it belongs to no transaction."""
 
     row: RowChange
@@ -66,8 +65,7 @@ class Skipped:
 Unit = Transaction | LargeTransaction | Spill | SnapshotRow | Skipped
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedUnit:
+class PlacedUnit(NamedTuple):
     """A finished unit and *next_offset*, from which reading goes on once it is committed."""
 
     unit: Unit
