@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+PROPERTY = "guarantee"
 README = Path(__file__).resolve().parent.parent / "README.md"
 
 
@@ -26,26 +27,29 @@ class GuaranteeCount:
 
     def __init__(self) -> None:
         self.passed: Counter[str] = Counter()
-        self.names: dict[str, list[str]] = {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Note which test stands behind which guarantee; refuse one that the README does not name."""
+        """
+        Note which test stands behind which guarantee; refuse one that the README does not name.
+
+        The note travels with the test's report, from whichever process runs it.
+        """
         known = named_guarantees()
         for item in items:
             for marker in item.iter_markers("guarantee"):
                 (name,) = marker.args
                 if name not in known:
                     raise pytest.UsageError(f"{item.nodeid}: the README names no guarantee {name!r}")
-                self.names.setdefault(item.nodeid, []).append(name)
+                item.user_properties.append((PROPERTY, name))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Count a test that passed."""
         if report.when == "call" and report.passed:
-            self.passed.update(self.names.get(report.nodeid, []))
+            self.passed.update(str(value) for name, value in report.user_properties if name == PROPERTY)
 
-    def pytest_unconfigure(self) -> None:
-        """Print the lines, after everything else."""
-        if self.passed:
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """Print the lines, after everything else, in the process that the others report to."""
+        if self.passed and not hasattr(config, "workerinput"):
             print("\nGuarantees and the tests that passed for them:")
             for name in named_guarantees():
                 print(f"  {name}: {self.passed[name]}")

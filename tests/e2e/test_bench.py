@@ -26,6 +26,7 @@ def run(*options: str) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(280)
 def test_every_stage_is_measured_and_its_counts_verify(stack: SharedStack, tmp_path: Path) -> None:
     """One small workload through all stages gives all documented figures, and nothing of it stays on the stack."""

@@ -55,7 +55,8 @@ def test_a_consumer_killed_at_any_step_applies_everything_once(
 
 @pytest.mark.guarantee("Effects exactly once")
 @pytest.mark.guarantee("Any instance may die")
-@pytest.mark.parametrize("step", steps(("after_lock",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
 def test_a_consumer_frozen_at_any_step_is_replaced_and_does_no_harm_when_woken(
     broker: Broker, service: Service, consumers: ConsumerPool, step: str
 ) -> None:
@@ -81,7 +82,8 @@ def owners(service: Service) -> int:
     return int(str(row[0]))
 
 
-@pytest.mark.parametrize("step", steps(("after_lock",)))
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEPS)
 def test_an_unexpected_error_at_any_step_ends_the_process_visibly_and_loses_nothing(
     broker: Broker, service: Service, consumers: ConsumerPool, step: str
 ) -> None:

@@ -64,6 +64,7 @@ def test_the_third_unexpected_error_at_one_offset_stops_the_source_until_resume(
     assert rowcast(project, "sources", "resume", project.name).returncode == 1
 
 
+@pytest.mark.slow
 def test_a_domain_topic_that_lost_its_events_stops_the_source(project: TestProject, workers: WorkerPool) -> None:
     """A topic that ends before what was written to it is named; nothing is numbered on top of the hole."""
     worker = running_worker(project, workers)
@@ -124,6 +125,7 @@ def test_heartbeats_of_others_are_ignored(project: TestProject, workers: WorkerP
     assert orjson.loads(text)["at"] > "2002"
 
 
+@pytest.mark.slow
 def test_a_position_that_leaves_the_window_is_named_in_time(project: TestProject, workers: WorkerPool) -> None:
     """The alarm comes at half of the window, while the change log still has what was not processed."""
     lines = project.source_path.read_text().replace("change_log: 7d", "change_log: 16s")

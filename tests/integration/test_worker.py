@@ -239,6 +239,7 @@ def test_a_worker_without_a_source_says_that_it_waits(project: TestProject, work
     assert second.log.read_text().count("standing by") == 1
 
 
+@pytest.mark.slow
 def test_a_foreign_record_on_a_domain_topic_stops_the_source(project: TestProject, workers: WorkerPool) -> None:
     """Only the owner appends: anything else is named, and nothing is published on top of it."""
     from confluent_kafka import Producer
