@@ -274,6 +274,8 @@ class Store:
     def _save(self, view: View, step: Step) -> None:
         for aggregate in step.truncated_types:
             self._forget_rows(aggregate, None)
+        # What was read of them before is gone now, and what came after is new.
+        view.stored_rows -= {key for key in view.stored_rows if key.aggregate in step.truncated_types}
         self._save_rows(view, step.generation)
         self._save_aggregates(view)
         for generation in step.generations:

@@ -192,20 +192,29 @@ def test_a_refused_aggregate_is_listed_shown_and_retried_and_others_go_on(
 
 
 def test_truncate_gives_an_event_for_each_aggregate(project: TestProject, workers: WorkerPool) -> None:
-    """Every aggregate of a truncated table ends with deleted, and what is inserted after it stands."""
+    """Every aggregate of a truncated table ends with deleted, and what is inserted after it stands, also by old ids."""
     project.apply()
     workers.start().wait_owned()
     fill(project, 5)
+    again, ids = new_ids(), new_ids()
+    add_tree(project.connection, again)
     wait_agreement(project)
-    ids = new_ids()
     with project.connection.transaction():
         project.execute("TRUNCATE item")
         add_tree(project.connection, ids)
+        project.execute(
+            "INSERT INTO item (id, hrid, holdings_id, material_type, status) VALUES (%s, 'again', %s, 'map', 'Lost')",
+            again[2],
+            again[1],
+        )
     wait_agreement(project)
 
     deleted = [event for event in read_events(project) if event.kind == EventKind.DELETED]
     assert len(deleted) == 5
     assert {event.identity.aggregate for event in deleted} == {"item"}
+    # The state behind the events is right too: a moved parent needs it.
+    project.execute("UPDATE holdings SET instance_id = %s WHERE id = %s", ids[0], again[1])
+    wait_agreement(project)
 
 
 def test_health_and_metrics_tell_what_the_worker_does(project: TestProject, workers: WorkerPool) -> None:
