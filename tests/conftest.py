@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from consumer_fixture import broker, consumers, service
 from guarantees import GuaranteeCount
@@ -13,5 +15,8 @@ __all__ = ["broker", "consumers", "project", "reachable", "second_copy", "servic
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count the tests behind each guarantee."""
+    """Count the tests behind each guarantee; let Ctrl-C reach what tests start."""
+    if hasattr(config, "workerinput"):
+        # A process that runs tests for another one ignores it, and its children would inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(GuaranteeCount(), "guarantees")

@@ -52,7 +52,7 @@ def test_a_transaction_too_large_for_memory_is_staged_and_gives_one_event_for_ea
 
 @pytest.mark.guarantee("Order per aggregate")
 @pytest.mark.parametrize(
-    "step", [pytest.param("", marks=SLOW), "after_publish=kill@5", pytest.param("in_commit=kill@4", marks=SLOW)]
+    "step", [pytest.param("", marks=SLOW), "after_publish=kill@3", pytest.param("in_commit=kill@3", marks=SLOW)]
 )
 def test_a_moved_parent_of_many_corrects_all_of_them_in_chunks(
     project: TestProject, workers: WorkerPool, step: str

@@ -42,6 +42,7 @@ def _programs(folder: Path) -> list[tuple[bool, str, str]]:
     return [(part["answering"], part["program"]["origin"], part["program"]["folder"]) for part in parts]
 
 
+@pytest.mark.slow
 def test_stack_on_programs_of_the_machine(folder: Path, second_copy: Installed, reachable: Path) -> None:
     """
     The named programs are what runs; the next commands use the same ones without being told; other programs are
