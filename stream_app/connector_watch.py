@@ -19,7 +19,7 @@ from stream_app.metrics import Metrics
 
 log = logging.getLogger("rowcast.worker")
 _INTERVAL_S = 2.0
-_FIRST_PAUSE_S, _LAST_PAUSE_S = 4.0, 60.0
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 4.0, 15.0
 _TRACE_MAX = 1_000
 
 
