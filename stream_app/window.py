@@ -24,7 +24,7 @@ class WindowWatch:
         self._window_s = window_ms / 1000
         self._metrics = metrics
         self._oldest_s: float | None = None
-        self._warned_s = 0.0
+        self._warned_s = float("-inf")
         metrics.window(self._window_s)
 
     def note(self, oldest_ms: int | None) -> None:

@@ -15,7 +15,7 @@ def test_the_older_half_of_the_window_raises_the_alarm_once_a_minute(caplog: pyt
     """Nothing left is no age; the younger half is fine; the older half warns, and not at every step."""
     metrics = Metrics()
     watch = WindowWatch("inventory", 60_000, SourceMetrics(metrics, "inventory"))
-    now_ms = round(time.time() * 1000)
+    now_ms = int(time.time() * 1000)
     with caplog.at_level(logging.WARNING):
         assert not watch.check()
         watch.note(now_ms - 20_000)
