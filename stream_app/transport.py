@@ -7,6 +7,7 @@ no part, and nothing is ever reset: an offset outside the log stops the source.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ from rowcast.errors import BrokerUnavailableError, MalformedEventError, StopErro
 from rowcast.event import Record
 
 _REQUEST_TIMEOUT_S = 10
+_SETTLED_TIMEOUT_S = 20.0
+_PAUSE_S = 0.1
 # What one Kafka transaction of Connect made readable arrives within this time.
 _LINGER_S = 0.003
 
@@ -154,13 +157,15 @@ def _admin_error(topic: str, error: KafkaException) -> Exception:
     return BrokerUnavailableError(f"{topic}: {error}")
 
 
-def read_ends(brokers: str, partitions: Mapping[str, int]) -> dict[str, dict[str, int]]:
+def read_ends(
+    brokers: str, partitions: Mapping[str, int], isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+) -> dict[str, dict[str, int]]:
     """The end offset of every partition of the topics in *partitions* (topic → partition count)."""
     admin = AdminClient({"bootstrap.servers": brokers, "log_level": 4})
     wanted = [TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)]
     futures = admin.list_offsets(
         dict.fromkeys(wanted, OffsetSpec.latest()),
-        isolation_level=IsolationLevel.READ_COMMITTED,
+        isolation_level=isolation,
         request_timeout=_REQUEST_TIMEOUT_S,
     )
     ends: dict[str, dict[str, int]] = {topic: {} for topic in partitions}
@@ -172,15 +177,38 @@ def read_ends(brokers: str, partitions: Mapping[str, int]) -> dict[str, dict[str
     return ends
 
 
+def _read_settled_ends(brokers: str, partitions: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """
+    The end offsets once no transaction is open.
+
+    Kafka acknowledges a commit before it has marked every partition. A broker that dies in between hides what
+    was committed from readers for a moment after its return; the tail must not be read without it.
+
+    Raises:
+        BrokerUnavailableError: a transaction stays open, although the only writer was fenced.
+
+    """
+    deadline_s = time.monotonic() + _SETTLED_TIMEOUT_S
+    while True:
+        ends = read_ends(brokers, partitions, IsolationLevel.READ_UNCOMMITTED)
+        if ends == read_ends(brokers, partitions):
+            return ends
+        if time.monotonic() > deadline_s:
+            raise BrokerUnavailableError(f"a transaction on {', '.join(sorted(partitions))} does not come to its end")
+        time.sleep(_PAUSE_S)
+
+
 def read_tail(brokers: str, source: str, ends: Mapping[str, Mapping[str, int]]) -> list[Record]:
     """
     All committed records of the domain topics from *ends* on, each partition in order.
 
     Raises:
         MalformedEventError: somebody else writes to a domain topic.
+        StopError: a topic ends before what was written to it.
+        BrokerUnavailableError: Kafka did not answer, or a transaction is still open.
 
     """
-    current = read_ends(brokers, {topic: len(offsets) for topic, offsets in ends.items()})
+    current = _read_settled_ends(brokers, {topic: len(offsets) for topic, offsets in ends.items()})
     for topic, offsets in ends.items():
         for number, offset in offsets.items():
             if offset > current[topic][number]:

@@ -96,7 +96,7 @@ def test_a_failed_connector_is_restarted_by_the_worker(project: TestProject, wor
     log = ConfigResource("TOPIC", f"{project.name}.changes", {"max.message.bytes": "1000"})
     with closing(project.admin()) as admin:
         admin.alter_configs([log])
-        fill(project, "long " * 500)
+        fill(project, os.urandom(1500).hex())
         wait_until(lambda: b"failed and is restarted" in worker.log.read_bytes(), "the restart", 120)
         log.configs["max.message.bytes"] = "2000000"
         admin.alter_configs([log])
