@@ -125,6 +125,7 @@ class Owner:
                     self._watch_window(connection)
                 self._wait_resumed(stopped_code)
                 return True
+            self._show_stopped(None)
             return self._guarded(connection, ownership)
         finally:
             connection.close()
@@ -171,7 +172,6 @@ class Owner:
         )
         session = Session(claim, self._metrics)
         log.info("source %s: owned as epoch %d, offset %d", self.source, ownership.epoch, session.next_offset)
-        self._metrics.stopped(None)
         self._outage.back()
         return session
 
@@ -215,15 +215,20 @@ class Owner:
                 log.warning("source %s: %s under a former definition; claiming it again", self.source, fault[0])
                 return
             write_stop(connection, ownership, (fault[0], fault[1], remedy))
+            # Health and metrics first: whoever reads the log line finds them true.
+            self._show_stopped(fault[0])
             log.error("source %s stopped: %s: %s; remedy: %s", self.source, fault[0], fault[1], remedy)
             self._watch_window(connection)
         self._wait_resumed(fault[0])
 
     def _wait_resumed(self, code: str) -> None:
-        self._metrics.stopped(code)
-        self._paused = True
+        self._show_stopped(code)
         while not self._ending():
             if self._window is not None:
                 self._window.check()
             self._reopen.wait(0.5)
-        self._paused = False
+
+    def _show_stopped(self, code: str | None) -> None:
+        """In health and metrics."""
+        self._metrics.stopped(code)
+        self._paused = code is not None
