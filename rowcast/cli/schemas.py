@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from rowcast.cli import schema_diff
 from rowcast.cli.count import counted
 from rowcast.cli.verbs import Verbs, add_json
 
@@ -22,6 +23,7 @@ def register(verbs: Verbs) -> None:
         description="Exit code 0: nothing wrong; 1: findings; 2: no contract found.",
     )
     add_json(check)
+    schema_diff.register(schemas)
     derive = schemas.verb("derive", _derive, "write v<major>.<minor>.event.json beside every contract", "")
     for parser in (check, derive):
         parser.add_argument(

@@ -51,7 +51,8 @@ def _negated(verdict: Verdict) -> Verdict:
 def keyword_accepts(node: Node, keyword: str, value: Any, depth: int = 0) -> Verdict:
     """Whether *keyword* of *node*, taken alone with those that it belongs to, accepts *value*."""
     if keyword in OPAQUE:
-        return None
+        # `contains` itself asks for one, or for none at all.
+        return True if keyword == "minContains" and node.schema[keyword] <= 1 else None
     check = _CHECKS.get(keyword)
     if check is not None:
         return check(node, value, depth + 1)

@@ -42,7 +42,9 @@ class Interval:
 
 def interval(cell: Cell) -> Interval:
     """The numbers of *cell*, as its bounds say; integers get integers for bounds."""
-    lows = [(bound, False) for bound in cell.having("minimum")] + [(bound, True) for bound in cell.having("exclusiveMinimum")]
+    lows = [(bound, False) for bound in cell.having("minimum")] + [
+        (bound, True) for bound in cell.having("exclusiveMinimum")
+    ]
     highs = [(bound, True) for bound in cell.having("maximum")] + [
         (bound, False) for bound in cell.having("exclusiveMaximum")
     ]

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from rowcast.contracts.compatibility.document import Node
-from rowcast.contracts.compatibility.pattern import FLAVOURS, automaton
 from rowcast.contracts.compatibility.json_value import TYPES, identity, is_integer, type_of
+from rowcast.contracts.compatibility.pattern import FLAVOURS, automaton
 
 CELLS_MAX = 96
 # What applies to the same value without being taken apart here.
@@ -248,7 +248,7 @@ def matches(pattern: str, text: str) -> bool | None:
 
 def cells(nodes: Sequence[Node], *, writer: bool) -> list[Cell]:
     """*nodes*, which all hold for one value, as cells."""
-    result = []
+    result: list[Cell] = []
     for conjunction in conjunctions(nodes):
         types = set(TYPES)
         for part in conjunction.parts:

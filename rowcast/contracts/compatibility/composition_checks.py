@@ -93,11 +93,12 @@ def _if(proof: Proof, cell: Cell, reader: Node, seen: Seen) -> list[Gap]:
 def _dependent_schemas(proof: Proof, cell: Cell, reader: Node, seen: Seen) -> list[Gap]:
     if cell.type != "object":
         return []
-    found = []
-    for name in reader.schema["dependentSchemas"]:
-        if cell.at_name(name) is not None and proof.of_cell(cell, reader.child("dependentSchemas", name), seen):
-            found.append(proof.gap("dependentSchemas", cell, reader, name=name, understood=False))
-    return found
+    names = [
+        name
+        for name in reader.schema["dependentSchemas"]
+        if cell.at_name(name) is not None and proof.of_cell(cell, reader.child("dependentSchemas", name), seen)
+    ]
+    return [proof.gap("dependentSchemas", cell, reader, name=name, understood=False) for name in names]
 
 
 COMPOSITION_CHECKS: dict[str, Callable[[Proof, Cell, Node, Seen], list[Gap]]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rowcast.contracts.compatibility.acceptance import keyword_accepts
@@ -22,18 +22,37 @@ def is_empty(cell: Cell, depth: int = 0) -> bool:
         return True
     if cell.values is not None:
         return all(refuses(cell, value) for value in cell.values)
-    if cell.type == "number":
-        return interval(cell).is_empty()
-    if cell.type == "string":
-        return texts(cell).is_empty()
-    least, most = item_counts(cell) if cell.type == "array" else property_counts(cell)
+    return _EMPTY[cell.type](cell, depth)
+
+
+def _no_array(cell: Cell, depth: int) -> bool:
+    least, most = item_counts(cell)
     if most is not None and least > most:
         return True
     if depth >= _DEPTH_MAX:
         return False
-    if cell.type == "array":
-        return any(none_fits(cell.at_index(at), cell, depth) for at in range(min(least, cell.prefix + 1)))
+    if any(cell.having("uniqueItems")) and least > 1 and _too_few(cell, least):
+        return True
+    return any(none_fits(cell.at_index(at), cell, depth) for at in range(min(least, cell.prefix + 1)))
+
+
+def _no_object(cell: Cell, depth: int) -> bool:
+    least, most = property_counts(cell)
+    if most is not None and least > most:
+        return True
+    if depth >= _DEPTH_MAX:
+        return False
     return any((nodes := cell.at_name(name)) is None or none_fits(nodes, cell, depth) for name in cell.required)
+
+
+def _too_few(cell: Cell, least: int) -> bool:
+    # Different elements are wanted, but there are not as many different values.
+    if cell.prefix:
+        return False
+    elements = cells(cell.at_index(0), writer=cell.writer)
+    return (
+        all(each.values is not None for each in elements) and sum(len(each.values or ()) for each in elements) < least
+    )
 
 
 def refuses(cell: Cell, value: Any) -> bool:
@@ -110,6 +129,14 @@ def _schemas_apart(cell: Cell, mine: Sequence[Node], theirs: Sequence[Node], dep
     return all(disjoint(each, theirs, depth + 1) for each in cells(mine, writer=cell.writer))
 
 
+_EMPTY: dict[str, Callable[[Cell, int], bool]] = {
+    "null": lambda _cell, _depth: False,
+    "boolean": lambda _cell, _depth: False,
+    "number": lambda cell, _depth: interval(cell).is_empty(),
+    "string": lambda cell, _depth: texts(cell).is_empty(),
+    "array": _no_array,
+    "object": _no_object,
+}
 _APART = {
     "null": lambda _one, _other, _depth: False,
     "boolean": lambda _one, _other, _depth: False,

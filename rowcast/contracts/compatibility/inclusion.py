@@ -107,6 +107,7 @@ class Inclusion:
         counts = keyword in {"minContains", "maxContains"}
         kind = "array" if counts or keyword in {"unevaluatedItems", "additionalItems"} else "object"
         idle = reader.schema[keyword] in (True, {}) if not counts else not reader.has("contains")
+        idle = idle or (keyword == "minContains" and reader.schema[keyword] <= 1)
         if idle or (cell.type != kind and not keyword.startswith("$")):
             return []
         return [self.gap(keyword, cell, reader, understood=False)]
@@ -116,6 +117,8 @@ def named_values(cell: Cell) -> list[Any] | None:
     """All values of *cell* when they are few; None otherwise."""
     if cell.values is not None:
         return [value for value in cell.values if not refuses(cell, value)]
+    if cell.type == "string" and cell.most("maxLength") == 0:
+        return [] if refuses(cell, "") else [""]
     if cell.integer:
         bounds = interval(cell)
         if bounds.low is not None and bounds.high is not None and bounds.high - bounds.low < _RANGE_MAX:

@@ -15,6 +15,10 @@ from rowcast.contracts.compatibility.document import Node, SchemaDocument, subsc
 from rowcast.contracts.compatibility.json_value import identity
 
 _DEPTH_MAX = 5
+_RANDOM_DEPTH_MAX = 9
+_VARIETY = 40
+_HUGE = 10**100
+_LONG = 5000
 _TEXTS = ("", "a", "b", "0", "-1", "x y", "é😀", "A", "a@b.example", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
 _NUMBERS = (0, 1, -1, 2, 0.5, 1.0, 7, 1000, -2.5, 10**12)
 _OF_FORMAT = {
@@ -48,6 +52,9 @@ class Instances:
         self._documents = (writer, reader)
         self._cells: dict[Key, list[Cell]] = {}
         self._first: dict[Key, list[Any]] = {}
+        self._kept: list[Cell] = []
+        self._objects: dict[tuple[int, bool], dict[str, Any] | None] = {}
+        self._scalars: dict[int, list[Any]] = {}
         self._random = random.Random(20201201)  # noqa: S311 - the same witness every time
 
     @cached_property
@@ -75,7 +82,9 @@ class Instances:
     @cached_property
     def names(self) -> list[str]:
         """Names that the schemas give to properties, and some that they do not."""
-        found = (name for document in self._documents for schema in subschemas(document.root) for name in _names(schema))
+        found = (
+            name for document in self._documents for schema in subschemas(document.root) for name in _names(schema)
+        )
         return list(dict.fromkeys([*found, "key", "other", "", "0"]))
 
     def cells(self, nodes: Sequence[Node]) -> list[Cell]:
@@ -96,25 +105,31 @@ class Instances:
     def of(self, nodes: Sequence[Node], depth: int = 0) -> Iterator[Any]:
         """Instances of *nodes*, simple ones first."""
         for cell in self.cells(nodes):
-            yield from islice(self.of_cell(cell, depth), 40)
+            yield from islice(self.of_cell(cell, depth), _VARIETY)
 
     def of_cell(self, cell: Cell, depth: int = 0) -> Iterator[Any]:
         """Instances of *cell*, simple ones first. Most are valid; who needs to know asks a validator."""
-        if cell.values is not None:
-            yield from (value for value in cell.values if not refuses(cell, value))
-        elif cell.type == "number":
-            yield from (value for value in self.numbers(cell) if not refuses(cell, value))
-        elif cell.type == "string":
-            yield from (value for value in self.texts(cell) if not refuses(cell, value))
-        elif cell.type == "array":
+        if cell.values is None and cell.type == "array":
             yield from self.arrays(cell, depth)
-        else:
+        elif cell.values is None and cell.type == "object":
             yield from self.objects(cell, depth)
+        else:
+            yield from self.scalars(cell)
+
+    def scalars(self, cell: Cell) -> list[Any]:
+        """Values of *cell* that are named, numbers or texts."""
+        if id(cell) not in self._scalars:
+            makers = {"number": self.numbers, "string": self.texts}
+            options = makers[cell.type](cell) if cell.values is None else iter(cell.values)
+            unique = {identity(value): value for value in islice(options, 400) if not refuses(cell, value)}
+            self._scalars[id(cell)] = list(islice(unique.values(), _VARIETY))
+            self._kept.append(cell)  # so that its id stays its own
+        return self._scalars[id(cell)]
 
     def numbers(self, cell: Cell) -> Iterator[Any]:
         """Candidates for a number of *cell*."""
         bounds = interval(cell)
-        near = [each for each in (bounds.low, bounds.high) if each is not None]
+        near = [each for each in (bounds.low, bounds.high) if each is not None and abs(each) < _HUGE]
         steps = [0, 1, -1] if cell.integer else [0, 1, -1, 0.5, -0.5, 0.001, -0.001]
         yield from (each + step for each in near for step in steps)
         for factor in cell.having("multipleOf"):
@@ -131,7 +146,7 @@ class Instances:
             yield from _OF_FORMAT.get(name, ())
         if wanted.patterns:
             yield from islice(wanted.samples(), 12)
-        yield from ("a" * wanted.low, "b" * wanted.low)
+        yield from (letter * max(1, wanted.low) for letter in "ab" if wanted.low <= _LONG)
         yield from self._named[1]
 
     def arrays(self, cell: Cell, depth: int) -> Iterator[list[Any]]:
@@ -185,6 +200,13 @@ class Instances:
 
     def object(self, cell: Cell, *, full: bool) -> dict[str, Any] | None:
         """The simplest object of *cell*, or a *full* one; None when a required field cannot be made."""
+        if (id(cell), full) not in self._objects:
+            self._objects[id(cell), full] = self._object(cell, full=full)
+            self._kept.append(cell)  # so that its id stays its own
+        made = self._objects[id(cell), full]
+        return None if made is None else dict(made)
+
+    def _object(self, cell: Cell, *, full: bool) -> dict[str, Any] | None:
         made = {}
         least, most = property_counts(cell)
         for name in cell.required:
@@ -196,7 +218,7 @@ class Instances:
         for name in self.possible(cell):
             wanted = full or len(made) < least
             if name not in made and wanted and (most is None or len(made) < most):
-                made |= {name: each for each in self.first(cell.at_name(name) or [])}
+                made.update((name, each) for each in self.first(cell.at_name(name) or []))
         return made
 
     def random(self, nodes: Sequence[Node], depth: int = 0) -> Any:
@@ -208,7 +230,7 @@ class Instances:
 
         """
         options = self.cells(nodes)
-        if not options:
+        if not options or depth > _RANDOM_DEPTH_MAX:
             raise LookupError
         cell = self._random.choice(options)
         if cell.type == "object" and cell.values is None:
@@ -218,7 +240,7 @@ class Instances:
             length = self._random.choice([least, least, least + 1, least + 2, 1, 0])
             length = max(least, min(length, most if most is not None else length, 0 if depth > _DEPTH_MAX else length))
             return [self.random(cell.at_index(at), depth + 1) for at in range(min(length, 50))]
-        values = list(islice(self.of_cell(cell), 40))
+        values = self.scalars(cell)
         if not values:
             raise LookupError
         return self._random.choice(values)
@@ -227,7 +249,7 @@ class Instances:
         made = {}
         for name in self.possible(cell):
             optional = name not in cell.required
-            if optional and (depth > _DEPTH_MAX or self._random.random() < 0.4):
+            if optional and (depth > _DEPTH_MAX or self._random.random() < 0.4 + 0.1 * depth):
                 continue
             try:
                 made[name] = self.random(cell.at_name(name) or [], depth + 1)

@@ -29,23 +29,20 @@ def _at_name(proof: Proof, cell: Cell, name: str, child: Node) -> list[Gap]:
 
 
 def _around(proof: Proof, cell: Cell, name: str, value: Any) -> Iterator[Any]:
-    for full in (True, False):
+    for full in (False, True):
         made = proof.instances.object(cell, full=full)
         if made is not None:
             yield {**made, name: value}
 
 
 def _required(proof: Proof, cell: Cell, reader: Node, keyword: str) -> list[Gap]:
-    found = []
-    for name in reader.schema["required"]:
-        if name not in cell.required:
-            found.append(proof.gap(keyword, cell, reader, _without(proof, cell, name), name=name))
-    return found
+    missing = [name for name in reader.schema["required"] if name not in cell.required]
+    return [proof.gap(keyword, cell, reader, _without(proof, cell, name), name=name) for name in missing]
 
 
 def _without(proof: Proof, cell: Cell, name: str) -> Callable[[], Iterator[Any]]:
     def objects() -> Iterator[Any]:
-        for full in (True, False):
+        for full in (False, True):
             made = proof.instances.object(cell, full=full)
             if made is not None:
                 yield {other: value for other, value in made.items() if other != name}
@@ -156,9 +153,8 @@ def _dependent_required(proof: Proof, cell: Cell, reader: Node, keyword: str) ->
         if nodes is None or none_fits(nodes, cell):
             continue
         given = {name, *cell.required, *(need for rule in rules for need in rule.get(name, ()))}
-        for need in needs:
-            if need not in given:
-                found.append(proof.gap(keyword, cell, reader, _with(proof, cell, name, need), name=name))
+        missing = [need for need in needs if need not in given]
+        found += [proof.gap(keyword, cell, reader, _with(proof, cell, name, need), name=name) for need in missing]
     return found
 
 

@@ -51,7 +51,9 @@ def _shorthand(letter: str, flavour: str) -> Characters:
     everything = "".join(map(chr, [*range(_SURROGATES[0]), *range(_SURROGATES[1] + 1, _LAST + 1)]))
     spans = (match.span() for match in re.finditer(rf"\{letter}+", everything))
     gap = _SURROGATES[1] - _SURROGATES[0] + 1
-    shift = [(start + gap * (start >= _SURROGATES[0]), end - 1 + gap * (end - 1 >= _SURROGATES[0])) for start, end in spans]
+    shift = [
+        (start + gap * (start >= _SURROGATES[0]), end - 1 + gap * (end - 1 >= _SURROGATES[0])) for start, end in spans
+    ]
     return tuple(shift)
 
 

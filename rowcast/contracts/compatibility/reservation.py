@@ -1,4 +1,4 @@
-"""The policy on names: a removed field's name is reserved, a reserved name is not used again. No verdict hangs on it."""
+"""The policy on names: a removed field's is reserved, and not used again. No verdict hangs on it."""
 
 from __future__ import annotations
 

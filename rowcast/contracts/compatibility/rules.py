@@ -29,14 +29,20 @@ RULES = {
     "ENGINE_DISAGREEMENT": Rule(
         "the proof and an instance, or the second opinion, disagree", "report the two schemas as a fault of Rowcast"
     ),
-    "ENUM_ADDED": Rule("a free field was limited to a list", "leave the field free and name known values in `examples`"),
+    "ENUM_ADDED": Rule(
+        "a free field was limited to a list", "leave the field free and name known values in `examples`"
+    ),
     "ENUM_REMOVED": Rule("a list of values was removed", f"keep the list, or {_NEW_MAJOR}"),
     "ENUM_VALUE_ADDED": Rule(
         "a value was added to a closed list", "in the next major, make it a text with `examples` and `x-open-enum`"
     ),
     "ENUM_VALUE_REMOVED": Rule("a value was removed from a list", "keep the value in the list and stop sending it"),
-    "FIELD_REFUSED": Rule("a field or value is refused outright", "leave objects open: no `additionalProperties: false`"),
-    "FIELD_REMOVED": Rule("an optional field was removed", "list its name in `x-reserved`, so that it is not used again"),
+    "FIELD_REFUSED": Rule(
+        "a field or value is refused outright", "leave objects open: no `additionalProperties: false`"
+    ),
+    "FIELD_REMOVED": Rule(
+        "an optional field was removed", "list its name in `x-reserved`, so that it is not used again"
+    ),
     "FIELD_REQUIRED_ADDED": Rule("a field was added to `required`", "make it optional, or let it be null"),
     "FIELD_REQUIRED_REMOVED": Rule("a field was removed from `required`", f"go on sending it, or {_NEW_MAJOR}"),
     "FIELD_REUSED": Rule("a reserved name is used again", "choose another name"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from rowcast.contracts.compatibility.bounds import interval, texts
 from rowcast.contracts.compatibility.cell import Cell
+from rowcast.contracts.compatibility.disjointness import refuses
 from rowcast.contracts.compatibility.document import Node
 from rowcast.contracts.compatibility.gap import Gap, Proof
 from rowcast.contracts.compatibility.json_value import identity
@@ -88,7 +89,14 @@ def _bound(proof: Proof, cell: Cell, reader: Node, keyword: str) -> list[Gap]:
         inner = bound + 1 if keyword == "exclusiveMinimum" else bound - 1
         if isinstance(bound, int) and within(inner, out=False):
             return []
-    return [proof.gap(keyword, cell, reader)]
+
+    def around() -> Iterator[Any]:
+        near = [bound + step for step in (0, 1, -1, 0.5, -0.5)]
+        for factor in cell.having("multipleOf"):
+            near += [factor * (int(bound / factor) + step) for step in (0, 1, -1, 2, -2)]
+        return (value for value in near if not refuses(cell, value))
+
+    return [proof.gap(keyword, cell, reader, around)]
 
 
 def _multiple_of(proof: Proof, cell: Cell, reader: Node, keyword: str) -> list[Gap]:

@@ -7,10 +7,13 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 
 from rowcast.contracts.compatibility.pattern import ECMA, FLAVOURS, Automaton, automaton
 
 _STATES_MAX = 4000
+_SAMPLES_MAX = 16
 _LIKED = [ord(each) for each in string.ascii_lowercase + string.digits + string.ascii_uppercase + "-_. é"]
 _State = tuple[tuple[frozenset[tuple[int, str]], ...], int]
 
@@ -28,18 +31,31 @@ class TextSet:
         """True when there is surely no such text, whichever validator looks."""
         if self.high is not None and self.low > self.high:
             return True
-        return all(self._search(flavour).is_empty() for flavour in FLAVOURS)
+        return _is_empty(self)
 
     def samples(self) -> Iterator[str]:
         """Some such texts, short ones first; none when the patterns are not understood."""
-        yield from self._search(ECMA).samples()
+        yield from _samples(self)
 
-    def _search(self, flavour: str) -> _Search:
+    def search(self, flavour: str) -> _Search:
+        """The search for such texts as the validators of *flavour* see them."""
         machines = [automaton(pattern, flavour) for pattern in self.patterns]
         without = None if self.without is None else automaton(self.without, flavour)
         known = [machine for machine in machines if machine]
         sound = len(known) == len(machines) and (without is None) == (self.without is None)
-        return _Search(known, without, self.low, self.high, sound=sound, known=without is not None or self.without is None)
+        return _Search(
+            known, without, self.low, self.high, sound=sound, known=without is not None or self.without is None
+        )
+
+
+@lru_cache(maxsize=4096)
+def _is_empty(texts: TextSet) -> bool:
+    return all(texts.search(flavour).is_empty() for flavour in FLAVOURS)
+
+
+@lru_cache(maxsize=4096)
+def _samples(texts: TextSet) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(islice(texts.search(ECMA).samples(), _SAMPLES_MAX)))
 
 
 class _Search:
@@ -51,7 +67,14 @@ class _Search:
     """
 
     def __init__(
-        self, machines: list[Automaton], without: Automaton | None, low: int, high: int | None, *, sound: bool, known: bool
+        self,
+        machines: list[Automaton],
+        without: Automaton | None,
+        low: int,
+        high: int | None,
+        *,
+        sound: bool,
+        known: bool,
     ) -> None:
         self.machines, self.without, self.low, self.high = machines, without, low, high
         self.sound, self.known, self.whole = sound, known, True
@@ -83,7 +106,8 @@ class _Search:
 
     def _paths(self) -> Iterator[tuple[int, ...]]:
         start = self._start()
-        seen, todo = {start}, deque([(start, ())])
+        empty: tuple[int, ...] = ()
+        seen, todo = {start}, deque([(start, empty)])
         while todo:
             state, path = todo.popleft()
             if self._accepts(state):
@@ -115,7 +139,9 @@ class _Classes:
 
     def __init__(self, machines: Sequence[Automaton]) -> None:
         sets = {characters for each in machines for edges in each.steps for characters, _target in edges}
-        cuts = sorted({0, 10, 11, 0xD800, 0xE000} | {cut for each in sets for low, high in each for cut in (low, high + 1)})
+        cuts = sorted(
+            {0, 10, 11, 0xD800, 0xE000} | {cut for each in sets for low, high in each for cut in (low, high + 1)}
+        )
         ends = [*cuts[1:], 0x110000]
         flat = [[number for low, high in sorted(each) for number in (low, high + 1)] for each in sets]
         classes: dict[tuple[bool, ...], list[tuple[int, int]]] = {}
@@ -123,20 +149,17 @@ class _Classes:
             if low <= 0x10FFFF and not 0xD800 <= low <= 0xDFFF:
                 inside = (low == 10, *(_contains(each, low) for each in flat))
                 classes.setdefault(inside, []).append((low, end - 1))
-        self.members = list(classes.values())
-        self.representatives = [self._choose(spans, 0) for spans in self.members]
-
-    @staticmethod
-    def _choose(spans: list[tuple[int, int]], turn: int) -> int:
-        liked = [each for each in _LIKED if any(low <= each <= high for low, high in spans)]
-        if liked:
-            return liked[turn % len(liked)]
-        low, high = spans[0]
-        return min(low + turn, high)
+        self._choices = [_liked(spans) or list(range(spans[0][0], spans[0][1] + 1)[:3]) for spans in classes.values()]
+        self.representatives = [choices[0] for choices in self._choices]
 
     def spelled(self, path: tuple[int, ...], turn: int) -> str:
         """The text of a path; another *turn* chooses other characters."""
-        return "".join(chr(self._choose(self.members[index], turn * (at + 1))) for at, index in enumerate(path))
+        choices = (self._choices[index] for index in path)
+        return "".join(chr(each[turn * (at + 1) % len(each)]) for at, each in enumerate(choices))
+
+
+def _liked(spans: list[tuple[int, int]]) -> list[int]:
+    return [each for each in _LIKED if any(low <= each <= high for low, high in spans)]
 
 
 def _contains(flat: list[int], character: int) -> bool:

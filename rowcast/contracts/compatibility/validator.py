@@ -16,8 +16,27 @@ from rowcast.contracts.compatibility.document import ONE_SCHEMA, SCHEMA_LISTS, S
 
 # What both validators check; any other name is an annotation to at least one of them.
 FORMATS = frozenset(
-    "date date-time duration email hostname idn-email idn-hostname ipv4 ipv6 iri iri-reference json-pointer regex"
-    " relative-json-pointer time uri uri-reference uri-template uuid".split()
+    [
+        "date",
+        "date-time",
+        "duration",
+        "email",
+        "hostname",
+        "idn-email",
+        "idn-hostname",
+        "ipv4",
+        "ipv6",
+        "iri",
+        "iri-reference",
+        "json-pointer",
+        "regex",
+        "relative-json-pointer",
+        "time",
+        "uri",
+        "uri-reference",
+        "uri-template",
+        "uuid",
+    ]
 )
 Judge = Callable[[Any], bool]
 _IN_PLACE = ("$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
@@ -43,9 +62,7 @@ def _reference(schema: Any) -> Judge:
     from referencing import Registry
 
     # An empty registry: nothing is fetched.
-    validator = Draft202012Validator(
-        schema, format_checker=Draft202012Validator.FORMAT_CHECKER, registry=Registry()
-    )
+    validator = Draft202012Validator(schema, format_checker=Draft202012Validator.FORMAT_CHECKER, registry=Registry())
 
     def judge(value: Any) -> bool:
         return bool(validator.is_valid(value))
@@ -119,7 +136,7 @@ def _copied(schema: dict[str, Any], *, strictly: bool) -> dict[str, Any]:
         elif keyword in SCHEMA_MAPS and isinstance(value, dict):
             copy[keyword] = {name: closed(each, strictly=strictly) for name, each in value.items()}
     if "additionalProperties" not in schema:
-        undeclared = not any(keyword in schema for keyword in (*_IN_PLACE, "patternProperties"))
+        undeclared = not any(keyword in schema for keyword in _IN_PLACE)
         if "properties" in schema or (strictly and undeclared):
             copy["additionalProperties"] = False
     elif strictly and schema["additionalProperties"] is True:

@@ -7,6 +7,7 @@ instance that the writer emits and the reader rejects, as both validators confir
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,13 +18,18 @@ from rowcast.contracts.compatibility.gap import Gap
 from rowcast.contracts.compatibility.inclusion import Inclusion
 from rowcast.contracts.compatibility.instances import Instances
 from rowcast.contracts.compatibility.reservation import removed_and_reused
-from rowcast.contracts.compatibility.rules import BACKWARD, FORWARD, RULES, rule_of
+from rowcast.contracts.compatibility.rules import BACKWARD, FORWARD, POLICY, RULES, rule_of
 from rowcast.contracts.compatibility.second_opinion import denies
 from rowcast.contracts.compatibility.validator import Judges
 
 _TRIES_PER_GAP = 120
-_TRIES_AT_RANDOM = 250
+_TRIES_AT_RANDOM = 100
 _GAPS_MAX = 60
+_AFFECTED = {
+    BACKWARD: "; readers of the new version reject documents of the old one",
+    FORWARD: "; readers of the old version reject documents of the new one",
+    POLICY: "",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +74,23 @@ def compare(old: Any, new: Any) -> Comparison:
     older, newer = SchemaDocument("old", old), SchemaDocument("new", new)
     backward, first = _judge(older, newer, BACKWARD)
     forward, second = _judge(newer, older, FORWARD)
-    policy = [Finding(*each, None, *_told(each[0], each[2])) for each in removed_and_reused(older, newer)]
+    policy = [Finding(*each, None, *_told(each[0], each[1], each[2])) for each in removed_and_reused(older, newer)]
     return Comparison(backward, forward, (*first, *second, *policy))
 
 
-def _told(rule: str, pointer: str) -> tuple[str, str]:
-    return f"{pointer or '/'}: {RULES[rule].purpose}", RULES[rule].fix
+def _told(rule: str, direction: str, pointer: str, about: str = "") -> tuple[str, str]:
+    return f"{pointer or '/'}: {RULES[rule].purpose}{about}{_AFFECTED[direction]}", RULES[rule].fix
 
 
 def _judge(writer: SchemaDocument, reader: SchemaDocument, direction: str) -> tuple[bool | None, list[Finding]]:
     for side in (writer, reader):
         if side.foreign_dialect is not None:
-            return None, [_undecided(direction, "$schema", f"{side.name} is in the dialect {side.foreign_dialect}")]
+            return None, [_undecided(direction, "/$schema", f"{side.name} is in the dialect {side.foreign_dialect}")]
     try:
         judges = Judges(writer), Judges(reader)
     except ValueError as error:
         reason = str(error).partition("\n")[0]
-        return None, [_undecided(direction, "$ref", f"a reference cannot be followed: {reason}")]
+        return None, [_undecided(direction, "", f"the schema cannot be compiled: {reason}")]
     instances = Instances(writer, reader)
     try:
         gaps = Inclusion(instances).gaps([writer.node], reader.node)
@@ -96,25 +102,26 @@ def _judge(writer: SchemaDocument, reader: SchemaDocument, direction: str) -> tu
     witness = trial.at_random()
     if witness is not None or denies(writer, reader):
         verdict = None if witness is None else False
-        return verdict, [_finding("ENGINE_DISAGREEMENT", direction, "", None, None, witness)]
+        return verdict, [_finding("ENGINE_DISAGREEMENT", direction, ("", None, None), witness and witness[0])]
     return True, []
 
 
 def _with_gaps(gaps: list[Gap], trial: _Trial, direction: str) -> tuple[bool | None, list[Finding]]:
-    found: dict[tuple[str, str], Finding] = {}
+    found: dict[tuple[str, ...], Finding] = {}
     for gap in gaps[:_GAPS_MAX]:
         rule = rule_of(gap, direction)
-        pointer, old, new = _place(gap, direction)
-        if (rule, pointer) not in found:
+        place = _place(gap, direction)
+        key = (rule, place[0], gap.name if isinstance(gap.name, str) else "")
+        if key not in found:
             witness = trial.of_gap(gap)
             if witness is not None:
-                found[rule, pointer] = _finding(rule, direction, pointer, old, new, witness[0], gap)
+                found[key] = _finding(rule, direction, place, witness[0], gap)
     if found:
         return False, list(found.values())
     witness = trial.at_random()
     if witness is not None:
         rule = "CONSTRAINT_ADDED" if direction == BACKWARD else "CONSTRAINT_REMOVED"
-        return False, [_finding(rule, direction, *_place(gaps[0], direction), witness[0])]
+        return False, [_finding(rule, direction, _place(gaps[0], direction), witness[0])]
     unclear = {}
     for gap in gaps[:_GAPS_MAX]:
         pointer, old, new = _place(gap, direction)
@@ -165,11 +172,10 @@ def _place(gap: Gap, direction: str) -> tuple[str, Any, Any]:
     return (parts[-1] if parts else reader).pointer, read, written
 
 
-def _finding(
-    rule: str, direction: str, pointer: str, old: Any, new: Any, witness: Any, gap: Gap | None = None
-) -> Finding:
-    message = f"{pointer or '/'}: {RULES[rule].purpose}"
-    return Finding(rule, direction, pointer, old, new, witness, message, RULES[rule].fix)
+def _finding(rule: str, direction: str, place: tuple[str, Any, Any], witness: Any, gap: Gap | None = None) -> Finding:
+    telling = gap is not None and (isinstance(gap.name, str) or rule.startswith("ENUM_VALUE"))
+    about = f": {json.dumps(gap.name, ensure_ascii=False)}" if gap and telling else ""
+    return Finding(rule, direction, *place, witness, *_told(rule, direction, place[0], about))
 
 
 def _undecided(direction: str, pointer: str, reason: str, old: Any = None, new: Any = None) -> Finding:
