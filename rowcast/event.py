@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import orjson
 
 from rowcast.errors import MalformedEventError
-from rowcast.identity import Identity
+from rowcast.identity import Identity, event_id_prefix
 from rowcast.topics import domain_topic
 
 CONTENT_TYPE = "application/json"
 _DIGITS = 20  # wide enough for any unsigned 64-bit number, so that text order is number order
-_FIXED_HEADERS = (("content-type", CONTENT_TYPE.encode()), ("ce_specversion", b"1.0"))
+_CONTENT_TYPE = ("content-type", CONTENT_TYPE.encode())
+_SPECVERSION = ("ce_specversion", b"1.0")
 _REQUIRED = (
     "ce_specversion",
     "ce_id",
@@ -45,6 +46,7 @@ class EventKind(StrEnum):
 
 
 Ancestors = Mapping[str, Sequence[str] | None]
+Header = tuple[str, bytes]
 
 
 class Record(NamedTuple):
@@ -53,7 +55,62 @@ class Record(NamedTuple):
     topic: str
     key: bytes
     value: bytes
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[Header, ...]
+
+
+def event_type(domain: str, aggregate: str, kind: EventKind, major: int) -> str:
+    """``ce_type`` of such events."""
+    return f"{domain}.{aggregate}.{kind}.v{major}"
+
+
+class Moment:
+    """The transaction that events come from, as their headers tell it; the same for all events of it."""
+
+    __slots__ = ("position", "time", "trace")
+
+    def __init__(self, position: int, time: str, traceparent: str | None = None) -> None:
+        self.position: Header = ("ce_rowcastposition", b"%0*d" % (_DIGITS, position))
+        self.time: Header = ("ce_time", time.encode())
+        self.trace: tuple[Header, ...] = () if traceparent is None else (("ce_traceparent", traceparent.encode()),)
+
+
+class EventForm:
+    """
+    What all events of one aggregate type of one source have in common, encoded once.
+
+    The only place that knows which headers a record has and in what order.
+    """
+
+    def __init__(
+        self, *, source: str, source_uri: str, domain: str, aggregate: str, major: int, dataschema: str
+    ) -> None:
+        self.topic = domain_topic(domain, aggregate, major)
+        self._id = event_id_prefix(aggregate).encode()
+        self._source: Header = ("ce_source", source_uri.encode())
+        self._types: dict[EventKind, Header] = {
+            kind: ("ce_type", event_type(domain, aggregate, kind, major).encode()) for kind in EventKind
+        }
+        self._dataschema: Header = ("ce_dataschema", dataschema.encode())
+        self._rowcast_source: Header = ("ce_rowcastsource", source.encode())
+
+    def record(self, kind: EventKind, id_text: str, version: int, moment: Moment, value: bytes) -> Record:
+        """The record of *version* of the aggregate *id_text*, whose encoded value is *value*."""
+        key = id_text.encode()
+        headers = (
+            _CONTENT_TYPE,
+            _SPECVERSION,
+            ("ce_id", b"%b%b:%d" % (self._id, key, version)),
+            self._source,
+            self._types[kind],
+            ("ce_subject", key),
+            moment.time,
+            self._dataschema,
+            ("ce_sequence", b"%0*d" % (_DIGITS, version)),
+            self._rowcast_source,
+            moment.position,
+            *moment.trace,
+        )
+        return Record(self.topic, key, value, headers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +147,7 @@ class DomainEvent:
     @property
     def type(self) -> str:
         """``ce_type``: ``<domain>.<aggregate>.<kind>.v<major>``."""
-        return f"{self.domain}.{self.identity.aggregate}.{self.kind}.v{self.major}"
+        return event_type(self.domain, self.identity.aggregate, self.kind, self.major)
 
     @property
     def topic(self) -> str:
@@ -108,23 +165,18 @@ class DomainEvent:
 
     def encode(self) -> Record:
         """The record of this event, byte for byte the same whenever it is encoded."""
-        key = self.identity.id_text.encode()
-        headers: tuple[tuple[str, bytes], ...] = (
-            *_FIXED_HEADERS,
-            ("ce_id", self.id.encode()),
-            ("ce_source", self.source_uri.encode()),
-            ("ce_type", self.type.encode()),
-            ("ce_subject", key),
-            ("ce_time", self.time.encode()),
-            ("ce_dataschema", self.dataschema.encode()),
-            ("ce_sequence", b"%0*d" % (_DIGITS, self.version)),
-            ("ce_rowcastsource", self.identity.source.encode()),
-            ("ce_rowcastposition", b"%0*d" % (_DIGITS, self.position)),
+        identity = self.identity
+        form = EventForm(
+            source=identity.source,
+            source_uri=self.source_uri,
+            domain=self.domain,
+            aggregate=identity.aggregate,
+            major=self.major,
+            dataschema=self.dataschema,
         )
-        if self.traceparent is not None:
-            headers = (*headers, ("ce_traceparent", self.traceparent.encode()))
+        moment = Moment(self.position, self.time, self.traceparent)
         value = orjson.dumps(self.value(), option=orjson.OPT_SORT_KEYS)
-        return Record(self.topic, key, value, headers)
+        return form.record(self.kind, identity.id_text, self.version, moment, value)
 
 
 def decode(topic: str, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]) -> DomainEvent:

@@ -8,6 +8,7 @@ control rows. It is published for ever, so it is injective: two identities never
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -36,6 +37,16 @@ def _decode(text: str) -> str:
     return "" if text == _EMPTY else unquote(text, errors="strict")
 
 
+def join_id_parts(parts: Sequence[str]) -> str:
+    """The id text of an aggregate without tenant."""
+    return _encode(parts[0]) if len(parts) == 1 else ",".join(map(_encode, parts))
+
+
+def event_id_prefix(aggregate: str) -> str:
+    """What ``ce_id`` begins with for every aggregate of the type; id text, a colon and the version follow."""
+    return f"{_encode(aggregate)}:"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Identity:
     """
@@ -52,9 +63,7 @@ class Identity:
     @property
     def id_text(self) -> str:
         """The record key and ``ce_subject``: ``[tenant/]part[,part …]``, each percent-encoded (RFC 3986)."""
-        if len(self.parts) == 1 and self.tenant is None:
-            return _encode(self.parts[0])
-        text = ",".join(map(_encode, self.parts))
+        text = join_id_parts(self.parts)
         return text if self.tenant is None else f"{_encode(self.tenant)}/{text}"
 
     @property
@@ -64,7 +73,7 @@ class Identity:
 
     def event_id(self, version: int) -> str:
         """``ce_id`` of the event that carries *version*: ``<aggregate>:<id_text>:<version>``."""
-        return f"{_encode(self.aggregate)}:{self.id_text}:{version}"
+        return f"{event_id_prefix(self.aggregate)}{self.id_text}:{version}"
 
     @classmethod
     def from_id_text(cls, source: str, aggregate: str, id_text: str) -> Identity:

@@ -6,35 +6,30 @@ Source: PostgreSQL's documentation of COPY, "Text Format".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import psycopg
 
-_ESCAPED = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+NULL = b"\\N"
 
 
-def copy_rows(connection: psycopg.Connection, statement: str, rows: Iterable[Sequence[object]]) -> None:
+def copy_lines(connection: psycopg.Connection, statement: str, lines: Iterable[bytes]) -> None:
     """
-    Run *statement* (``COPY … FROM STDIN``) with *rows* of texts, UTF-8 bytes, numbers, booleans and None.
+    Run *statement* (``COPY … FROM STDIN``) with *lines* of fields that tabs separate, each with its line end.
 
     Raises:
-        psycopg.Error: a row was refused; nothing was written.
+        psycopg.Error: a line was refused; nothing was written.
 
     """
-    lines = ["\t".join(map(_text, row)) for row in rows]
-    lines.append("")
     with connection.cursor() as cursor, cursor.copy(statement.encode()) as copy:
-        copy.write("\n".join(lines))
+        copy.write(b"".join(lines))
 
 
-def _text(value: object) -> str:
-    if value is None:
-        return "\\N"
-    if isinstance(value, bytes):
-        value = value.decode()
-    if not isinstance(value, str):
-        return str(value)
-    if "\\" in value or "\t" in value or "\n" in value or "\r" in value:
-        for raw, escaped in _ESCAPED.items():
-            value = value.replace(raw, escaped)
-    return value
+def copy_text(value: str | bytes) -> bytes:
+    """The field that stands for the text *value*."""
+    raw = value.encode() if isinstance(value, str) else value
+    if b"\\" in raw:
+        raw = raw.replace(b"\\", b"\\\\")
+    if b"\t" in raw or b"\n" in raw or b"\r" in raw:
+        raw = raw.replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
+    return raw

@@ -61,14 +61,13 @@ class Publisher:
             BrokerUnavailableError: failed or unknown; the publisher must not be used again.
 
         """
-        ends: EndOffsets = {}
+        last: dict[tuple[str | None, int | None], int | None] = {}
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
                 self._failure = error
                 return
-            partitions = ends.setdefault(str(message.topic()), {})
-            partitions[str(message.partition())] = int(message.offset() or 0) + 1
+            last[message.topic(), message.partition()] = message.offset()
 
         try:
             self._producer.begin_transaction()
@@ -82,6 +81,9 @@ class Publisher:
             raise self._sorted(error) from error
         if self._failure is not None:
             raise BrokerUnavailableError(f"{self._source}: {self._failure.str()}")
+        ends: EndOffsets = {}
+        for (topic, partition), offset in last.items():
+            ends.setdefault(str(topic), {})[str(partition)] = int(offset or 0) + 1
         return ends
 
     def _produce(self, record: Record, delivered: object) -> None:

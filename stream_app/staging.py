@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import orjson
 import psycopg
 
-from stream_app.copying import copy_rows
+from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.change import Operation, RowChange
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.sequencing import key_of
@@ -63,16 +63,20 @@ class Staging:
         with self._connection.transaction():
             # A zombie must not mix its rows with those of the next owner.
             self._hold()
-            rows = ((self._source, order, *self._staged(row)) for order, row in changes)
-            copy_rows(self._connection, _COPY, rows)
+            copy_lines(self._connection, _COPY, self._lines(changes))
 
-    def _staged(self, row: RowChange) -> tuple[str, str, str, str | None]:
-        if row.operation is Operation.TRUNCATE:
-            return self._mapping.by_table[row.table].name, "", row.operation.value, None
-        key = key_of(self._mapping, row)
-        image = row.before if row.operation is Operation.DELETE else row.after
-        columns = self._mapping.by_type[key.aggregate].keep(image or {})
-        return key.aggregate, key.id_text, row.operation.value, orjson.dumps(columns).decode()
+    def _lines(self, changes: Iterable[tuple[int, RowChange]]) -> Iterator[bytes]:
+        source = copy_text(self._source)
+        types = {each.name: copy_text(each.name) for each in self._mapping.by_rank}
+        for order, row in changes:
+            if row.operation is Operation.TRUNCATE:
+                key, columns = Key(self._mapping.by_table[row.table].name, ""), NULL
+            else:
+                key = key_of(self._mapping, row)
+                image = row.before if row.operation is Operation.DELETE else row.after
+                columns = copy_text(orjson.dumps(self._mapping.by_type[key.aggregate].keep(image or {})))
+            fields = (types[key.aggregate], key.id_text.encode(), row.operation.value.encode(), columns)
+            yield b"%b\t%d\t%b\t%b\t%b\t%b\n" % (source, order, *fields)
 
     def apply_truncates(self) -> list[str]:
         """Drop what a TRUNCATE of the same transaction undid; returns the truncated aggregate types."""

@@ -7,27 +7,32 @@ One transaction writes rows, versions, generations, commands and position togeth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 import psycopg
 
 from rowcast.errors import OwnershipLostError, StopError
 from rowcast.failpoint import failpoint
-from stream_app.copying import copy_rows
+from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.sequencing import DESCENDANTS_MAX
-from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Published, Refusal, View
+from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Refusal, View
 from stream_app.generation import Generation
 from stream_app.position import Position
 
-_LOAD = """
-SELECT w.aggregate, w.id_text, a.version, a.parent_id_text, a.present, a.published,
-       a.refused_reason, a.refused_record, a.refused_since, a.refused_lsn, r.columns
-FROM unnest(%s::text[], %s::text[], %s::text[]) AS w(aggregate, table_name, id_text)
-LEFT JOIN rowcast.aggregate a ON a.source = %s AND a.aggregate = w.aggregate AND a.id_text = w.id_text
-LEFT JOIN rowcast.row_state r ON r.source = %s AND r.table_name = w.table_name AND r.row_key = w.id_text
+# Of one type at a time, and of what is there only; id texts hold no line ends, see rowcast/identity.py.
+_LOAD_AGGREGATES = """
+SELECT a.id_text, a.version, a.parent_id_text, a.present, a.published,
+       a.refused_reason, a.refused_record, a.refused_since, a.refused_lsn
+FROM unnest(string_to_array(%s::text, E'\n')) AS w(id_text)
+JOIN rowcast.aggregate a ON a.source = %s AND a.aggregate = %s AND a.id_text = w.id_text
+"""
+_LOAD_ROWS = """
+SELECT r.row_key, r.columns FROM unnest(string_to_array(%s::text, E'\n')) AS w(row_key)
+JOIN rowcast.row_state r ON r.source = %s AND r.table_name = %s AND r.row_key = w.row_key
 """
 _CHILDREN = """
 SELECT w.aggregate, w.parent, a.id_text
@@ -91,6 +96,7 @@ _HOLD = "SELECT 1 FROM rowcast.source WHERE source = %s AND epoch = %s AND holde
 # A dead or frozen owner is replaced after this long at most, plus the time of one claim.
 LEASE_S = 8
 _RESEND_WINDOW_MS = 15 * 60 * 1000
+_NOT_REFUSED = b"\t".join([NULL] * 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +138,7 @@ class Store:
         self._ownership = ownership
         self._mapping = mapping
         self._source = ownership.source
+        self._first = copy_text(self._source) + b"\t"
 
     def prepare(self) -> None:
         """Make ready to `commit`."""
@@ -149,16 +156,22 @@ class Store:
             self._load_children(lookup.children, view)
 
     def _load_aggregates(self, keys: Iterable[Key], view: View) -> None:
-        names = list(keys)
-        tables = [self._mapping.by_type[key.aggregate].definition.table for key in names]
-        parameters = ([key.aggregate for key in names], tables, [key.id_text for key in names])
-        for row in self._connection.execute(_LOAD, (*parameters, self._source, self._source)):
-            key = Key(row[0], row[1])
-            view.aggregates[key] = _state(row[2:10])
-            view.rows[key] = None if row[10] is None else orjson.loads(row[10])
-            if row[2] is not None:
+        by_type: dict[str, list[str]] = {}
+        for key in keys:
+            view.aggregates[key] = ABSENT
+            view.rows[key] = None
+            by_type.setdefault(key.aggregate, []).append(key.id_text)
+        for aggregate, ids in by_type.items():
+            wanted = "\n".join(ids)
+            found = self._connection.execute(_LOAD_AGGREGATES, (wanted, self._source, aggregate))
+            for row in found:
+                key = Key(aggregate, row[0])
+                view.aggregates[key] = _state(row)
                 view.stored.add(key)
-            if row[10] is not None:
+            table = self._mapping.by_type[aggregate].definition.table
+            for row_key, columns in self._connection.execute(_LOAD_ROWS, (wanted, self._source, table)):
+                key = Key(aggregate, row_key)
+                view.rows[key] = orjson.loads(columns)
                 view.stored_rows.add(key)
 
     def _load_children(self, wanted: frozenset[tuple[str, str]], view: View) -> None:
@@ -298,11 +311,9 @@ class Store:
         fresh = [key for key in kept if key not in view.stored_rows]
         known = [key for key in kept if key in view.stored_rows]
         if fresh:
-            entries = ((self._source, *self._row_key(key), orjson.dumps(view.rows[key]), generation) for key in fresh)
-            copy_rows(self._connection, _COPY_ROWS, entries)
+            copy_lines(self._connection, _COPY_ROWS, self._row_lines(fresh, view, generation, self._first))
         if known:
-            changed = ((*self._row_key(key), orjson.dumps(view.rows[key]), generation) for key in known)
-            copy_rows(self._connection, _COPY_CHANGED_ROWS, changed)
+            copy_lines(self._connection, _COPY_CHANGED_ROWS, self._row_lines(known, view, generation, b""))
             self._connection.execute(_UPDATE_ROWS, (self._source,))
         if gone:
             self._connection.execute(_DELETE_ROWS, (self._tables(gone), [key.id_text for key in gone], self._source))
@@ -310,19 +321,35 @@ class Store:
     def _tables(self, keys: Iterable[Key]) -> list[str]:
         return [self._mapping.by_type[key.aggregate].definition.table for key in keys]
 
-    def _row_key(self, key: Key) -> tuple[str, str]:
-        return self._mapping.by_type[key.aggregate].definition.table, key.id_text
+    def _row_lines(self, keys: Iterable[Key], view: View, generation: int, first: bytes) -> Iterator[bytes]:
+        number = b"%d" % generation
+        tables = {each.name: first + copy_text(each.definition.table) for each in self._mapping.by_rank}
+        for key in keys:
+            columns = copy_text(orjson.dumps(view.rows[key]))
+            yield b"%b\t%b\t%b\t%b\n" % (tables[key.aggregate], key.id_text.encode(), columns, number)
 
     def _save_aggregates(self, view: View) -> None:
         fresh = [key for key in view.dirty if key not in view.stored]
         if fresh:
-            entries = ((self._source, *key, *_entry(view.aggregates[key])) for key in fresh)
-            copy_rows(self._connection, _COPY_AGGREGATES, entries)
+            copy_lines(self._connection, _COPY_AGGREGATES, self._aggregate_lines(fresh, view, self._first))
         known = [key for key in view.dirty if key in view.stored]
         if known:
-            changed = ((*key, *_entry(view.aggregates[key])) for key in known)
-            copy_rows(self._connection, _COPY_CHANGED_AGGREGATES, changed)
+            copy_lines(self._connection, _COPY_CHANGED_AGGREGATES, self._aggregate_lines(known, view, b""))
             self._connection.execute(_UPDATE_AGGREGATES, (self._source,))
+
+    def _aggregate_lines(self, keys: Iterable[Key], view: View, first: bytes) -> Iterator[bytes]:
+        types = {each.name: first + copy_text(each.name) for each in self._mapping.by_rank}
+        for key in keys:
+            state = view.aggregates[key]
+            yield b"%b\t%b\t%d\t%b\t%b\t%b\t%b\n" % (
+                types[key.aggregate],
+                key.id_text.encode(),
+                state.version,
+                NULL if state.parent_id_text is None else state.parent_id_text.encode(),
+                b"t" if state.present else b"f",
+                NULL if state.published is None else copy_text(state.published),
+                _NOT_REFUSED if state.refusal is None else _refusal_fields(state.refusal),
+            )
 
     def _save_generation(self, generation: Generation) -> None:
         self._connection.execute(
@@ -358,8 +385,9 @@ class Store:
         if step.forget_pending:
             self._connection.execute("DELETE FROM rowcast.pending WHERE source = %s", (self._source,))
         if step.pending:
-            ranked = ((self._source, rank, id_text) for rank, id_text in zip(*self._ranked(step.pending), strict=True))
-            copy_rows(self._connection, "COPY rowcast.pending (source, rank, id_text) FROM STDIN", ranked)
+            ranked = zip(*self._ranked(step.pending), strict=True)
+            lines = (b"%b%d\t%b\n" % (self._first, rank, id_text.encode()) for rank, id_text in ranked)
+            copy_lines(self._connection, "COPY rowcast.pending (source, rank, id_text) FROM STDIN", lines)
         for aggregate in step.pending_types:
             self._fill_pending(aggregate)
         if step.pending_children:
@@ -413,28 +441,15 @@ def _json(value: object) -> str | None:
     return None if value is None else orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def _state(row: Sequence[object]) -> AggregateState:
-    version, parent, present, published, reason, record, since, lsn = row
-    if version is None:
-        return ABSENT
-    refusal = None if reason is None else Refusal(str(reason), str(record), _instant(since), int(str(lsn)))
-    return AggregateState(
-        int(str(version)),
-        None if parent is None else str(parent),
-        bool(present),
-        None if published is None else Published.from_json(str(published)),
-        refusal,
-    )
+def _state(row: Sequence[Any]) -> AggregateState:
+    _id_text, version, parent, present, published, reason, record, since, lsn = row
+    refusal = None if reason is None else Refusal(reason, record, _instant(since), int(lsn))
+    return AggregateState(version, parent, present, None if published is None else published.encode(), refusal)
 
 
-def _entry(state: AggregateState) -> tuple[object, ...]:
-    """The columns of an aggregate's row, after its key."""
-    published = None if state.published is None else state.published.to_json().decode()
-    refusal = state.refusal
-    if refusal is None:
-        return state.version, state.parent_id_text, state.present, published, None, None, None, None
-    refused = (refusal.reason, refusal.record, refusal.since, refusal.lsn)
-    return state.version, state.parent_id_text, state.present, published, *refused
+def _refusal_fields(refusal: Refusal) -> bytes:
+    fields = (refusal.reason, refusal.record, refusal.since)
+    return b"\t".join([*(copy_text(each) for each in fields), b"%d" % refusal.lsn])
 
 
 def _instant(value: object) -> str:

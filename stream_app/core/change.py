@@ -34,6 +34,10 @@ class Operation(StrEnum):
     TRUNCATE = "t"
 
 
+# By wire code; a dictionary finds it several times as fast as the enumeration.
+_OPERATIONS = {each.value: each for each in Operation}
+
+
 class Begin(NamedTuple):
     """A transaction begins; *xid* is PostgreSQL's transaction id."""
 
@@ -122,17 +126,18 @@ def parse_change(value: bytes | None) -> Change:
 def _row_change(data: dict[str, Any]) -> RowChange:
     source, transaction = data["source"], data.get("transaction")
     snapshot = source.get("snapshot")
+    # By position: this is made once for every row.
     return RowChange(
-        operation=Operation(data["op"]),
-        table=f"{source['schema']}.{source['table']}",
-        before=data["before"],
-        after=data["after"],
-        xid=None if transaction is None else _xid(transaction["id"]),
-        order=None if transaction is None else transaction["total_order"],
-        lsn=source.get("lsn") or 0,
-        time_us=source.get("ts_us") or source["ts_ms"] * 1000,
-        first=snapshot in _FIRST,
-        last=snapshot in _LAST,
+        _OPERATIONS[data["op"]],
+        f"{source['schema']}.{source['table']}",
+        data["before"],
+        data["after"],
+        None if transaction is None else _xid(transaction["id"]),
+        None if transaction is None else transaction["total_order"],
+        source.get("lsn") or 0,
+        source.get("ts_us") or source["ts_ms"] * 1000,
+        snapshot in _FIRST,
+        snapshot in _LAST,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -31,6 +31,13 @@ def is_unavailable(value: Any) -> bool:
     if kind is str:
         return bool(value == PLACEHOLDER)
     return kind is list and value in _PLACEHOLDER_ARRAYS
+
+
+def any_unavailable(columns: Mapping[str, Any]) -> bool:
+    """Whether a value of *columns* may be unavailable; never False when one is."""
+    values = columns.values()
+    texts, others = _PLACEHOLDER_ARRAYS
+    return PLACEHOLDER in values or texts in values or others in values
 
 
 def converter(column_type: str) -> Converter:

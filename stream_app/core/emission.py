@@ -8,38 +8,59 @@ in one transaction makes no event and delete + insert of the same id makes one `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
 
 from rowcast.errors import PoisonError
-from rowcast.event import DomainEvent, EventKind, Record
-from rowcast.identity import Identity
+from rowcast.event import EventKind, Moment, Record
 from stream_app.core.mapping import AggregateMapping, SourceMapping
-from stream_app.core.state import AggregateState, Key, Published, Refusal, View
+from stream_app.core.state import AggregateState, Key, Published, Refusal, View, publish, read_published
 from stream_app.core.tail import Tail
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - its text ends in Z by itself
 # Key, value and headers together; topics and producer take twice that, so nothing fails on the way.
 EVENT_BYTES_MAX = 1_000_000
 _REASON_MAX = 2_000
+# Below this, URIs and type names do not reach the limit either; the id text stands in three places.
+_CHECKED_BYTES = EVENT_BYTES_MAX // 4
+_EXACT = frozenset({str, int, bool})
+_NO_CONTEXT: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an event comes from: commit LSN, commit time, and what the writer attached to its transaction."""
+    """Where events come from: commit LSN, commit time, and what the writer attached to its transaction."""
 
-    lsn: int
-    time: str
-    context: Mapping[str, Any] = field(default_factory=dict)
-    traceparent: str | None = None
-    snapshot: bool = False
+    __slots__ = ("context", "context_json", "lsn", "moment", "snapshot", "time", "traceparent")
+
+    def __init__(
+        self,
+        lsn: int,
+        time: str,
+        context: Mapping[str, Any] = _NO_CONTEXT,
+        traceparent: str | None = None,
+        snapshot: bool = False,
+    ) -> None:
+        self.lsn = lsn
+        self.context = context
+        self.snapshot = snapshot
+        self.time = time
+        self.traceparent = traceparent
+        # Encoded once for all events of the transaction.
+        self.moment = Moment(lsn, time, traceparent)
+        self.context_json = orjson.dumps(context, option=orjson.OPT_SORT_KEYS) if context else b"{}"
 
     def to_dict(self) -> dict[str, Any]:
         """As sub-positions hold it."""
-        return asdict(self)
+        return {
+            "lsn": self.lsn,
+            "time": self.time,
+            "context": self.context,
+            "traceparent": self.traceparent,
+            "snapshot": self.snapshot,
+        }
 
 
 @dataclass(slots=True)
@@ -85,20 +106,21 @@ def emit(source: SourceMapping, view: View, key: Key, origin: Origin, out: tuple
     emitted, tail = out
     mapping = source.by_type[key.aggregate]
     while True:
-        state = view.state(key)
+        state = view.aggregates[key]
         try:
-            event = _next_event(source, view, key, origin)
-            record = None if event is None else _encode(mapping, event)
+            draft = _draft(view, mapping, key, origin)
         except (PoisonError, TypeError, ValueError, RecursionError) as error:
             # The last three are what the JSON libraries raise for documents that they cannot carry.
             view.put(key, state._replace(refusal=_refusal(view, key, origin, error)))
             emitted.refused += 1
             return
-        if event is None or record is None:
+        if draft is None:
             if state.refusal is not None:
                 view.put(key, state._replace(refusal=None))
             return
-        outcome = tail.match(record, key, event.version)
+        record, published = draft
+        version = state.version + 1
+        outcome = tail.match(record, key, version) if tail else None
         if outcome is None:
             emitted.records.append(record)
         elif outcome.same:
@@ -108,79 +130,49 @@ def emit(source: SourceMapping, view: View, key: Key, origin: Origin, out: tuple
             view.put(key, state._replace(version=outcome.version, published=outcome.published))
             continue
         emitted.events += 1
-        view.put(key, AggregateState(event.version, state.parent_id_text, state.present, _published(event)))
+        view.put(key, AggregateState(version, state.parent_id_text, state.present, published))
         return
 
 
-def _next_event(source: SourceMapping, view: View, key: Key, origin: Origin) -> DomainEvent | None:
-    mapping, state = source.by_type[key.aggregate], view.state(key)
-    published = state.published
+def _draft(view: View, mapping: AggregateMapping, key: Key, origin: Origin) -> tuple[Record, Published | None] | None:
+    """The record of the next version and the state that it publishes; None when nothing has changed."""
+    state = view.aggregates[key]
+    former = state.published
     if not state.present:
-        if published is None:
+        if former is None:
             return None
-        return _event(source, key, state, origin, (EventKind.DELETED, None, published.after, published.ancestors))
+        entity, ancestors = read_published(former)
+        value = {"after": None, "ancestors": ancestors, "before": entity, "context": origin.context}
+        record = _record(mapping, (key, state.version + 1), (EventKind.DELETED, origin), value, _dumps(value))
+        return record, None
     columns = view.rows[key]
     assert columns is not None, "a present aggregate has its root row"
-    current = Published(mapping.entity(columns), ancestors_of(view, mapping, key))
-    if published is None:
-        kind = EventKind.SNAPSHOT if origin.snapshot else EventKind.CREATED
-        return _event(source, key, state, origin, (kind, current.after, None, current.ancestors))
-    if published.to_json() == current.to_json():
+    entity = mapping.entity(columns)
+    ancestors = ancestors_of(view, mapping, key)
+    published = publish(entity, ancestors)
+    if published == former:
         return None
-    kind = EventKind.SNAPSHOT if origin.snapshot else EventKind.UPDATED
-    return _event(source, key, state, origin, (kind, current.after, _former(published, current), current.ancestors))
+    before = None if former is None else _former(former, entity, ancestors)
+    kind = EventKind.CREATED if former is None else EventKind.UPDATED
+    if origin.snapshot:
+        kind = EventKind.SNAPSHOT
+    value = {"after": entity, "ancestors": ancestors, "before": before, "context": origin.context}
+    # What is published is what the value begins with: it is not encoded twice.
+    encoded = b'%b,"before":%b,"context":%b}' % (published[:-1], _dumps(before), origin.context_json)
+    return _record(mapping, (key, state.version + 1), (kind, origin), value, encoded), published
 
 
-def _former(published: Published, current: Published) -> dict[str, Any]:
-    former = {
-        name: value
-        for name, value in published.after.items()
-        if name not in current.after or not _equal(value, current.after[name])
-    }
-    if not _equal(published.ancestors, current.ancestors):
-        former["ancestors"] = published.ancestors
-    return former
-
-
-def _equal(one: Any, other: Any) -> bool:
-    # Python takes 1, 1.0 and True for equal; as JSON they differ.
-    return one is other or orjson.dumps(one, option=orjson.OPT_SORT_KEYS) == orjson.dumps(
-        other, option=orjson.OPT_SORT_KEYS
-    )
-
-
-def _event(
-    source: SourceMapping,
-    key: Key,
-    state: AggregateState,
-    origin: Origin,
-    body: tuple[EventKind, Mapping[str, Any] | None, Mapping[str, Any] | None, Mapping[str, Any]],
-) -> DomainEvent:
-    kind, after, before, ancestors = body
-    definition = source.by_type[key.aggregate].definition
-    return DomainEvent(
-        identity=Identity.from_id_text(source.definition.source, key.aggregate, key.id_text),
-        domain=source.definition.domain,
-        kind=kind,
-        major=definition.major,
-        version=state.version + 1,
-        position=origin.lsn,
-        time=origin.time,
-        source_uri=source.definition.uri,
-        dataschema=definition.dataschema,
-        after=after,
-        before=before,
-        ancestors=ancestors,
-        context=origin.context,
-        traceparent=origin.traceparent,
-    )
-
-
-def _encode(mapping: AggregateMapping, event: DomainEvent) -> Record:
-    mapping.validate(event.value())
-    record = event.encode()
-    size = record_bytes(record)
-    if size > EVENT_BYTES_MAX:
+def _record(
+    mapping: AggregateMapping,
+    version: tuple[Key, int],
+    cause: tuple[EventKind, Origin],
+    value: Mapping[str, Any],
+    encoded: bytes,
+) -> Record:
+    mapping.validate(value)
+    (key, number), (kind, origin) = version, cause
+    record = mapping.form.record(kind, key.id_text, number, origin.moment, encoded)
+    if len(encoded) + 3 * len(record.key) > _CHECKED_BYTES and (size := record_bytes(record)) > EVENT_BYTES_MAX:
         raise PoisonError(f"the event has {size} bytes; at most {EVENT_BYTES_MAX} can be published")
     return record
 
@@ -193,10 +185,26 @@ def record_bytes(record: Record) -> int:
     return size
 
 
-def _published(event: DomainEvent) -> Published | None:
-    if event.after is None:
-        return None
-    return Published(event.after, {name: None if ids is None else list(ids) for name, ids in event.ancestors.items()})
+def _former(published: Published, entity: Mapping[str, Any], ancestors: Mapping[str, Any]) -> dict[str, Any]:
+    after, above = read_published(published)
+    former = {name: value for name, value in after.items() if name not in entity or not _equal(value, entity[name])}
+    if not _equal(above, ancestors):
+        former["ancestors"] = above
+    return former
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
+    kind = one.__class__
+    if kind is other.__class__ and kind in _EXACT:
+        return bool(one == other)
+    # Python takes 1, 1.0 and True for equal, and 0.0 and -0.0; as JSON they differ.
+    return _dumps(one) == _dumps(other)
+
+
+def _dumps(value: Any) -> bytes:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def _refusal(view: View, key: Key, origin: Origin, error: Exception) -> Refusal:

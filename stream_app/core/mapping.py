@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rowcast.errors import MappingError
-from rowcast.identity import Identity
+from rowcast.event import EventForm
+from rowcast.identity import join_id_parts
 from rowcast.sources.definition import AggregateDefinition, SourceDefinition, TableDefinition
 from stream_app.core.change import Columns
-from stream_app.core.column import Converter, converter, id_part, is_unavailable, unchanged
+from stream_app.core.column import Converter, any_unavailable, converter, id_part, is_unavailable, unchanged
 
 # Raises ContractViolationError when the event's value does not satisfy the published value schema.
 Validator = Callable[[Mapping[str, Any]], None]
@@ -39,15 +40,22 @@ class AggregateMapping:
     converters: Mapping[str, Converter]
     readings: tuple[tuple[str, str, Converter | None], ...]
     validate: Validator
+    form: EventForm
 
     @property
     def name(self) -> str:
         """The aggregate type."""
         return self.definition.name
 
+    @property
+    def parent_type(self) -> str | None:
+        """The aggregate type of the parents, if it has one."""
+        return self.ancestor_types[0] if self.ancestor_types else None
+
     def keep(self, columns: Columns) -> dict[str, Any]:
         """The part of a row image that row state keeps."""
-        return {name: columns[name] for name in columns if name in self.needed}
+        needed = self.needed
+        return {name: value for name, value in columns.items() if name in needed}
 
     def id_text(self, columns: Columns) -> str:
         """
@@ -70,16 +78,21 @@ class AggregateMapping:
     def _reference(self, columns: Columns, names: tuple[str, ...]) -> str | None:
         parts = []
         for name in names:
-            if name not in columns:
-                raise MappingError(f"{self.definition.table}: column {name!r} is not in the row")
-            value = columns[name]
-            if is_unavailable(value):
-                raise MappingError(f"{self.definition.table}: the value of column {name!r} is not available")
-            value = self.converters[name](value)
+            value = self.converters[name](self._available(columns, name, name))
             if value is None:
                 return None
             parts.append(id_part(value))
-        return Identity(self.source, self.name, tuple(parts)).id_text
+        return join_id_parts(parts)
+
+    def _available(self, columns: Columns, column: str, field: str) -> Any:
+        try:
+            value = columns[column]
+        except KeyError:
+            of_field = "" if field == column else f" of field {field!r}"
+            raise MappingError(f"{self.definition.table}: column {column!r}{of_field} is not in the row") from None
+        if is_unavailable(value):
+            raise MappingError(f"{self.definition.table}: the value of column {column!r} is not available")
+        return value
 
     def entity(self, columns: Columns) -> dict[str, Any]:
         """
@@ -89,15 +102,13 @@ class AggregateMapping:
             MappingError: a column is missing or its value is not available.
 
         """
-        fields = {}
-        for field, column, convert in self.readings:
-            if column not in columns:
-                raise MappingError(f"{self.definition.table}: column {column!r} of field {field!r} is not in the row")
-            value = columns[column]
-            if is_unavailable(value):
-                raise MappingError(f"{self.definition.table}: the value of column {column!r} is not available")
-            fields[field] = value if convert is None else convert(value)
-        return fields
+        if any_unavailable(columns) or not columns.keys() >= self.needed:
+            for field, column, _convert in self.readings:
+                self._available(columns, column, field)
+        return {
+            field: columns[column] if convert is None else convert(columns[column])
+            for field, column, convert in self.readings
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,4 +158,12 @@ def _compile(definition: SourceDefinition, rank: int, table: TableDefinition, va
             for field, column in aggregate.fields.items()
         ),
         validate=validate,
+        form=EventForm(
+            source=definition.source,
+            source_uri=definition.uri,
+            domain=definition.domain,
+            aggregate=aggregate.name,
+            major=aggregate.major,
+            dataschema=aggregate.dataschema,
+        ),
     )

@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 from rowcast.errors import MappingError, StopError
 from stream_app.core.change import CONTEXT_PREFIX, Columns, Message, Operation, RowChange
-from stream_app.core.column import is_unavailable
+from stream_app.core.column import any_unavailable, is_unavailable
 from stream_app.core.emission import Emitted, Origin, emit, rfc3339
 from stream_app.core.mapping import SourceMapping
-from stream_app.core.state import Key, Lookup, View
+from stream_app.core.state import AggregateState, Key, Lookup, View
 from stream_app.core.tail import Tail
 from stream_app.core.transaction import LargeTransaction, SnapshotRow, Transaction
 
@@ -50,29 +50,33 @@ def sequence(
         LargeFanOutError: moved parents have too many descendants for one step.
 
     """
-    keyed = [(unit, [(key_of(source, row), row) for row in _rows(unit)]) for unit in units]
-    rows = [change for _, changes in keyed for change in changes]
+    placed = [(unit, [place(source, row) for row in _rows(unit)]) for unit in units]
+    rows = [change for _, changes in placed for change in changes]
     yield from _load(source, view, rows)
     follows = not reading.issuperset(source.by_type)
     if follows:
-        yield from _load_descendants(source, view, _may_move(source, view, rows))
-    _, tail = out
-    for unit, changes in keyed:
+        yield from _load_descendants(source, view, _may_move(view, rows))
+    tail = out[1]
+    for unit, changes in placed:
         if isinstance(unit, SnapshotRow):
             _fold_all(source, view, changes)
             continue
         origin = origin_of(unit)
         if tail and unit.lsn > tail.position:
             yield from settle(source, view, origin, out)
-        before = {key: view.state(key) for key, _ in changes}
+        before = {change.key: view.aggregates[change.key] for change in changes}
         _fold_all(source, view, changes)
-        if not follows:
-            continue
-        moved = [key for key, state in before.items() if _place(state) != _place(view.state(key))]
-        touched = {*before, *_descendants(source, view, moved)}
-        for key in in_order(source, touched):
-            if key.aggregate not in reading:
-                emit(source, view, key, origin, out)
+        if follows:
+            for key in _touched(source, view, before):
+                if key.aggregate not in reading:
+                    emit(source, view, key, origin, out)
+
+
+def _touched(source: SourceMapping, view: View, before: Mapping[Key, AggregateState]) -> Iterable[Key]:
+    """What a transaction may have changed, in the order of its events: *before* and whoever stands below."""
+    moved = [key for key, state in before.items() if _moved(state, view.aggregates[key])]
+    below = list(_descendants(source, view, moved))
+    return in_order(source, {*before, *below}) if below or len(before) > 1 else before
 
 
 def emit_pending(
@@ -149,11 +153,45 @@ def key_of(source: SourceMapping, row: RowChange) -> Key:
         raise StopError("ROW_WITHOUT_ID", f"{row.table} at LSN {row.lsn}: {error}") from error
 
 
-def _place(state: Any) -> tuple[bool, str | None]:
-    return state.present, state.parent_id_text
+class PlacedChange(NamedTuple):
+    """
+    A row change and the aggregate whose root row it changes.
+
+    *parent* is the one that the row points at. While it is not *sure*, a value of the row is missing, and only
+    what is known of the row tells.
+    """
+
+    key: Key
+    row: RowChange
+    parent: Key | None
+    sure: bool
 
 
-def _fold_all(source: SourceMapping, view: View, changes: Sequence[tuple[Key, RowChange]]) -> None:
+def place(source: SourceMapping, row: RowChange) -> PlacedChange:
+    """
+    Whose root row *row* changes.
+
+    Raises:
+        StopError: the table is not declared, or the row has no id.
+
+    """
+    key = key_of(source, row)
+    mapping = source.by_type[key.aggregate]
+    parent_type = mapping.parent_type
+    if parent_type is None or row.after is None:
+        return PlacedChange(key, row, None, True)
+    try:
+        parent = mapping.parent_id_text(row.after)
+    except MappingError:
+        return PlacedChange(key, row, None, False)
+    return PlacedChange(key, row, None if parent is None else Key(parent_type, parent), True)
+
+
+def _moved(former: AggregateState, state: AggregateState) -> bool:
+    return former.present is not state.present or former.parent_id_text != state.parent_id_text
+
+
+def _fold_all(source: SourceMapping, view: View, changes: Sequence[PlacedChange]) -> None:
     """
     Fold the changes of one transaction, in order.
 
@@ -161,56 +199,51 @@ def _fold_all(source: SourceMapping, view: View, changes: Sequence[tuple[Key, Ro
     TOAST values: they are those of the row that went.
     """
     left: tuple[str, Columns | None] = ("", None)
-    for key, row in changes:
-        known = view.rows.get(key)
-        former = left[1] if row.operation is Operation.CREATE and left[0] == row.table else known
-        _fold(source, view, (key, row), former)
-        left = (row.table, known) if row.operation is Operation.DELETE else ("", None)
+    for change in changes:
+        row = change.row
+        known = view.rows.get(change.key)
+        if row.operation is Operation.DELETE:
+            view.put_row(change.key, None, None)
+            left = (row.table, known)
+        else:
+            _fold(
+                source, view, change, left[1] if row.operation is Operation.CREATE and left[0] == row.table else known
+            )
+            left = ("", None)
 
 
-def _fold(source: SourceMapping, view: View, change: tuple[Key, RowChange], former: Columns | None) -> None:
-    key, row = change
+def _fold(source: SourceMapping, view: View, change: PlacedChange, former: Columns | None) -> None:
+    key, row, parent, sure = change
     mapping = source.by_type[key.aggregate]
-    if row.operation is Operation.DELETE:
-        view.put_row(key, None, None)
-        return
     assert row.after is not None, "a change other than a delete has an after image"
-    columns = _complete(mapping.keep(row.after), former)
-    try:
-        parent = mapping.parent_id_text(columns)
-    except MappingError:
-        # The entity cannot be mapped either, so emit refuses it; the place stays what it was.
-        parent = view.state(key).parent_id_text
-    view.put_row(key, columns, parent)
+    columns = mapping.keep(row.after)
+    if any_unavailable(columns):
+        _complete(columns, former)
+    if sure:
+        parent_id_text = None if parent is None else parent.id_text
+    else:
+        try:
+            parent_id_text = mapping.parent_id_text(columns)
+        except MappingError:
+            # The entity cannot be mapped either, so emit refuses it; the place stays what it was.
+            parent_id_text = view.state(key).parent_id_text
+    view.put_row(key, columns, parent_id_text)
 
 
-def _complete(columns: dict[str, Any], known: Columns | None) -> dict[str, Any]:
+def _complete(columns: dict[str, Any], known: Columns | None) -> None:
     # A TOAST column that was not touched is not in the WAL: its value is the one we know.
     for name, value in columns.items():
         if is_unavailable(value) and known is not None and name in known:
             columns[name] = known[name]
-    return columns
 
 
-def _load(source: SourceMapping, view: View, changes: Sequence[tuple[Key, RowChange]]) -> Lookups:
-    touched = dict.fromkeys(key for key, _ in changes)
+def _load(source: SourceMapping, view: View, changes: Sequence[PlacedChange]) -> Lookups:
+    touched = {change.key for change in changes}
     missing = view.missing(touched)
     if missing:
         yield Lookup(missing)
-    parents = [parent for key, row in changes if (parent := _parent_in(source, key, row)) is not None]
-    yield from load_aggregates(source, view, parents)
+    yield from load_aggregates(source, view, {change.parent for change in changes if change.parent is not None})
     yield from load_aggregates(source, view, touched)
-
-
-def _parent_in(source: SourceMapping, key: Key, row: RowChange) -> Key | None:
-    mapping = source.by_type[key.aggregate]
-    if mapping.definition.parent is None or row.after is None:
-        return None
-    try:
-        parent = mapping.parent_id_text(row.after)
-    except MappingError:
-        return None
-    return None if parent is None else Key(mapping.definition.parent.aggregate, parent)
 
 
 def load_aggregates(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
@@ -229,16 +262,18 @@ def _parent_of(source: SourceMapping, view: View, key: Key) -> Key | None:
     return None if parent is None or parent_id_text is None else Key(parent.aggregate, parent_id_text)
 
 
-def _may_move(source: SourceMapping, view: View, changes: Sequence[tuple[Key, RowChange]]) -> set[Key]:
+def _may_move(view: View, changes: Sequence[PlacedChange]) -> set[Key]:
     """The aggregates whose existence or parent changes somewhere in the batch: their descendants follow."""
-    places = {key: _place(view.state(key)) for key, _ in changes}
+    places: dict[Key, tuple[bool, str | None]] = {}
     moving = set()
-    for key, row in changes:
-        parent = _parent_in(source, key, row)
-        place = (row.operation is not Operation.DELETE, None if parent is None else parent.id_text)
-        if places[key] != place and row.operation is not Operation.READ:
+    for key, row, parent, _sure in changes:
+        former = places.get(key)
+        if former is None:
+            state = view.aggregates[key]
+            former = state.present, state.parent_id_text
+        new = places[key] = row.operation is not Operation.DELETE, None if parent is None else parent.id_text
+        if former != new and row.operation is not Operation.READ:
             moving.add(key)
-        places[key] = place
     return moving
 
 
@@ -258,14 +293,15 @@ def _load_descendants(source: SourceMapping, view: View, keys: Iterable[Key]) ->
 def _descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Iterator[Key]:
     for key in keys:
         for child in source.by_type[key.aggregate].child_types:
-            below = [Key(child, id_text) for id_text in sorted(view.children[child, key.id_text])]
-            yield from below
-            yield from _descendants(source, view, below)
+            if ids := view.children[child, key.id_text]:
+                below = [Key(child, id_text) for id_text in sorted(ids)]
+                yield from below
+                yield from _descendants(source, view, below)
 
 
 def origin_of(unit: Transaction | LargeTransaction) -> Origin:
     """Where the events of *unit* come from."""
-    context, traceparent = _context(unit.messages)
+    context, traceparent = _context(unit.messages) if unit.messages else ({}, None)
     return Origin(unit.lsn, rfc3339(unit.time_us), context, traceparent)
 
 

@@ -7,7 +7,7 @@ transaction of the batch sees what the earlier ones did.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -23,21 +23,20 @@ class Key(NamedTuple):
     id_text: str
 
 
-class Published(NamedTuple):
-    """The state that an aggregate's last event carried."""
+# The state that an aggregate's last event carried, as the canonical JSON of its `after` and `ancestors`: equal
+# states have equal bytes. It is the beginning of that event's value, and what the control database keeps.
+Published = bytes
 
-    after: Mapping[str, Any]
-    ancestors: Mapping[str, list[str] | None]
 
-    def to_json(self) -> bytes:
-        """Canonical bytes: equal states give equal bytes."""
-        return orjson.dumps({"after": self.after, "ancestors": self.ancestors}, option=orjson.OPT_SORT_KEYS)
+def publish(after: Mapping[str, Any], ancestors: Mapping[str, Sequence[str] | None]) -> Published:
+    """The published state of an entity and its ancestors."""
+    return orjson.dumps({"after": after, "ancestors": ancestors}, option=orjson.OPT_SORT_KEYS)
 
-    @classmethod
-    def from_json(cls, document: str | bytes) -> Published:
-        """The state that `to_json` wrote."""
-        data = orjson.loads(document)
-        return cls(data["after"], data["ancestors"])
+
+def read_published(published: Published) -> tuple[dict[str, Any], dict[str, list[str] | None]]:
+    """The entity and the ancestors of a published state."""
+    document = orjson.loads(published)
+    return document["after"], document["ancestors"]
 
 
 @dataclass(frozen=True, slots=True)

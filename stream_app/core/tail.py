@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rowcast.event import DomainEvent, Record, decode
-from stream_app.core.state import Key, Published
+from stream_app.core.state import Key, Published, publish
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +73,5 @@ class Tail:
     def take(self, key: Key) -> Match:
         """All remaining versions of *key*, which stand although nothing repeated them."""
         last = self._by_key.pop(key)[-1][0]
-        after = last.after
-        state = (
-            None
-            if after is None
-            else Published(after, {name: None if ids is None else list(ids) for name, ids in last.ancestors.items()})
-        )
+        state = None if last.after is None else publish(last.after, last.ancestors)
         return Match(False, last.version, state)

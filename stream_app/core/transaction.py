@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rowcast.errors import MalformedChangeError, StopError
-from stream_app.core.change import Begin, End, Message, Noise, Operation, RowChange, parse_change
+from stream_app.core.change import Begin, End, Message, Operation, RowChange, parse_change
 
 # Above this many changes a transaction is spilled, so that its size does not become the worker's.
 TRANSACTION_CHANGES_MAX = 20_000
@@ -74,26 +74,54 @@ class PlacedUnit(NamedTuple):
 
 @dataclass(slots=True)
 class _Bucket:
-    """An open transaction. Its changes 1..*spilled* are in the shell's hands already."""
+    """
+    An open transaction. Its changes 1..*spilled* are in the shell's hands already.
+
+    While *in_order*, the changes stand in their order and none is missing before the last one.
+    """
 
     first_offset: int
     changes: dict[int, RowChange | Message] = field(default_factory=dict)
     spilled: int = 0
+    in_order: bool = True
     messages: list[Message] = field(default_factory=list)
     time_us: int = 0
+
+    def put(self, order: int, change: RowChange | Message) -> None:
+        """Keep *change*, which is number *order* of the transaction, unless it was delivered before."""
+        place = self.spilled + len(self.changes) + 1
+        if order == place:
+            self.changes.setdefault(order, change)
+        elif order > self.spilled and order not in self.changes:
+            self.in_order = False
+            self.changes[order] = change
+
+    def ordered(self) -> list[RowChange | Message]:
+        """The changes in their order."""
+        if self.in_order:
+            return list(self.changes.values())
+        return [self.changes[order] for order in sorted(self.changes)]
+
+    def misses(self, change_count: int) -> list[int]:
+        """The first few of the changes 1..*change_count* that are not there; or those that are too many."""
+        if self.in_order and self.spilled + len(self.changes) == change_count:
+            return []
+        wanted = set(range(self.spilled + 1, change_count + 1))
+        return sorted(wanted ^ self.changes.keys())[:5]
 
     def spill(self, xid: int) -> Spill:
         """Hand the changes over; they have to follow what was handed over before."""
         orders = sorted(self.changes)
         if orders and orders != list(range(self.spilled + 1, self.spilled + 1 + len(orders))):
             raise StopError("INCOMPLETE_TRANSACTION", f"transaction {xid} misses changes before {orders[-1]}")
-        taken = [self.changes[order] for order in orders]
+        taken = self.ordered()
         rows = tuple((order, each) for order, each in zip(orders, taken, strict=True) if isinstance(each, RowChange))
         # Only the last context counts; a transaction may hold any number of messages.
         self.messages = [*self.messages, *(each for each in taken if isinstance(each, Message))][-1:]
         self.time_us = taken[-1].time_us if taken else self.time_us
         self.spilled += len(orders)
         self.changes.clear()
+        self.in_order = True
         return Spill(rows)
 
 
@@ -136,30 +164,29 @@ class Assembler:
         except MalformedChangeError as error:
             # Its table and key are unknown, so no aggregate can be held alone.
             raise StopError("MALFORMED_CHANGE", f"offset {offset}: {error}") from error
-        match change:
-            case RowChange(operation=Operation.READ):
-                return SnapshotRow(change)
-            case RowChange() | Message():
-                return self._put(offset, change)
-            case Begin():
-                self._buckets.setdefault(change.xid, _Bucket(offset))
-                return None
-            case End():
-                return self._finish(change, offset)
-            case Noise():
-                return None if self._buckets else _SKIPPED
+        if isinstance(change, RowChange):
+            return SnapshotRow(change) if change.operation is Operation.READ else self._put(offset, change)
+        if isinstance(change, Begin):
+            if change.xid not in self._buckets:
+                self._buckets[change.xid] = _Bucket(offset)
+            return None
+        if isinstance(change, End):
+            return self._finish(change, offset)
+        if isinstance(change, Message):
+            return self._put(offset, change)
+        return None if self._buckets else _SKIPPED
 
     def _put(self, offset: int, change: RowChange | Message) -> Unit | None:
         if change.xid is None or change.order is None:
             raise StopError("MALFORMED_CHANGE", f"offset {offset}: a streamed change without its transaction")
-        bucket = self._buckets.setdefault(change.xid, _Bucket(offset))
-        if change.order > bucket.spilled:
-            # A change that is there already was delivered again.
-            bucket.changes.setdefault(change.order, change)
+        bucket = self._buckets.get(change.xid)
+        if bucket is None:
+            bucket = self._buckets[change.xid] = _Bucket(offset)
+        bucket.put(change.order, change)
         return bucket.spill(change.xid) if len(bucket.changes) >= self._changes_max else None
 
     def _finish(self, end: End, offset: int) -> Unit:
-        bucket = self._buckets.pop(end.xid, _Bucket(offset))
+        bucket = self._buckets.pop(end.xid, None) or _Bucket(offset)
         if self._processed.get((end.lsn, end.xid)) == end.change_count:
             return _SKIPPED
         if end.lsn <= self.commit_lsn:
@@ -175,15 +202,16 @@ class Assembler:
         return self._large(end, bucket) if bucket.spilled else self._small(end, bucket)
 
     def _small(self, end: End, bucket: _Bucket) -> Transaction:
-        ordered = [bucket.changes[order] for order in sorted(bucket.changes)]
+        ordered = bucket.ordered()
+        rows = tuple([change for change in ordered if isinstance(change, RowChange)])
         return Transaction(
-            xid=end.xid,
-            lsn=end.lsn,
-            change_count=end.change_count,
+            end.xid,
+            end.lsn,
+            end.change_count,
             # Every change carries the commit time in microseconds; END only in milliseconds.
-            time_us=ordered[-1].time_us if ordered else end.time_ms * 1000,
-            rows=tuple(change for change in ordered if isinstance(change, RowChange)),
-            messages=tuple(change for change in ordered if isinstance(change, Message)),
+            ordered[-1].time_us if ordered else end.time_ms * 1000,
+            rows,
+            () if len(rows) == len(ordered) else tuple([change for change in ordered if isinstance(change, Message)]),
         )
 
     def _large(self, end: End, bucket: _Bucket) -> LargeTransaction:
@@ -191,9 +219,7 @@ class Assembler:
         return LargeTransaction(end.xid, end.lsn, end.change_count, bucket.time_us, tuple(bucket.messages), rest)
 
     def _check_whole(self, end: End, bucket: _Bucket) -> None:
-        wanted = set(range(bucket.spilled + 1, end.change_count + 1))
-        if bucket.changes.keys() != wanted:
-            missing = sorted(wanted - bucket.changes.keys())[:5]
+        if missing := bucket.misses(end.change_count):
             raise StopError(
                 "INCOMPLETE_TRANSACTION",
                 f"transaction {end.xid} at LSN {end.lsn} has {bucket.spilled + len(bucket.changes)}"
@@ -207,4 +233,6 @@ class Assembler:
 
     def _safe_offset(self, next_offset: int) -> int:
         # What an open transaction has delivered so far must be read again after a restart.
+        if not self._buckets:
+            return next_offset
         return min([next_offset, *(bucket.first_offset for bucket in self._buckets.values())])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from changelog import ChangeLog, MemoryStore, build_mapping, run_batch
 
-from stream_app.core.state import Key
+from stream_app.core.state import Key, read_published
 
 
 def refusal_of(tags: str) -> Any:
@@ -18,7 +18,7 @@ def refusal_of(tags: str) -> Any:
     records, view = run_batch(mapping, store, log.records())
     state = view.aggregates[Key("instance", "i1")]
     assert len(records) == (1 if state.refusal else 2)
-    return state.refusal, state.published and state.published.after["tags"]
+    return state.refusal, state.published and read_published(state.published)[0]["tags"]
 
 
 @pytest.mark.parametrize(
