@@ -22,6 +22,7 @@ from stream_app.core.sequencing import (
     key_of,
     origin_of,
     sequence,
+    sequence_part,
     settle,
     split_truncates,
     types_below,
@@ -78,7 +79,7 @@ class Session:
         self._staging = Staging(claim.connection, claim.reading, claim.mapping, self._store.hold)
         self._staging.clear()
         if "merging" in (self._position.sub_position or {}):
-            self._forget_merging()
+            self._leave_merging()
 
     def _open_log(self) -> None:
         """Read the change log from the committed position on."""
@@ -215,20 +216,28 @@ class Session:
         self._emit_pending()
 
     def _commit_large(self, placed: PlacedUnit, unit: LargeTransaction) -> None:
-        """Fold the staged changes key by key, then let the events go out in chunks."""
+        """
+        Fold the staged changes aggregate by aggregate, each with its event.
+
+        The position stays before BEGIN until all are through: whoever repeats this finds nothing to say about
+        those that are committed. What the transaction moves or truncates goes on to the chunks that follow.
+        """
         self._landing.wait()
         self._staging.stage(unit.rest.changes)
         truncated = self._staging.apply_truncates()
         merging = {"merging": unit.lsn}
         self._land(View(), Emitted(), Step(truncated_types=truncated), replace(self._position, sub_position=merging))
         self._landing.wait()
-        for keys, rows in self._staging.batches(CHUNK_AGGREGATES_MAX):
+        for last, rows in self._staging.batches(CHUNK_AGGREGATES_MAX):
             if self._stopping():
                 raise _InterruptedError
-            step = Step(generation=self._generations.number, pending=keys)
-            position = replace(self._position, sub_position={**merging, "last": list(keys[-1])})
-            part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, ())
-            self._fold_and_land([part], frozenset(self._mapping.by_type), step, position)
+            part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, unit.messages)
+            view, emitted, parents = View(), Emitted(), list[Key]()
+            out = (emitted, self._tail, parents)
+            self._fold(sequence_part(self._mapping, view, part, self._generations.reading, out), view)
+            step = Step(generation=self._generations.number, pending=parents)
+            self._land(view, emitted, step, replace(self._position, sub_position={**merging, "last": list(last)}))
+            self._metrics.batch(len(rows), emitted.events, emitted.refused, emitted.repeated)
         step = Step(pending_types=types_below(self._mapping, truncated), pending_children=True)
         self._commit_units([placed], (step, origin_of(unit)), frozenset(self._mapping.by_type))
         self._landing.wait()
@@ -242,9 +251,13 @@ class Session:
             self._fold(settle(self._mapping, view, origin_of(unit), (emitted, self._tail)), view)
             self._land_alone(view, emitted, Step(), self._position)
 
-    def _forget_merging(self) -> None:
-        """A large transaction was being folded when the claim ended: it is read again from its BEGIN."""
-        self._land(View(), Emitted(), Step(forget_pending=True), replace(self._position, sub_position=None))
+    def _leave_merging(self) -> None:
+        """
+        A large transaction was being folded when the claim ended: it is read again from its BEGIN.
+
+        What it left pending stays: a parent that has moved already does not move again.
+        """
+        self._land(View(), Emitted(), Step(), replace(self._position, sub_position=None))
 
     def _commit_units(
         self, piece: Sequence[PlacedUnit], then: tuple[Step, Origin | None], reading: frozenset[str]

@@ -20,15 +20,13 @@ from stream_app.core.state import Key
 
 _COPY = "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
 _NEXT_KEYS = """
-SELECT DISTINCT aggregate, id_text FROM rowcast.staged_change
-WHERE source = %s AND operation <> 't' AND (aggregate, id_text) > (%s, %s)
-ORDER BY aggregate, id_text LIMIT %s
+SELECT DISTINCT id_text FROM rowcast.staged_change
+WHERE source = %s AND aggregate = %s AND operation <> 't' AND id_text > %s
+ORDER BY id_text LIMIT %s
 """
 _CHANGES = """
-SELECT s.aggregate, s.id_text, s.operation, s.columns
-FROM unnest(%s::text[], %s::text[]) AS w(aggregate, id_text)
-JOIN rowcast.staged_change s ON s.source = %s AND s.aggregate = w.aggregate AND s.id_text = w.id_text
-ORDER BY s.ord
+SELECT ord, operation, columns FROM rowcast.staged_change
+WHERE source = %s AND aggregate = %s AND id_text BETWEEN %s AND %s AND operation <> 't' ORDER BY ord
 """
 
 
@@ -94,25 +92,25 @@ class Staging:
                 )
         return [aggregate for aggregate, _ in rows]
 
-    def batches(self, limit: int) -> Iterator[tuple[list[Key], tuple[RowChange, ...]]]:
-        """The staged keys in order, at most *limit* at a time, each with all its changes in order."""
-        last = ("", "")
-        while True:
-            rows = self._reading.execute(_NEXT_KEYS, (self._source, *last, limit)).fetchall()
-            if not rows:
-                return
-            keys = [Key(*row) for row in rows]
-            last = keys[-1]
-            yield keys, self._changes(keys)
+    def batches(self, limit: int) -> Iterator[tuple[Key, tuple[RowChange, ...]]]:
+        """
+        All changes of at most *limit* aggregates at a time, in the order of the transaction, with the last key.
 
-    def _changes(self, keys: list[Key]) -> tuple[RowChange, ...]:
-        parameters = ([key.aggregate for key in keys], [key.id_text for key in keys], self._source)
-        changes = []
-        for aggregate, _, operation, columns in self._reading.execute(_CHANGES, parameters):
-            image = orjson.loads(columns)
-            gone = operation == Operation.DELETE
-            table = self._mapping.by_type[aggregate].definition.table
-            changes.append(
-                RowChange(Operation(operation), table, image if gone else None, None if gone else image, 0, 0, 0, 0)
-            )
-        return tuple(changes)
+        Parents' types come first, then the order is that of the ids.
+        """
+        for mapping in self._mapping.by_rank:
+            last = ""
+            while True:
+                place = self._source, mapping.name
+                ids = [row[0] for row in self._reading.execute(_NEXT_KEYS, (*place, last, limit))]
+                if not ids:
+                    break
+                last = ids[-1]
+                rows = self._reading.execute(_CHANGES, (*place, ids[0], last))
+                yield Key(mapping.name, last), tuple([_change(mapping.definition.table, *row) for row in rows])
+
+
+def _change(table: str, order: int, code: str, columns: str) -> RowChange:
+    operation, image = Operation(code), orjson.loads(columns)
+    before, after = (image, None) if operation is Operation.DELETE else (None, image)
+    return RowChange(operation, table, before, after, 0, order, 0, 0)

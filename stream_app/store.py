@@ -121,7 +121,6 @@ class Step:
     pending: list[Key] = field(default_factory=list)
     pending_types: list[str] = field(default_factory=list)
     pending_children: bool = False
-    forget_pending: bool = False
     pending_done: Key | None = None
     commands_done: list[tuple[int, str]] = field(default_factory=list)
 
@@ -382,12 +381,13 @@ class Store:
         )
 
     def _save_pending(self, step: Step) -> None:
-        if step.forget_pending:
-            self._connection.execute("DELETE FROM rowcast.pending WHERE source = %s", (self._source,))
         if step.pending:
-            ranked = zip(*self._ranked(step.pending), strict=True)
-            lines = (b"%b%d\t%b\n" % (self._first, rank, id_text.encode()) for rank, id_text in ranked)
-            copy_lines(self._connection, "COPY rowcast.pending (source, rank, id_text) FROM STDIN", lines)
+            ranks, ids = self._ranked(step.pending)
+            self._connection.execute(
+                "INSERT INTO rowcast.pending (source, rank, id_text)"
+                " SELECT %s, * FROM unnest(%s::integer[], %s::text[]) ON CONFLICT DO NOTHING",
+                (self._source, ranks, ids),
+            )
         for aggregate in step.pending_types:
             self._fill_pending(aggregate)
         if step.pending_children:

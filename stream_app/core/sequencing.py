@@ -72,6 +72,34 @@ def sequence(
                     emit(source, view, key, origin, out)
 
 
+def sequence_part(
+    source: SourceMapping,
+    view: View,
+    unit: Transaction,
+    reading: frozenset[str],
+    out: tuple[Emitted, Tail, list[Key]],
+) -> Lookups:
+    """
+    Fold a part of a large transaction into *view*: all changes of some aggregates, parents' types first.
+
+    Like `sequence`, but events go out for these aggregates only. Those that moved and stand above others are
+    noted in the list of *out*: who stands below them may still be changed by another part.
+    """
+    changes = [place(source, row) for row in unit.rows]
+    yield from _load(source, view, changes)
+    moving = _may_move(view, changes)
+    yield from _load_children(source, view, moving)
+    emitted, tail, parents = out
+    origin = origin_of(unit)
+    keys = in_order(source, {change.key for change in changes})
+    _fold_all(source, view, changes)
+    for key in keys:
+        if key.aggregate not in reading:
+            emit(source, view, key, origin, (emitted, tail))
+    children = [(key, child) for key in keys if key in moving for child in source.by_type[key.aggregate].child_types]
+    parents += dict.fromkeys(key for key, child in children if view.children[child, key.id_text])
+
+
 def _touched(source: SourceMapping, view: View, before: Mapping[Key, AggregateState]) -> Iterable[Key]:
     """What a transaction may have changed, in the order of its events: *before* and whoever stands below."""
     moved = [key for key, state in before.items() if _moved(state, view.aggregates[key])]
@@ -198,18 +226,16 @@ def _fold_all(source: SourceMapping, view: View, changes: Sequence[PlacedChange]
     A changed primary key arrives as a delete directly followed by an insert. Only then does an insert lack
     TOAST values: they are those of the row that went.
     """
-    left: tuple[str, Columns | None] = ("", None)
+    left: tuple[str, int, Columns | None] = ("", 0, None)
     for change in changes:
         row = change.row
         known = view.rows.get(change.key)
         if row.operation is Operation.DELETE:
             view.put_row(change.key, None, None)
-            left = (row.table, known)
+            left = (row.table, row.order or 0, known)
         else:
-            _fold(
-                source, view, change, left[1] if row.operation is Operation.CREATE and left[0] == row.table else known
-            )
-            left = ("", None)
+            follows = row.operation is Operation.CREATE and left[:2] == (row.table, (row.order or 0) - 1)
+            _fold(source, view, change, left[2] if follows else known)
 
 
 def _fold(source: SourceMapping, view: View, change: PlacedChange, former: Columns | None) -> None:
@@ -280,14 +306,21 @@ def _may_move(view: View, changes: Sequence[PlacedChange]) -> set[Key]:
 def _load_descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
     level = set(keys)
     while level:
-        wanted = {(child, key.id_text) for key in level for child in source.by_type[key.aggregate].child_types}
-        missing = frozenset(each for each in wanted if each not in view.children)
-        if missing:
-            yield Lookup(frozenset(), missing)
+        wanted = yield from _load_children(source, view, level)
         if sum(map(len, view.children.values())) > DESCENDANTS_MAX:
             raise LargeFanOutError
         level = {Key(child, id_text) for child, parent in wanted for id_text in view.children[child, parent]}
         yield from load_aggregates(source, view, level)
+
+
+def _load_children(
+    source: SourceMapping, view: View, keys: Iterable[Key]
+) -> Generator[Lookup, None, set[tuple[str, str]]]:
+    wanted = {(child, key.id_text) for key in keys for child in source.by_type[key.aggregate].child_types}
+    missing = frozenset(each for each in wanted if each not in view.children)
+    if missing:
+        yield Lookup(frozenset(), missing)
+    return wanted
 
 
 def _descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Iterator[Key]:
