@@ -27,18 +27,17 @@ from stream_app.position import Position
 _LOAD_AGGREGATES = """
 SELECT a.id_text, a.version, a.parent_id_text, a.present, a.published,
        a.refused_reason, a.refused_record, a.refused_since, a.refused_lsn
-FROM unnest(string_to_array(%s::text, E'\n')) AS w(id_text)
+FROM unnest(string_to_array(%s::text, E'\\n')) AS w(id_text)
 JOIN rowcast.aggregate a ON a.source = %s AND a.aggregate = %s AND a.id_text = w.id_text
 """
 _LOAD_ROWS = """
-SELECT r.row_key, r.columns FROM unnest(string_to_array(%s::text, E'\n')) AS w(row_key)
+SELECT r.row_key, r.columns FROM unnest(string_to_array(%s::text, E'\\n')) AS w(row_key)
 JOIN rowcast.row_state r ON r.source = %s AND r.table_name = %s AND r.row_key = w.row_key
 """
 _CHILDREN = """
-SELECT w.aggregate, w.parent, a.id_text
-FROM unnest(%s::text[], %s::text[]) AS w(aggregate, parent)
+SELECT w.parent, a.id_text FROM unnest(string_to_array(%s::text, E'\\n')) AS w(parent)
 CROSS JOIN LATERAL (SELECT id_text FROM rowcast.aggregate
-                    WHERE source = %s AND aggregate = w.aggregate AND parent_id_text = w.parent LIMIT %s) AS a
+                    WHERE source = %s AND aggregate = %s AND parent_id_text = w.parent LIMIT %s) AS a
 """
 _COPY_ROWS = "COPY rowcast.row_state (source, table_name, row_key, columns, generation) FROM STDIN"
 # Updates go through temporary tables, because COPY takes a fraction of the time of array parameters.
@@ -173,16 +172,16 @@ class Store:
                 view.rows[key] = orjson.loads(columns)
                 view.stored_rows.add(key)
 
-    def _load_children(self, wanted: frozenset[tuple[str, str]], view: View) -> None:
-        for each in wanted:
-            view.children[each] = set()
-        types, parents = [each[0] for each in wanted], [each[1] for each in wanted]
-        for child, parent, id_text in self._connection.execute(
+    def _load_children(self, wanted: Iterable[tuple[str, str]], view: View) -> None:
+        by_type: dict[str, list[str]] = {}
+        for child, parent in wanted:
+            view.children[child, parent] = set()
+            by_type.setdefault(child, []).append(parent)
+        for child, parents in by_type.items():
             # One more than can be used: the core sees that there are too many, without getting all of them.
-            _CHILDREN,
-            (types, parents, self._source, DESCENDANTS_MAX + 1),
-        ):
-            view.children[child, parent].add(id_text)
+            parameters = ("\n".join(parents), self._source, child, DESCENDANTS_MAX + 1)
+            for parent, id_text in self._connection.execute(_CHILDREN, parameters):
+                view.children[child, parent].add(id_text)
 
     def processed(self) -> list[tuple[int, int, int]]:
         """The transactions of the re-send window as (commit LSN, xid, change count), oldest first."""
