@@ -24,15 +24,17 @@ from stream_app.generation import Generation
 from stream_app.position import Position
 
 # Of one type at a time, and of what is there only; id texts hold no line ends, see rowcast/identity.py.
+# OFFSET 0 keeps the planner, which knows nothing of tables that were empty a moment ago, from turning the join round.
 _LOAD_AGGREGATES = """
-SELECT a.id_text, a.version, a.parent_id_text, a.present, a.published,
-       a.refused_reason, a.refused_record, a.refused_since, a.refused_lsn
-FROM unnest(string_to_array(%s::text, E'\\n')) AS w(id_text)
-JOIN rowcast.aggregate a ON a.source = %s AND a.aggregate = %s AND a.id_text = w.id_text
+SELECT w.id_text, a.* FROM unnest(string_to_array(%s::text, E'\\n')) AS w(id_text)
+CROSS JOIN LATERAL (
+    SELECT version, parent_id_text, present, published, refused_reason, refused_record, refused_since, refused_lsn
+    FROM rowcast.aggregate WHERE source = %s AND aggregate = %s AND id_text = w.id_text OFFSET 0) AS a
 """
 _LOAD_ROWS = """
-SELECT r.row_key, r.columns FROM unnest(string_to_array(%s::text, E'\\n')) AS w(row_key)
-JOIN rowcast.row_state r ON r.source = %s AND r.table_name = %s AND r.row_key = w.row_key
+SELECT w.row_key, r.columns FROM unnest(string_to_array(%s::text, E'\\n')) AS w(row_key)
+CROSS JOIN LATERAL (
+    SELECT columns FROM rowcast.row_state WHERE source = %s AND table_name = %s AND row_key = w.row_key OFFSET 0) AS r
 """
 _CHILDREN = """
 SELECT w.parent, a.id_text FROM unnest(string_to_array(%s::text, E'\\n')) AS w(parent)
@@ -52,14 +54,17 @@ CREATE TEMPORARY TABLE IF NOT EXISTS changed_aggregate (
 ) ON COMMIT DELETE ROWS
 """
 _COPY_CHANGED_ROWS = "COPY pg_temp.changed_row FROM STDIN"
+# Never a join, for the same reason: each row finds the one that it replaces by its key.
 _UPDATE_ROWS = """
-UPDATE rowcast.row_state r SET columns = w.columns, generation = w.generation
-FROM pg_temp.changed_row AS w
-WHERE r.source = %s AND r.table_name = w.table_name AND r.row_key = w.row_key
+INSERT INTO rowcast.row_state (source, table_name, row_key, columns, generation)
+SELECT %s, * FROM pg_temp.changed_row
+ON CONFLICT (source, table_name, row_key) DO UPDATE SET columns = excluded.columns, generation = excluded.generation
 """
 _DELETE_ROWS = """
-DELETE FROM rowcast.row_state r USING unnest(%s::text[], %s::text[]) AS w(table_name, row_key)
-WHERE r.source = %s AND r.table_name = w.table_name AND r.row_key = w.row_key
+DELETE FROM rowcast.row_state WHERE ctid = ANY (ARRAY(
+    SELECT r.ctid FROM unnest(%s::text[], %s::text[]) AS w(table_name, row_key) CROSS JOIN LATERAL (
+        SELECT ctid FROM rowcast.row_state
+        WHERE source = %s AND table_name = w.table_name AND row_key = w.row_key OFFSET 0) AS r))
 """
 _COPY_AGGREGATES = """
 COPY rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
@@ -67,12 +72,14 @@ COPY rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, pre
 """
 _COPY_CHANGED_AGGREGATES = "COPY pg_temp.changed_aggregate FROM STDIN"
 _UPDATE_AGGREGATES = """
-UPDATE rowcast.aggregate a SET
-    version = w.version, parent_id_text = w.parent_id_text, present = w.present, published = w.published,
-    refused_reason = w.refused_reason, refused_record = w.refused_record, refused_since = w.refused_since,
-    refused_lsn = w.refused_lsn
-FROM pg_temp.changed_aggregate AS w
-WHERE a.source = %s AND a.aggregate = w.aggregate AND a.id_text = w.id_text
+INSERT INTO rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
+                               refused_reason, refused_record, refused_since, refused_lsn)
+SELECT %s, * FROM pg_temp.changed_aggregate
+ON CONFLICT (source, aggregate, id_text) DO UPDATE SET
+    version = excluded.version, parent_id_text = excluded.parent_id_text, present = excluded.present,
+    published = excluded.published, refused_reason = excluded.refused_reason,
+    refused_record = excluded.refused_record, refused_since = excluded.refused_since,
+    refused_lsn = excluded.refused_lsn
 """
 _ADVANCE = """
 UPDATE rowcast.source SET
