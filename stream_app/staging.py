@@ -14,6 +14,7 @@ import psycopg
 
 from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.change import Operation, RowChange
+from stream_app.core.column import holds_placeholder
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.sequencing import key_of
 from stream_app.core.state import Key
@@ -113,4 +114,5 @@ class Staging:
 def _change(table: str, order: int, code: str, columns: str) -> RowChange:
     operation, image = Operation(code), orjson.loads(columns)
     before, after = (image, None) if operation is Operation.DELETE else (None, image)
-    return RowChange(operation, table, before, after, 0, order, 0, 0)
+    whole = not holds_placeholder(columns.encode())
+    return RowChange(operation, table, before, after, 0, order, 0, 0, whole=whole)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from rowcast.errors import MalformedChangeError
+from stream_app.core.column import holds_placeholder
 
 Columns = Mapping[str, Any]
 
@@ -58,7 +59,8 @@ class RowChange(NamedTuple):
     One row of *table* (``schema.table``) changed.
 
     *xid* and *order* place it in its transaction; both are None for a snapshot read. *lsn* and *time_us*
-    are those of the change, or of the snapshot. *last* marks the snapshot's last row.
+    are those of the change, or of the snapshot. *last* marks the snapshot's last row. Of a *whole* row every
+    value is there; otherwise some may be unavailable, because they stand unchanged outside the WAL.
     """
 
     operation: Operation
@@ -71,6 +73,7 @@ class RowChange(NamedTuple):
     time_us: int
     first: bool = False
     last: bool = False
+    whole: bool = False
 
 
 class Message(NamedTuple):
@@ -113,7 +116,7 @@ def parse_change(value: bytes | None) -> Change:
         if not isinstance(data, dict):
             raise MalformedChangeError("not a JSON object")
         if "op" in data:
-            return _message(data) if data["op"] == "m" else _row_change(data)
+            return _message(data) if data["op"] == "m" else _row_change(data, not holds_placeholder(value or b""))
         if "status" in data:
             return _boundary(data)
         if data.keys() in _NOISE_FIELDS:
@@ -123,7 +126,7 @@ def parse_change(value: bytes | None) -> Change:
     raise MalformedChangeError(f"not a Debezium change event: fields {sorted(data)[:8]}")
 
 
-def _row_change(data: dict[str, Any]) -> RowChange:
+def _row_change(data: dict[str, Any], whole: bool) -> RowChange:
     source, transaction = data["source"], data.get("transaction")
     snapshot = source.get("snapshot")
     # By position: this is made once for every row.
@@ -138,6 +141,7 @@ def _row_change(data: dict[str, Any]) -> RowChange:
         source.get("ts_us") or source["ts_ms"] * 1000,
         snapshot in _FIRST,
         snapshot in _LAST,
+        whole,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -20,7 +20,10 @@ from rowcast.errors import MappingError
 # What Debezium writes for a TOAST column that an UPDATE did not touch; see its unavailable.value.placeholder.
 PLACEHOLDER = "__debezium_unavailable_value"
 # The same for arrays: one element, or a fixed value for the element types that cannot hold the text.
-_PLACEHOLDER_ARRAYS: tuple[list[Any], ...] = ([PLACEHOLDER], ["b68a35a7-17ad-35b3-af2a-ae46edb4545a"])
+_PLACEHOLDER_UUID = "b68a35a7-17ad-35b3-af2a-ae46edb4545a"
+_PLACEHOLDER_ARRAYS: tuple[list[Any], ...] = ([PLACEHOLDER], [_PLACEHOLDER_UUID])
+_PLACEHOLDER_BYTES = PLACEHOLDER.encode()
+_PLACEHOLDER_UUID_BYTES = _PLACEHOLDER_UUID.encode()
 
 Converter = Callable[[Any], Any]
 
@@ -33,11 +36,9 @@ def is_unavailable(value: Any) -> bool:
     return kind is list and value in _PLACEHOLDER_ARRAYS
 
 
-def any_unavailable(columns: Mapping[str, Any]) -> bool:
-    """Whether a value of *columns* may be unavailable; never False when one is."""
-    values = columns.values()
-    texts, others = _PLACEHOLDER_ARRAYS
-    return PLACEHOLDER in values or texts in values or others in values
+def holds_placeholder(document: bytes) -> bool:
+    """Whether a JSON *document* may hold a value that is unavailable; never False when it does."""
+    return _PLACEHOLDER_BYTES in document or _PLACEHOLDER_UUID_BYTES in document
 
 
 def converter(column_type: str) -> Converter:

@@ -16,7 +16,7 @@ from rowcast.event import EventForm
 from rowcast.identity import join_id_parts
 from rowcast.sources.definition import AggregateDefinition, SourceDefinition, TableDefinition
 from stream_app.core.change import Columns
-from stream_app.core.column import Converter, any_unavailable, converter, id_part, is_unavailable, unchanged
+from stream_app.core.column import Converter, converter, id_part, is_unavailable, unchanged
 
 # Raises ContractViolationError when the event's value does not satisfy the published value schema.
 Validator = Callable[[Mapping[str, Any]], None]
@@ -98,17 +98,31 @@ class AggregateMapping:
         """
         The entity that a row stands for: every declared field, in declared form.
 
+        Values that are not available may stand in it as they are: see `check_available`.
+
         Raises:
-            MappingError: a column is missing or its value is not available.
+            MappingError: a column is missing or cannot be converted.
 
         """
-        if any_unavailable(columns) or not columns.keys() >= self.needed:
-            for field, column, _convert in self.readings:
-                self._available(columns, column, field)
-        return {
-            field: columns[column] if convert is None else convert(columns[column])
-            for field, column, convert in self.readings
-        }
+        try:
+            return {
+                field: columns[column] if convert is None else convert(columns[column])
+                for field, column, convert in self.readings
+            }
+        except (KeyError, MappingError):
+            self.check_available(columns)
+            raise
+
+    def check_available(self, columns: Columns) -> None:
+        """
+        Make sure that the row has a value for every field.
+
+        Raises:
+            MappingError: a column is missing, or its value is not available.
+
+        """
+        for field, column, _convert in self.readings:
+            self._available(columns, column, field)
 
 
 @dataclass(frozen=True, slots=True)

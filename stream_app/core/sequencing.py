@@ -16,7 +16,7 @@ import orjson
 
 from rowcast.errors import MappingError, StopError
 from stream_app.core.change import CONTEXT_PREFIX, Columns, Message, Operation, RowChange
-from stream_app.core.column import any_unavailable, is_unavailable
+from stream_app.core.column import is_unavailable
 from stream_app.core.emission import Emitted, Origin, emit, rfc3339
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.state import AggregateState, Key, Lookup, View
@@ -243,7 +243,7 @@ def _fold(source: SourceMapping, view: View, change: PlacedChange, former: Colum
     mapping = source.by_type[key.aggregate]
     assert row.after is not None, "a change other than a delete has an after image"
     columns = mapping.keep(row.after)
-    if any_unavailable(columns):
+    if not row.whole:
         _complete(columns, former)
     if sure:
         parent_id_text = None if parent is None else parent.id_text
