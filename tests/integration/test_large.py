@@ -33,7 +33,7 @@ def test_a_transaction_too_large_for_memory_is_staged_and_gives_one_event_for_ea
     wait_until(lambda: len(read_topics(project)) == 3, "the first events", 30)
     with project.connection.transaction():
         add_tree(project.connection, ids)
-        project.execute("UPDATE holdings SET instance_id = %s WHERE id = %s", (ids[0], moved[1]))
+        project.execute("UPDATE holdings SET instance_id = %s WHERE id = %s", ids[0], moved[1])
         project.execute(
             "INSERT INTO instance (id, hrid, title, source, instance_type)"
             " SELECT gen_random_uuid(), 'bulk' || g, 'T' || g, 'MARC', 'text' FROM generate_series(1, 21000) g"
