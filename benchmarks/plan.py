@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import consumer, debezium, latency, sequencer, together
-from benchmarks.applier import ORDERS, UPSERT
+from benchmarks.applier import ORDERS, UPSERT, UPSERT_BATCH
 from benchmarks.change_log import FilledLog
 from benchmarks.options import Options
 from benchmarks.site import Site
@@ -115,7 +115,7 @@ class Rounds:
     def _handlers(self, workload: Workload) -> tuple[str, ...]:
         if "consumer" not in self._options.stages or (self._options.quick and workload.name in SLOW_AT_CONSUMER):
             return ()
-        return ORDERS, UPSERT
+        return ORDERS, UPSERT, UPSERT_BATCH
 
     def _together(self) -> list[Workload]:
         return [each for each in self._workloads if not (self._options.quick and each.name in SLOW_TOGETHER)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -190,10 +191,10 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Iterable
     """
     attributes = _attributes(headers)
     source = attributes["ce_rowcastsource"]
-    domain, aggregate, kind, major = _split_type(attributes["ce_type"])
+    domain, aggregate, kind, major, home = _split_type(attributes["ce_type"])
     if key is None or key.decode("utf-8", "replace") != attributes["ce_subject"]:
         raise MalformedEventError(f"{topic}: record key {key!r} is not ce_subject {attributes['ce_subject']!r}")
-    if domain_topic(domain, aggregate, major) != topic:
+    if home != topic:
         raise MalformedEventError(f"{topic}: ce_type {attributes['ce_type']!r} belongs on another topic")
     try:
         identity = Identity.from_id_text(source, aggregate, attributes["ce_subject"])
@@ -227,19 +228,22 @@ def _attributes(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
         attributes = {name: (raw or b"").decode() for name, raw in headers}
     except UnicodeDecodeError as error:
         raise MalformedEventError(f"a header is not UTF-8: {error}") from error
-    for name in _REQUIRED:
-        if not attributes.get(name):
-            raise MalformedEventError(f"header {name} is missing")
+    if not all(map(attributes.get, _REQUIRED)):
+        missing = next(name for name in _REQUIRED if not attributes.get(name))
+        raise MalformedEventError(f"header {missing} is missing")
     if attributes["ce_specversion"] != "1.0":
         raise MalformedEventError(f"ce_specversion {attributes['ce_specversion']!r} is not 1.0")
     return attributes
 
 
-def _split_type(text: str) -> tuple[str, str, EventKind, int]:
+@lru_cache(maxsize=1024)
+def _split_type(text: str) -> tuple[str, str, EventKind, int, str]:
+    """Domain, aggregate, kind, major and topic; a consumer sees the same few types again and again."""
     try:
         domain, aggregate, kind, major = text.split(".")
         if not major.startswith("v"):
             raise ValueError(major)
-        return domain, aggregate, EventKind(kind), int(major[1:])
+        number = int(major[1:])
+        return domain, aggregate, EventKind(kind), number, domain_topic(domain, aggregate, number)
     except ValueError as error:
         raise MalformedEventError(f"ce_type {text!r} is not <domain>.<aggregate>.<kind>.v<major>") from error

@@ -150,6 +150,10 @@ class Broker:
 
     def read_all(self, *topics: str) -> list[DomainEvent]:
         """Every committed event of *topics* by a reader that has nothing in common with the SDK's."""
+        return [event for _, _, event in self.read_places(*topics)]
+
+    def read_places(self, *topics: str) -> list[tuple[int, int, DomainEvent]]:
+        """The same, each with its partition and offset."""
         reader = confluent_kafka.Consumer(
             {
                 "bootstrap.servers": self.brokers,
@@ -160,7 +164,7 @@ class Broker:
                 "enable.partition.eof": True,
             }
         )
-        events: list[DomainEvent] = []
+        events: list[tuple[int, int, DomainEvent]] = []
         try:
             metadata = reader.list_topics(timeout=10)
             wanted = [
@@ -177,7 +181,8 @@ class Broker:
                     assert message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF, message.error()
                     ended += 1
                 else:
-                    events.append(decode(message.topic(), message.key(), message.value(), message.headers()))
+                    event = decode(message.topic(), message.key(), message.value(), message.headers())
+                    events.append((message.partition(), message.offset(), event))
         finally:
             reader.close()
         return events

@@ -1,87 +1,111 @@
-"""What the orders service does with each event of the inventory service."""
+"""
+What the orders service does with the events of the inventory service.
+
+Each handler takes all events of its aggregate that one transaction holds, and writes them with a few statements.
+Several of them may be of one aggregate: then the newest counts, because every event carries the whole entity.
+"""
 
 from __future__ import annotations
 
-import psycopg
+from collections.abc import Iterable, Sequence
 
-from examples.orders.lines import OF_HOLDINGS, OF_INSTANCE, OF_ITEM, refresh
-from rowcast.consumer import Consumer, DomainEvent, EventKind
+import psycopg
+from psycopg.types.json import Jsonb
+
+from rowcast.consumer import Consumer, DomainEvent
+
+_ITEMS = """
+    INSERT INTO known_item (id, version, holdings_id, barcode, material_type, status)
+    SELECT * FROM jsonb_to_recordset(%s)
+        AS event (id uuid, version bigint, holdings_id uuid, barcode text, material_type text, status text)
+    ON CONFLICT (id) DO UPDATE SET version = excluded.version, deleted = false, holdings_id = excluded.holdings_id,
+        barcode = excluded.barcode, material_type = excluded.material_type, status = excluded.status
+"""
+_DELETED_ITEMS = """
+    INSERT INTO known_item (id, version, deleted)
+    SELECT id, version, true FROM jsonb_to_recordset(%s) AS event (id uuid, version bigint)
+    ON CONFLICT (id) DO UPDATE SET version = excluded.version, deleted = true
+"""
+_HOLDINGS = """
+    INSERT INTO known_holdings (id, version, instance_id, call_number, location)
+    SELECT * FROM jsonb_to_recordset(%s)
+        AS event (id uuid, version bigint, instance_id uuid, call_number text, permanent_location text)
+    ON CONFLICT (id) DO UPDATE SET version = excluded.version, instance_id = excluded.instance_id,
+        call_number = excluded.call_number, location = excluded.location
+"""
+_INSTANCES = """
+    INSERT INTO known_instance (id, version, title)
+    SELECT * FROM jsonb_to_recordset(%s) AS event (id uuid, version bigint, title text)
+    ON CONFLICT (id) DO UPDATE SET version = excluded.version, title = excluded.title
+"""
+_APPLIED = """
+    INSERT INTO applied_event (event_id, aggregate, id_text, version, kind)
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[])
+"""
 
 
 def orders_consumer(database: str, brokers: str) -> Consumer:
     """The consumer of the orders service, ready to run."""
     consumer = Consumer("orders", database, brokers)
-    consumer.on("inventory.item", major=1)(item_changed)
-    consumer.on("inventory.holdings", major=1)(holdings_changed)
-    consumer.on("inventory.instance", major=1)(instance_changed)
+    consumer.on_batch("inventory.item", major=1)(items_changed)
+    consumer.on_batch("inventory.holdings", major=1)(holdings_changed)
+    consumer.on_batch("inventory.instance", major=1)(instances_changed)
     return consumer
 
 
-def item_changed(event: DomainEvent, connection: psycopg.Connection) -> None:
-    """Keeps the item's fields, its place and its deletion on every line that orders it."""
-    row = _row(event)
+def items_changed(events: Sequence[DomainEvent], connection: psycopg.Connection) -> None:
+    """Keeps the items' fields and their place; a deleted item stays, flagged, with what was known of it last."""
+    known = _newest(event for event in events if event.after is not None)
     with connection.pipeline():  # one round trip for all statements
-        if event.kind is EventKind.DELETED:
-            connection.execute(
-                "INSERT INTO known_item (id, version, deleted) VALUES (%(id)s, %(version)s, true)"
-                " ON CONFLICT (id) DO UPDATE SET version = excluded.version, deleted = true",
-                row,
-            )
-        else:
-            connection.execute(
-                "INSERT INTO known_item (id, version, holdings_id, barcode, material_type, status) VALUES"
-                " (%(id)s, %(version)s, %(holdings_id)s, %(barcode)s, %(material_type)s, %(status)s)"
-                " ON CONFLICT (id) DO UPDATE SET version = excluded.version, deleted = false,"
-                " holdings_id = excluded.holdings_id, barcode = excluded.barcode,"
-                " material_type = excluded.material_type, status = excluded.status",
-                row,
-            )
-        refresh(connection, OF_ITEM, row)
-        _note(event, connection)
+        if known:
+            connection.execute(_ITEMS, (_rows(known, "holdings_id", "barcode", "material_type", "status"),))
+        if deleted := [event for event in _newest(events) if event.after is None]:
+            connection.execute(_DELETED_ITEMS, (_rows(deleted),))
+        _note(events, connection)
 
 
-def holdings_changed(event: DomainEvent, connection: psycopg.Connection) -> None:
+def holdings_changed(events: Sequence[DomainEvent], connection: psycopg.Connection) -> None:
     """Keeps call number and location, and follows holdings that move to another instance."""
-    row = _row(event)
+    newest = _newest(events)
     with connection.pipeline():
-        if event.kind is EventKind.DELETED:
-            connection.execute("DELETE FROM known_holdings WHERE id = %(id)s", row)
-        else:
-            connection.execute(
-                "INSERT INTO known_holdings (id, version, instance_id, call_number, location) VALUES"
-                " (%(id)s, %(version)s, %(instance_id)s, %(call_number)s, %(permanent_location)s)"
-                " ON CONFLICT (id) DO UPDATE SET version = excluded.version, instance_id = excluded.instance_id,"
-                " call_number = excluded.call_number, location = excluded.location",
-                row,
-            )
-        refresh(connection, OF_HOLDINGS, row)
-        _note(event, connection)
+        if known := [event for event in newest if event.after is not None]:
+            connection.execute(_HOLDINGS, (_rows(known, "instance_id", "call_number", "permanent_location"),))
+        if deleted := [_id(event) for event in newest if event.after is None]:
+            connection.execute("DELETE FROM known_holdings WHERE id = ANY(%s::uuid[])", (deleted,))
+        _note(events, connection)
 
 
-def instance_changed(event: DomainEvent, connection: psycopg.Connection) -> None:
+def instances_changed(events: Sequence[DomainEvent], connection: psycopg.Connection) -> None:
     """Keeps the title."""
-    row = _row(event)
+    newest = _newest(events)
     with connection.pipeline():
-        if event.kind is EventKind.DELETED:
-            connection.execute("DELETE FROM known_instance WHERE id = %(id)s", row)
-        else:
-            connection.execute(
-                "INSERT INTO known_instance (id, version, title) VALUES (%(id)s, %(version)s, %(title)s)"
-                " ON CONFLICT (id) DO UPDATE SET version = excluded.version, title = excluded.title",
-                row,
-            )
-        refresh(connection, OF_INSTANCE, row)
-        _note(event, connection)
+        if known := [event for event in newest if event.after is not None]:
+            connection.execute(_INSTANCES, (_rows(known, "title"),))
+        if deleted := [_id(event) for event in newest if event.after is None]:
+            connection.execute("DELETE FROM known_instance WHERE id = ANY(%s::uuid[])", (deleted,))
+        _note(events, connection)
 
 
-def _row(event: DomainEvent) -> dict[str, object]:
-    """The entity's fields, with the id and version that a `deleted` event has too."""
-    return {**(event.after or {}), "id": event.identity.parts[0], "version": event.version}
+def _newest(events: Iterable[DomainEvent]) -> list[DomainEvent]:
+    """The last event of each aggregate: events of one aggregate come in the order of their versions."""
+    return list({_id(event): event for event in events}.values())
 
 
-def _note(event: DomainEvent, connection: psycopg.Connection) -> None:
-    """The witness: one row for each time that an event takes effect."""
-    connection.execute(
-        "INSERT INTO applied_event (event_id, aggregate, id_text, version, kind) VALUES (%s, %s, %s, %s, %s)",
-        (event.id, event.identity.aggregate, event.identity.id_text, event.version, event.kind.value),
+def _id(event: DomainEvent) -> str:
+    return event.identity.parts[0]
+
+
+def _rows(events: Iterable[DomainEvent], *fields: str) -> Jsonb:
+    """Id, version and *fields* of each entity, for `jsonb_to_recordset`."""
+    return Jsonb(
+        [
+            {"id": _id(event), "version": event.version, **{name: (event.after or {}).get(name) for name in fields}}
+            for event in events
+        ]
     )
+
+
+def _note(events: Sequence[DomainEvent], connection: psycopg.Connection) -> None:
+    """The witness: one row for each time that an event takes effect, in the order of the effects."""
+    rows = [(each.id, each.identity.aggregate, each.identity.id_text, each.version, each.kind.value) for each in events]
+    connection.execute(_APPLIED, [list(column) for column in zip(*rows, strict=True)])

@@ -6,8 +6,9 @@ All of it commits, or nothing. Events are applied in order; a duplicate is skipp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -20,6 +21,25 @@ from rowcast.event import DomainEvent
 from rowcast.failpoint import failpoint
 
 Handler = Callable[[DomainEvent, psycopg.Connection], None]
+BatchHandler = Callable[[Sequence[DomainEvent], psycopg.Connection], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Handling:
+    """What is done with the events of one topic: *call* takes them one by one, or *at_once* all that there are."""
+
+    call: BatchHandler
+    at_once: bool
+
+    @classmethod
+    def one_by_one(cls, handler: Handler) -> Handling:
+        """A handler of single events."""
+
+        def call(events: Sequence[DomainEvent], connection: psycopg.Connection) -> None:
+            for event in events:
+                handler(event, connection)
+
+        return cls(call, at_once=False)
 
 
 class EventFailedError(RowcastError):
@@ -28,6 +48,14 @@ class EventFailedError(RowcastError):
     def __init__(self, delivery: Delivery, cause: Exception) -> None:
         self.delivery, self.cause = delivery, cause
         super().__init__(f"{delivery}: {type(cause).__name__}: {cause}")
+
+
+class EventsFailedError(RowcastError):
+    """The handler of *deliveries* failed with all of them at once; nothing of the batch was committed."""
+
+    def __init__(self, deliveries: Sequence[Delivery], cause: Exception) -> None:
+        self.deliveries, self.cause = deliveries, cause
+        super().__init__(f"{len(deliveries)} events from {deliveries[0]} on: {type(cause).__name__}: {cause}")
 
 
 @dataclass(slots=True)
@@ -46,11 +74,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a batch needs to know: the handlers, the horizon of compaction, and when to end early."""
+    """
+    What a batch needs to know: the handlers, the horizon of compaction, and when to end early.
 
-    handlers: Mapping[str, Handler]
+    *singly*: every handler is called with one event at a time, so that a failure names its event.
+    """
+
+    handlers: Mapping[str, Handling]
     horizon_ms: Callable[[str], float]
     enough: Callable[[], bool]
+    singly: bool = False
 
 
 def apply(
@@ -65,63 +98,94 @@ def apply(
 
     Raises:
         EventFailedError: a handler failed or a record is malformed; rolled back.
+        EventsFailedError: a handler failed with several events at once; rolled back.
         OwnershipLostError: another instance owns one of the partitions now; rolled back.
         psycopg.Error: the database failed; rolled back, or the outcome of COMMIT is unknown.
     """
-    outcome = Outcome()
     failpoint("consumer.before_transaction")
     with connection.transaction():
-        inbox.lock_positions([owned[each] for each in sorted({delivery.partition for delivery in batch})])
-        marks = inbox.lock_marks({each.identity for each in batch if each.identity})
+        marks = inbox.lock(
+            [owned[each] for each in sorted({delivery.partition for delivery in batch})],
+            {each.identity for each in batch if each.identity},
+        )
         failpoint("consumer.after_lock")
-        raised = _apply_in_order(connection, batch, marks, rules, outcome)
-        inbox.raise_marks(raised)
+        work = _Work(connection, rules, marks)
+        work.apply_in_order(batch)
+        outcome = work.outcome
         outcome.targets = {partition: owned[partition].target(last) for partition, last in outcome.last.items()}
-        if outcome.targets:
-            inbox.store_positions(outcome.targets, owned)
+        inbox.store(work.raised, outcome.targets, owned)
         failpoint("consumer.in_commit")
     failpoint("consumer.after_commit")
     return outcome
 
 
-def _apply_in_order(
-    connection: psycopg.Connection,
-    batch: Sequence[Delivery],
-    marks: Mapping[str, int],
-    rules: Rules,
-    outcome: Outcome,
-) -> dict[str, int]:
-    raised: dict[str, int] = {}
-    for delivery in batch:
-        event = delivery.content
+@dataclass(slots=True)
+class _Work:
+    """What happens inside the transaction: *raised* are the marks to be written, *marks* what they were."""
+
+    connection: psycopg.Connection
+    rules: Rules
+    marks: Mapping[str, int]
+    raised: dict[str, int] = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=Outcome)
+
+    def apply_in_order(self, batch: Sequence[Delivery]) -> None:
+        """Up to the end, to a gap, or until it is enough."""
+        for topic, deliveries in groupby(batch, key=lambda each: each.partition.topic):
+            handling = self.rules.handlers[topic]
+            horizon_ms = self.rules.horizon_ms(topic)
+            if handling.at_once and not self.rules.singly:
+                self._handle(handling, [each for each in deliveries if self._due(each, horizon_ms)])
+            elif not self._apply_singly(handling, deliveries, horizon_ms):
+                break
+            if self.outcome.gap is not None or self.rules.enough():
+                break
+
+    def _apply_singly(self, handling: Handling, deliveries: Iterable[Delivery], horizon_ms: float) -> bool:
+        for delivery in deliveries:
+            if self._due(delivery, horizon_ms):
+                self._handle(handling, [delivery])
+            if self.outcome.gap is not None or self.rules.enough():
+                return False
+        return True
+
+    def _due(self, delivery: Delivery, horizon_ms: float) -> bool:
+        """Whether the event is to be handled now; passes it if it is, or if it was before."""
+        if self.outcome.gap is not None:
+            return False
+        event, identity = delivery.content, delivery.identity
         if isinstance(event, MalformedEventError):
             raise EventFailedError(delivery, event)
-        mark = raised.get(delivery.identity, marks.get(delivery.identity, 0))
-        horizon_ms = rules.horizon_ms(delivery.partition.topic)
+        mark = self.raised.get(identity) or self.marks.get(identity, 0)
         verdict = judge(mark, event.version, event.kind, delivery.appended_ms, horizon_ms)
         if verdict is Verdict.GAP:
-            outcome.gap = (delivery, mark)
-            break
-        if verdict is Verdict.APPLY:
-            _handle(connection, delivery, event, rules.handlers[delivery.partition.topic])
-            raised[delivery.identity] = event.version
-            outcome.applied += 1
-        else:
-            outcome.skipped += 1
-        outcome.last[delivery.partition] = delivery
-        if rules.enough():
-            break
-    return raised
+            self.outcome.gap = (delivery, mark)
+            return False
+        self.outcome.last[delivery.partition] = delivery
+        if verdict is Verdict.SKIP:
+            self.outcome.skipped += 1
+            return False
+        self.raised[identity] = event.version
+        self.outcome.applied += 1
+        return True
+
+    def _handle(self, handling: Handling, deliveries: Sequence[Delivery]) -> None:
+        if not deliveries:
+            return
+        events = [each.content for each in deliveries if isinstance(each.content, DomainEvent)]
+        try:
+            handling.call(events, self.connection)
+        # Handlers are foreign code: whatever one raises, its events are not applied and never skipped.
+        except Exception as error:
+            raise _failed(deliveries, error) from error
+        status = self.connection.pgconn.transaction_status
+        if status == TransactionStatus.INERROR:
+            raise _failed(deliveries, RuntimeError("the handler went on after a failed statement"))
+        if status != TransactionStatus.INTRANS:
+            raise _failed(deliveries, RuntimeError("the handler ended the transaction"))
 
 
-def _handle(connection: psycopg.Connection, delivery: Delivery, event: DomainEvent, handler: Handler) -> None:
-    try:
-        handler(event, connection)
-    # Handlers are foreign code: whatever one raises, its event is not applied and never skipped.
-    except Exception as error:
-        raise EventFailedError(delivery, error) from error
-    status = connection.info.transaction_status
-    if status == TransactionStatus.INERROR:
-        raise EventFailedError(delivery, RuntimeError("the handler went on after a failed statement"))
-    if status != TransactionStatus.INTRANS:
-        raise EventFailedError(delivery, RuntimeError("the handler ended the transaction"))
+def _failed(deliveries: Sequence[Delivery], cause: Exception) -> RowcastError:
+    if len(deliveries) == 1:
+        return EventFailedError(deliveries[0], cause)
+    return EventsFailedError(deliveries, cause)

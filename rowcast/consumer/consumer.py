@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
-from rowcast.consumer.batch import Handler
+from rowcast.consumer.batch import BatchHandler, Handler, Handling
 from rowcast.consumer.instance import Instance, Settings
 from rowcast.consumer.status import ConsumerStatus
 from rowcast.errors import ConfigurationError
@@ -58,7 +58,7 @@ class Consumer:
             batch_s=batch_s,
             security=dict(security or {}),
         )
-        self._handlers: dict[str, Handler] = {}
+        self._handlers: dict[str, Handling] = {}
         self._aggregates: dict[str, int] = {}
         self._stop = threading.Event()
         self._status = ConsumerStatus()
@@ -75,6 +75,37 @@ class Consumer:
             ConfigurationError: the name is not of that form, or the aggregate has a handler already: a mark counts
                 over all majors, so one consumer reads one of them.
         """
+        topic = self._new_topic(aggregate, major)
+
+        def register(handler: Handler) -> Handler:
+            self._aggregates[aggregate] = major
+            self._handlers[topic] = Handling.one_by_one(handler)
+            return handler
+
+        return register
+
+    def on_batch(self, aggregate: str, *, major: int) -> Callable[[BatchHandler], BatchHandler]:
+        """
+        Decorates a handler of *aggregate* that takes all events of it that one transaction holds, at once.
+
+        It is called with a sequence of at least one event, in the order of each partition, and with the connection
+        that holds the transaction; several versions of one aggregate may be among them, and the handler's effect
+        must be that of the events one after the other. The rest is as with `on`. If it raises with several events,
+        they are tried again in calls of one event each, so that only the event at fault waits.
+
+        Raises:
+            ConfigurationError: as with `on`.
+        """
+        topic = self._new_topic(aggregate, major)
+
+        def register(handler: BatchHandler) -> BatchHandler:
+            self._aggregates[aggregate] = major
+            self._handlers[topic] = Handling(handler, at_once=True)
+            return handler
+
+        return register
+
+    def _new_topic(self, aggregate: str, major: int) -> str:
         domain, dot, kind = aggregate.partition(".")
         if not dot or not domain or not kind or "." in kind or major < 1:
             raise ConfigurationError(
@@ -86,13 +117,7 @@ class Consumer:
                 where="Consumer",
                 fix="keep one handler for each aggregate",
             )
-
-        def register(handler: Handler) -> Handler:
-            self._aggregates[aggregate] = major
-            self._handlers[domain_topic(domain, kind, major)] = handler
-            return handler
-
-        return register
+        return domain_topic(domain, kind, major)
 
     def run(self, stop: threading.Event | None = None) -> None:
         """

@@ -95,62 +95,54 @@ class Inbox:
         """
         partitions = sorted(topic_ids)
         ids = [topic_ids[each] for each in partitions]
-        rows = self._all(_CLAIM, partitions, topic_ids=ids, instance=instance)
-        return [Position(Partition(row[0], row[1]), row[2], row[3], row[4]) for row in rows]
+        return [_position(row) for row in self._execute(_CLAIM, **_keys(partitions), topic_ids=ids, instance=instance)]
 
-    def lock_positions(self, owned: Sequence[Ownership]) -> None:
+    def lock(self, owned: Sequence[Ownership], identities: Iterable[str] = ()) -> dict[str, int]:
         """
-        Locks the offset rows and compares them with what this instance believes.
+        Locks the offset rows, then the marks of *identities*, in one round trip; the marks that there are.
 
         Raises:
             OwnershipLostError: another instance raised a generation, or somebody moved an offset.
         """
-        lost = changed(owned, self.positions([each.partition for each in owned]))
+        wanted = sorted(identities)
+        with self._connection.pipeline():
+            positions = self._locking([each.partition for each in owned])
+            marks = self._execute(_LOCK_MARKS, identities=wanted) if wanted else None
+        lost = changed(owned, map(_position, positions.fetchall()))
         if lost:
             raise OwnershipLostError(f"{', '.join(map(str, lost))}: generation or offset was changed elsewhere")
+        return dict(marks.fetchall()) if marks else {}
 
     def positions(self, partitions: Iterable[Partition]) -> list[Position]:
         """Locks the offset rows and returns what they hold."""
-        rows = self._all(_LOCK_POSITIONS, sorted(partitions))
-        return [Position(Partition(row[0], row[1]), row[2], row[3]) for row in rows]
+        return [_position(row) for row in self._locking(partitions).fetchall()]
 
-    def lock_marks(self, identities: Iterable[str]) -> dict[str, int]:
-        """Locks the marks of *identities* and returns them; an aggregate without one is not in the answer."""
-        parameters = {"consumer": self._consumer, "identities": sorted(identities)}
-        return dict(self._cursor().execute(_LOCK_MARKS, parameters).fetchall())
-
-    def raise_marks(self, versions: Mapping[str, int]) -> None:
+    def store(
+        self, versions: Mapping[str, int], targets: Mapping[Partition, int], owned: Mapping[Partition, Ownership]
+    ) -> None:
         """
-        Sets the marks to *versions*.
+        Raises the marks to *versions* and moves the locked offsets to *targets*, in one round trip.
 
         Raises:
-            OwnershipLostError: another transaction got as far with one of them in the meantime.
+            OwnershipLostError: another transaction got as far with a mark in the meantime, or an offset row is gone.
         """
-        if not versions:
-            return
-        identities = sorted(versions)
-        parameters = {
-            "consumer": self._consumer,
-            "identities": identities,
-            "versions": [versions[each] for each in identities],
-        }
-        if self._cursor().execute(_RAISE_MARKS, parameters).rowcount != len(versions):
+        identities, partitions = sorted(versions), sorted(targets)
+        with self._connection.pipeline():
+            marks = positions = None
+            if identities:
+                marks = self._execute(
+                    _RAISE_MARKS, identities=identities, versions=[versions[each] for each in identities]
+                )
+            if partitions:
+                positions = self._execute(
+                    _STORE_POSITIONS,
+                    **_keys(partitions),
+                    offsets=[targets[each] for each in partitions],
+                    generations=[owned[each].generation for each in partitions],
+                )
+        if marks is not None and marks.rowcount != len(identities):
             raise OwnershipLostError("a mark was raised elsewhere")
-
-    def store_positions(self, targets: Mapping[Partition, int], owned: Mapping[Partition, Ownership]) -> None:
-        """
-        Moves the locked offsets to *targets*.
-
-        Raises:
-            OwnershipLostError: a row is gone.
-        """
-        partitions = sorted(targets)
-        parameters = {
-            **self._keys(partitions),
-            "offsets": [targets[each] for each in partitions],
-            "generations": [owned[each].generation for each in partitions],
-        }
-        if self._cursor().execute(_STORE_POSITIONS, parameters).rowcount != len(targets):
+        if positions is not None and positions.rowcount != len(partitions):
             raise OwnershipLostError("an offset row is gone")
 
     def now_ms(self) -> float:
@@ -158,19 +150,23 @@ class Inbox:
         row = self._cursor().execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
         return float(cast("tuple[Any]", row)[0]) * 1000
 
-    def _keys(self, partitions: Sequence[Partition]) -> dict[str, object]:
-        return {
-            "consumer": self._consumer,
-            "topics": [each.topic for each in partitions],
-            "partitions": [each.number for each in partitions],
-        }
+    def _locking(self, partitions: Iterable[Partition]) -> psycopg.Cursor[tuple[Any, ...]]:
+        return self._execute(_LOCK_POSITIONS, **_keys(sorted(partitions)))
 
-    def _all(self, statement: str, partitions: Sequence[Partition], **more: object) -> list[tuple[Any, ...]]:
-        return self._cursor().execute(statement, {**self._keys(partitions), **more}).fetchall()
+    def _execute(self, statement: str, **parameters: object) -> psycopg.Cursor[tuple[Any, ...]]:
+        return self._cursor().execute(statement, {"consumer": self._consumer, **parameters})
 
     def _cursor(self) -> psycopg.Cursor[tuple[Any, ...]]:
         # A handler may have set another row factory on its connection.
         return self._connection.cursor(row_factory=tuple_row)
+
+
+def _keys(partitions: Sequence[Partition]) -> dict[str, object]:
+    return {"topics": [each.topic for each in partitions], "partitions": [each.number for each in partitions]}
+
+
+def _position(row: tuple[Any, ...]) -> Position:
+    return Position(Partition(row[0], row[1]), *row[2:])
 
 
 def changed(owned: Iterable[Ownership], held: Iterable[Position]) -> list[Partition]:

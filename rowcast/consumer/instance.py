@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from rowcast.consumer.batch import EventFailedError, Handler, Outcome, Rules, apply
+from rowcast.consumer.batch import EventFailedError, EventsFailedError, Handling, Outcome, Rules, apply
 from rowcast.consumer.clock import BrokerClock
 from rowcast.consumer.connection import client_options
 from rowcast.consumer.database import Database
@@ -60,7 +60,7 @@ class Instance:
     def __init__(
         self,
         settings: Settings,
-        handlers: Mapping[str, Handler],
+        handlers: Mapping[str, Handling],
         stopping: Callable[[], bool],
         publish: Callable[[ConsumerStatus], None],
     ) -> None:
@@ -76,9 +76,11 @@ class Instance:
         self._owned: dict[Partition, Ownership] = {}
         self._reclaim_at: dict[Partition, float] = {}
         self._limit = settings.batch_events
+        self._singly = False
         self._stored_at = 0.0
         self._doubtful: tuple[Partition, int] | None = None
         self._deadlocks = 0
+        self._named_at_once_at = -_REMINDER_S
         self._outages = 0
         self._reminded_at: dict[Partition, float] = {}
         self._applied = self._skipped = 0
@@ -248,8 +250,9 @@ class Instance:
                 continue
             ownership.queue.append(delivery)
             ownership.fetched = delivery.offset + 1
-            if delivery.appended_ms is not None:
-                self._clock.appended(delivery.appended_ms)
+        appended = [each.appended_ms for each in deliveries if each.appended_ms is not None]
+        if appended:
+            self._clock.appended(max(appended))
         if not deliveries:
             reader.check_progress([each for each, ownership in self._owned.items() if not ownership.queue], now)
         if now - self._stored_at >= _IDLE_STORE_S:
@@ -268,8 +271,8 @@ class Instance:
         targets = {each.partition: each.fetched for each in moved}
         try:
             with self._database.errors(), self._database.connection.transaction():
-                self._database.inbox.lock_positions(moved)
-                self._database.inbox.store_positions(targets, self._owned)
+                self._database.inbox.lock(moved)
+                self._database.inbox.store({}, targets, self._owned)
         except OwnershipLostError as error:
             self._lost(targets, error)
         else:
@@ -285,12 +288,15 @@ class Instance:
             self._handlers,
             self._horizon_ms,
             lambda: self._stopping() or time.monotonic() >= deadline,
+            self._singly,
         )
         try:
             with self._database.errors():
                 outcome = apply(self._database.connection, self._database.inbox, batch, self._owned, rules)
         except EventFailedError as error:
             self._failed(error.delivery, error.cause, alone=len(batch) == 1)
+        except EventsFailedError as error:
+            self._failed_at_once(error)
         except OwnershipLostError as error:
             self._lost({each.partition for each in batch}, error)
         except psycopg.OperationalError:
@@ -308,7 +314,7 @@ class Instance:
         return float("-inf") if window_ms is None else self._clock.horizon_ms(window_ms)
 
     def _committed(self, outcome: Outcome) -> None:
-        self._deadlocks = 0
+        self._deadlocks, self._singly = 0, False
         self._limit = min(self._settings.batch_events, self._limit * 2)
         self._applied += outcome.applied
         self._skipped += outcome.skipped
@@ -339,10 +345,7 @@ class Instance:
         )
 
     def _failed(self, delivery: Delivery, cause: Exception, *, alone: bool) -> None:
-        if isinstance(cause, psycopg.OperationalError) and self._deadlocks < _DEADLOCK_TRIES:
-            # A deadlock, a lock that was not to be had: nobody's fault, unless it happens again and again.
-            self._deadlocks += 1
-            raise cause
+        self._raise_nobodys_fault(cause)
         ownership = self._owned[delivery.partition]
         if not alone:
             ownership.fence = delivery.offset
@@ -352,6 +355,21 @@ class Instance:
         if block.tries == 1 or now - self._reminded_at.get(delivery.partition, now) >= _REMINDER_S:
             self._remind(block, cause, now)
         self._tell()
+
+    def _failed_at_once(self, error: EventsFailedError) -> None:
+        """The same events are tried again, each in a call of its own: then it is known which one is at fault."""
+        self._raise_nobodys_fault(error.cause)
+        self._singly = True
+        now = time.monotonic()
+        if now - self._named_at_once_at >= _REMINDER_S:
+            self._named_at_once_at = now
+            _log.warning("%s; trying them one by one", error)
+
+    def _raise_nobodys_fault(self, cause: Exception) -> None:
+        """A deadlock, a lock that was not to be had: nobody's fault, unless it happens again and again."""
+        if isinstance(cause, psycopg.OperationalError) and self._deadlocks < _DEADLOCK_TRIES:
+            self._deadlocks += 1
+            raise cause
 
     def _remind(self, block: Block, cause: Exception, now: float) -> None:
         self._reminded_at[block.delivery.partition] = now

@@ -8,12 +8,13 @@ and replaced without a rebalance.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import LogTruncationError, OffsetOutOfRangeError
 
+from rowcast.consumer.checksum import use_compiled_checksum
 from rowcast.consumer.connection import CALL_TIMEOUT_S, broker_errors
 from rowcast.consumer.partitions import Delivery, Partition
 from rowcast.errors import BrokerUnavailableError, MalformedEventError, StopError
@@ -35,6 +36,7 @@ class Reader:
     """A fetch session on partitions that the caller names."""
 
     def __init__(self, options: Mapping[str, Any], max_records: int) -> None:
+        use_compiled_checksum()
         with broker_errors("connecting"):
             self._kafka = KafkaConsumer(
                 **options,
@@ -86,7 +88,11 @@ class Reader:
                     remedy="find out what the brokers lost; a change of the affected rows sends them again",
                 ) from error
             raise
-        return [_delivery(record) for records in fetched.values() for record in records]
+        return [
+            delivery
+            for place, records in fetched.items()
+            for delivery in _deliveries(Partition(place.topic, place.partition), records)
+        ]
 
     def position(self, partition: Partition) -> int | None:
         """The offset behind everything returned by `poll`, transaction markers included; None: not known now."""
@@ -138,11 +144,12 @@ def _kafka_partition(partition: Partition) -> Any:
     return TopicPartition(partition.topic, partition.number)
 
 
-def _delivery(record: Any) -> Delivery:
-    partition = Partition(record.topic, record.partition)
-    appended_ms = record.timestamp if record.timestamp_type == _LOG_APPEND_TIME else None
-    try:
-        event = decode(record.topic, record.key, record.value, record.headers)
-    except MalformedEventError as error:
-        return Delivery(partition, record.offset, appended_ms, error)
-    return Delivery(partition, record.offset, appended_ms, event, event.identity.text)
+def _deliveries(partition: Partition, records: Iterable[Any]) -> Iterator[Delivery]:
+    for record in records:
+        appended_ms = record.timestamp if record.timestamp_type == _LOG_APPEND_TIME else None
+        try:
+            event = decode(record.topic, record.key, record.value, record.headers)
+        except MalformedEventError as error:
+            yield Delivery(partition, record.offset, appended_ms, error)
+        else:
+            yield Delivery(partition, record.offset, appended_ms, event, event.identity.text)

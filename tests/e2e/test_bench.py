@@ -53,6 +53,7 @@ def check_round(figures: dict[str, Any]) -> None:
     assert {name: each["events"] for name, each in figures["consumer"].items()} == {
         "trees_orders": 1000,
         "trees_upsert": 1000,
+        "trees_upsert_batch": 1000,
     }
     assert figures["latency"].keys() == {"50", "200", "500"}
     waits = figures["latency"]["50"]

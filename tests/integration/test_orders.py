@@ -13,13 +13,13 @@ import psycopg
 import pytest
 from consumer_fixture import Broker, Run, make_event, new_database, wait_until
 
-from examples.orders.handlers import holdings_changed, instance_changed, item_changed
+from examples.orders.handlers import holdings_changed, instances_changed, items_changed
 from examples.orders.lines import create_tables, place_order
 from rowcast.consumer import Consumer, DomainEvent, EventKind
 
 LINE = (
     "SELECT barcode, material_type, item_status, item_deleted, call_number, location, title, item_version"
-    " FROM po_line WHERE item_id = %s"
+    " FROM po_line_current WHERE item_id = %s"
 )
 
 
@@ -37,9 +37,9 @@ class Orders:
     def consumer(self) -> Consumer:
         """The service's handlers on this test's topics."""
         consumer = Consumer("orders", self.url, self.broker.brokers)
-        consumer.on(f"{self.broker.domain}.item", major=1)(item_changed)
-        consumer.on(f"{self.broker.domain}.holdings", major=1)(holdings_changed)
-        consumer.on(f"{self.broker.domain}.instance", major=1)(instance_changed)
+        consumer.on_batch(f"{self.broker.domain}.item", major=1)(items_changed)
+        consumer.on_batch(f"{self.broker.domain}.holdings", major=1)(holdings_changed)
+        consumer.on_batch(f"{self.broker.domain}.instance", major=1)(instances_changed)
         return consumer
 
     def send(self, aggregate: str, id_text: str, **fields: object) -> None:
@@ -187,8 +187,7 @@ def test_the_witness_would_show_a_double_effect(orders: Orders) -> None:
         after={"id": item, "holdings_id": holdings, "barcode": "b", "material_type": "book", "status": "available"},
     )
     with psycopg.connect(orders.url) as connection:
-        item_changed(event, connection)
-        item_changed(event, connection)
+        items_changed([event, event], connection)
     assert orders.applied() == [event.id, event.id]
 
 

@@ -51,6 +51,19 @@ def test_a_second_handler_is_refused(major: int) -> None:
         consumer.on("inventory.item", major=major)
 
 
+@pytest.mark.parametrize("major", [1, 2])
+def test_a_handler_of_batches_is_a_handler_too(major: int) -> None:
+    """An aggregate has a handler of single events or one of batches, never both."""
+    consumer = a_consumer()
+    consumer.on_batch("inventory.item", major=1)(lambda events, connection: None)
+    with pytest.raises(ConfigurationError, match="has a handler already"):
+        consumer.on("inventory.item", major=major)
+    with pytest.raises(ConfigurationError, match="has a handler already"):
+        consumer.on_batch("inventory.item", major=major)
+    with pytest.raises(ConfigurationError, match=r"domain\.aggregate"):
+        consumer.on_batch("item", major=major)
+
+
 def test_a_consumer_without_handlers_does_not_run() -> None:
     """There would be nothing to do."""
     with pytest.raises(ConfigurationError, match="no handler"):
@@ -71,6 +84,7 @@ def test_the_decorator_returns_the_handler() -> None:
     def handler(event: object, connection: object) -> None: ...
 
     assert a_consumer().on("inventory.item", major=1)(handler) is handler
+    assert a_consumer().on_batch("inventory.item", major=1)(handler) is handler
 
 
 def test_importing_the_sdk_loads_neither_faust_nor_librdkafka() -> None:

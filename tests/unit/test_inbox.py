@@ -41,16 +41,15 @@ class Session:
     def batch(self, targets: dict[Partition, int], versions: dict[str, int] | None = None) -> None:
         """Stores offsets and marks as a batch does."""
         with self.connection.transaction():
-            self.inbox.lock_positions([self.owned[each] for each in targets])
-            self.inbox.raise_marks(versions or {})
-            self.inbox.store_positions(targets, self.owned)
+            self.inbox.lock([self.owned[each] for each in targets], versions or {})
+            self.inbox.store(versions or {}, targets, self.owned)
         for partition, target in targets.items():
             self.owned[partition].moved(target)
 
     def marks(self, *identities: str) -> dict[str, int]:
         """What the marks hold."""
         with self.connection.transaction():
-            return self.inbox.lock_marks(identities)
+            return self.inbox.lock([], identities)
 
 
 @pytest.fixture
@@ -124,10 +123,10 @@ def test_a_claim_waits_for_the_batch_under_way(sessions: tuple[Session, Session]
     first.claim(FIRST)
     second.connection.execute("SET lock_timeout = '100ms'")
     with first.connection.transaction():
-        first.inbox.lock_positions([first.owned[FIRST]])
+        first.inbox.lock([first.owned[FIRST]])
         with pytest.raises(psycopg.errors.LockNotAvailable):
             second.claim(FIRST)
-        first.inbox.store_positions({FIRST: 9}, first.owned)
+        first.inbox.store({}, {FIRST: 9}, first.owned)
     second.claim(FIRST)
     assert second.owned[FIRST].next_offset == 9
 
@@ -136,11 +135,11 @@ def test_marks_are_per_consumer_and_rise(url: str, sessions: tuple[Session, Sess
     """Marks of one consumer say nothing about another; a mark that was raised elsewhere is not lowered."""
     first, _ = sessions
     other = Session(url, "billing")
-    first.inbox.raise_marks({"shop/item/a": 3, "shop/item/b": 1})
+    first.inbox.store({"shop/item/a": 3, "shop/item/b": 1}, {}, {})
     assert first.marks("shop/item/a", "shop/item/b", "shop/item/c") == {"shop/item/a": 3, "shop/item/b": 1}
     assert other.marks("shop/item/a") == {}
     with pytest.raises(OwnershipLostError):
-        first.inbox.raise_marks({"shop/item/a": 2, "shop/item/b": 2})
+        first.inbox.store({"shop/item/a": 2, "shop/item/b": 2}, {}, {})
     other.connection.close()
 
 
