@@ -290,6 +290,8 @@ class Instance:
             lambda: self._stopping() or time.monotonic() >= deadline,
             self._singly,
         )
+        if self._reader is not None:
+            self._reader.read_ahead([each.partition for each in self._owned.values() if each.block is not None])
         try:
             with self._database.errors():
                 outcome = apply(self._database.connection, self._database.inbox, batch, self._owned, rules)

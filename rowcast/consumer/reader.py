@@ -3,12 +3,16 @@ Reads records of given partitions from given offsets, committed transactions onl
 
 It knows nothing of groups: who reads what is decided elsewhere, and a reader that fails or stalls is thrown away
 and replaced without a rebalance.
+
+While there is much to read, the next records are decoded in a thread of their own, during the transaction that applies
+those before them. Nobody else uses the client in the meantime: every method first waits for that thread.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -48,18 +52,28 @@ class Reader:
                 max_poll_records=max_records,
                 metrics_enabled=False,
             )
+        self._max_records = max_records
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rowcast reader")
+        self._under_way: Future[list[Delivery]] | None = None
+        self._ahead: list[Delivery] = []  # read, and not yet returned by `poll`
+        self._failure: Exception | None = None
+        self._plenty = False
         self._assigned: set[Partition] = set()
         self._checked_at = time.monotonic()
         self._last_check: dict[Partition, int] = {}
 
     def assign(self, partitions: Iterable[Partition]) -> None:
         """Reads exactly *partitions* from now on; those that stay keep their position."""
+        self._settle()
         self._assigned = set(partitions)
+        self._ahead = [each for each in self._ahead if each.partition in self._assigned]
         with broker_errors("assigning"):
             self._kafka.assign([_kafka_partition(each) for each in sorted(self._assigned)])
 
     def seek(self, partition: Partition, offset: int) -> None:
         """Reads *partition* from *offset* on."""
+        self._settle()
+        self._ahead = [each for each in self._ahead if each.partition != partition]
         with broker_errors("seeking"):
             self._kafka.seek(_kafka_partition(partition), offset)
 
@@ -72,6 +86,36 @@ class Reader:
             StopError: the log was truncated behind a position.
             BrokerUnavailableError: throw this reader away.
         """
+        self._settle()
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise failure
+        deliveries, self._ahead = self._ahead, []
+        if not deliveries:
+            deliveries = self._poll(timeout_s, paused)
+        self._plenty = len(deliveries) >= self._max_records
+        return deliveries
+
+    def read_ahead(self, paused: Iterable[Partition]) -> None:
+        """
+        Reads what the next `poll` will return, of the partitions that are not *paused*, in the background.
+
+        Does nothing while the last `poll` did not return all that it may: then there is nothing to gain.
+        """
+        if self._plenty and self._under_way is None and not self._ahead and self._failure is None:
+            self._under_way = self._thread.submit(self._poll, 0, list(paused))
+
+    def _settle(self) -> None:
+        if self._under_way is None:
+            return
+        try:
+            self._ahead += self._under_way.result()
+        # Raised by the next `poll`, as if it had happened there.
+        except Exception as error:  # noqa: BLE001
+            self._failure = error
+        self._under_way = None
+
+    def _poll(self, timeout_s: float, paused: Iterable[Partition]) -> list[Delivery]:
         pausing = {_kafka_partition(each) for each in paused}
         try:
             with broker_errors("reading"):
@@ -96,6 +140,9 @@ class Reader:
 
     def position(self, partition: Partition) -> int | None:
         """The offset behind everything returned by `poll`, transaction markers included; None: not known now."""
+        self._settle()
+        if any(each.partition == partition for each in self._ahead):
+            return None
         with broker_errors("reading a position"):
             offset: int | None = self._kafka.position(_kafka_partition(partition), timeout_ms=0)
         return offset
@@ -107,6 +154,7 @@ class Reader:
         Raises:
             BrokerUnavailableError: throw this reader away.
         """
+        self._settle()
         wanted = [_kafka_partition(each) for each in partitions]
         try:
             with broker_errors("asking for the range of the log"):
@@ -137,6 +185,8 @@ class Reader:
 
     def close(self) -> None:
         """Ends the session."""
+        self._settle()
+        self._thread.shutdown()
         self._kafka.close(autocommit=False, timeout_ms=1000)
 
 
