@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+import orjson
 import psycopg
 from psycopg.types.json import Jsonb
 
@@ -65,7 +66,7 @@ def _upsert_batch(events: Sequence[DomainEvent], connection: psycopg.Connection)
 
 def _row(event: DomainEvent) -> tuple[object, ...]:
     identity = event.identity
-    content = None if event.after is None else Jsonb(event.after)
+    content = None if event.after is None else Jsonb(event.after, dumps=orjson.dumps)
     return identity.aggregate, identity.id_text, event.version, content
 
 

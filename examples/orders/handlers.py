@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import orjson
 import psycopg
 from psycopg.types.json import Jsonb
 
@@ -38,9 +39,10 @@ _INSTANCES = """
     SELECT * FROM jsonb_to_recordset(%s) AS event (id uuid, version bigint, title text)
     ON CONFLICT (id) DO UPDATE SET version = excluded.version, title = excluded.title
 """
+# %b: psycopg makes the binary form of an array much faster than its text.
 _APPLIED = """
     INSERT INTO applied_event (event_id, aggregate, id_text, version, kind)
-    SELECT * FROM unnest(%s::text[], %s::text[], %s::text[], %s::bigint[], %s::text[])
+    SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::bigint[], %b::text[])
 """
 
 
@@ -101,7 +103,8 @@ def _rows(events: Iterable[DomainEvent], *fields: str) -> Jsonb:
         [
             {"id": _id(event), "version": event.version, **{name: (event.after or {}).get(name) for name in fields}}
             for event in events
-        ]
+        ],
+        dumps=orjson.dumps,
     )
 
 
