@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from consumer_fixture import Broker, Run, Service, make_event, note, running, wait_until
+from consumer_fixture import Broker, Process, Run, Service, make_event, note, running, wait_until
 
 from rowcast.consumer import Consumer, DomainEvent
 from rowcast.errors import StopError
@@ -235,3 +237,21 @@ def test_both_kinds_of_handlers_share_a_transaction(broker: Broker, service: Ser
         assert run.consumer.status().blocked[0].event_id == "holdings:a:3"
         broken = False
         wait_until(lambda: service.effect_count() == 6)
+
+
+@pytest.mark.guarantee("Any instance may die")
+@pytest.mark.parametrize("step", ["after_lock", "in_commit", "after_commit"])
+def test_a_consumer_killed_at_any_step_applies_everything_once(
+    broker: Broker, service: Service, tmp_path: Path, step: str
+) -> None:
+    """Killed with many events under way, its successor goes on, and no effect is missing or doubled."""
+    broker.create_topic()
+    broker.publish(*history(broker, ids=40, versions=10))
+    first = Process(broker, service, NAME, tmp_path / "first", ["--batch"], f"consumer.{step}=kill@3")
+    try:
+        assert first.wait() == -signal.SIGKILL
+    finally:
+        first.process.kill()
+    with running(consumer_of(broker, service, Calls())):
+        wait_until(lambda: service.effect_count() >= 400)
+    assert_exactly_once(broker, service)
