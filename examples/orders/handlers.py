@@ -57,35 +57,31 @@ def orders_consumer(database: str, brokers: str) -> Consumer:
 
 def items_changed(events: Sequence[DomainEvent], connection: psycopg.Connection) -> None:
     """Keeps the items' fields and their place; a deleted item stays, flagged, with what was known of it last."""
-    known = _newest(event for event in events if event.after is not None)
-    with connection.pipeline():  # one round trip for all statements
-        if known:
-            connection.execute(_ITEMS, (_rows(known, "holdings_id", "barcode", "material_type", "status"),))
-        if deleted := [event for event in _newest(events) if event.after is None]:
-            connection.execute(_DELETED_ITEMS, (_rows(deleted),))
-        _note(events, connection)
+    if known := _newest(event for event in events if event.after is not None):
+        connection.execute(_ITEMS, (_rows(known, "holdings_id", "barcode", "material_type", "status"),))
+    if deleted := [event for event in _newest(events) if event.after is None]:
+        connection.execute(_DELETED_ITEMS, (_rows(deleted),))
+    _note(events, connection)
 
 
 def holdings_changed(events: Sequence[DomainEvent], connection: psycopg.Connection) -> None:
     """Keeps call number and location, and follows holdings that move to another instance."""
     newest = _newest(events)
-    with connection.pipeline():
-        if known := [event for event in newest if event.after is not None]:
-            connection.execute(_HOLDINGS, (_rows(known, "instance_id", "call_number", "permanent_location"),))
-        if deleted := [_id(event) for event in newest if event.after is None]:
-            connection.execute("DELETE FROM known_holdings WHERE id = ANY(%s::uuid[])", (deleted,))
-        _note(events, connection)
+    if known := [event for event in newest if event.after is not None]:
+        connection.execute(_HOLDINGS, (_rows(known, "instance_id", "call_number", "permanent_location"),))
+    if deleted := [_id(event) for event in newest if event.after is None]:
+        connection.execute("DELETE FROM known_holdings WHERE id = ANY(%s::uuid[])", (deleted,))
+    _note(events, connection)
 
 
 def instances_changed(events: Sequence[DomainEvent], connection: psycopg.Connection) -> None:
     """Keeps the title."""
     newest = _newest(events)
-    with connection.pipeline():
-        if known := [event for event in newest if event.after is not None]:
-            connection.execute(_INSTANCES, (_rows(known, "title"),))
-        if deleted := [_id(event) for event in newest if event.after is None]:
-            connection.execute("DELETE FROM known_instance WHERE id = ANY(%s::uuid[])", (deleted,))
-        _note(events, connection)
+    if known := [event for event in newest if event.after is not None]:
+        connection.execute(_INSTANCES, (_rows(known, "title"),))
+    if deleted := [_id(event) for event in newest if event.after is None]:
+        connection.execute("DELETE FROM known_instance WHERE id = ANY(%s::uuid[])", (deleted,))
+    _note(events, connection)
 
 
 def _newest(events: Iterable[DomainEvent]) -> list[DomainEvent]:

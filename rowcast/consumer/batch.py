@@ -103,11 +103,8 @@ def apply(
         psycopg.Error: the database failed; rolled back, or the outcome of COMMIT is unknown.
     """
     failpoint("consumer.before_transaction")
-    with connection.transaction():
-        marks = inbox.lock(
-            [owned[each] for each in sorted({delivery.partition for delivery in batch})],
-            {each.identity for each in batch if each.identity},
-        )
+    concerned = [owned[each] for each in sorted({delivery.partition for delivery in batch})]
+    with inbox.transaction(concerned, {each.identity for each in batch if each.identity}) as marks:
         failpoint("consumer.after_lock")
         work = _Work(connection, rules, marks)
         work.apply_in_order(batch)

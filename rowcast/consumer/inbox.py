@@ -1,12 +1,13 @@
 """
 The inbox in the consumer's database: marks and offsets, read and written in the transaction of the effects.
 
-Every method runs in the caller's transaction. Rows are locked in one order, offsets before marks.
+Every method but `transaction` runs in the caller's. Rows are locked in one order, offsets before marks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from rowcast.consumer.partitions import Ownership, Partition
-from rowcast.database import migrate
+from rowcast.database import IDLE_IN_TRANSACTION_TIMEOUT_S, migrate
 from rowcast.errors import OwnershipLostError
 
 SCHEMA = "rowcast_inbox"
@@ -41,9 +42,13 @@ _LOCK_POSITIONS = """
         FOR UPDATE
     ) AS p
 """
+# One statement, one round trip: UNION ALL runs its parts one after the other.
 # %b: psycopg makes the binary form of a long array ten times as fast as its text.
-_LOCK_MARKS = """
-    SELECT n.identity, m.version
+_LOCK = f"""
+    SELECT topic, partition, generation, next_offset, NULL AS identity, NULL AS version
+    FROM ({_LOCK_POSITIONS}) AS positions
+    UNION ALL
+    SELECT NULL, NULL, NULL, NULL, n.identity, m.version
     FROM unnest(%(identities)b::text[]) AS n(identity)
     CROSS JOIN LATERAL (
         SELECT version FROM rowcast_inbox.mark
@@ -51,20 +56,36 @@ _LOCK_MARKS = """
         FOR UPDATE
     ) AS m
 """
-_RAISE_MARKS = """
-    INSERT INTO rowcast_inbox.mark AS m (consumer, identity, version)
-    SELECT %(consumer)s, identity, version
-    FROM unnest(%(identities)b::text[], %(versions)b::bigint[]) AS n(identity, version)
-    ON CONFLICT (consumer, identity) DO UPDATE SET version = excluded.version
-        WHERE m.version < excluded.version
+_STORE = """
+    WITH raised AS (
+        INSERT INTO rowcast_inbox.mark AS m (consumer, identity, version)
+        SELECT %(consumer)s, identity, version
+        FROM unnest(%(identities)b::text[], %(versions)b::bigint[]) AS n(identity, version)
+        ON CONFLICT (consumer, identity) DO UPDATE SET version = excluded.version
+            WHERE m.version < excluded.version
+        RETURNING 1
+    ), stored AS (
+        UPDATE rowcast_inbox.offset_position AS p
+        SET next_offset = n.next_offset, stored_at = now()
+        FROM unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[], %(generations)s::bigint[])
+            AS n(topic, partition, next_offset, generation)
+        WHERE p.consumer = %(consumer)s AND p.topic = n.topic AND p.partition = n.partition
+            AND p.generation = n.generation
+        RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM raised), (SELECT count(*) FROM stored)
 """
-_STORE_POSITIONS = """
-    UPDATE rowcast_inbox.offset_position AS p
-    SET next_offset = n.next_offset, stored_at = now()
-    FROM unnest(%(topics)s::text[], %(partitions)s::int[], %(offsets)s::bigint[], %(generations)s::bigint[])
-        AS n(topic, partition, next_offset, generation)
-    WHERE p.consumer = %(consumer)s AND p.topic = n.topic AND p.partition = n.partition
-        AND p.generation = n.generation
+# Inside a pipeline, PostgreSQL does not count how long a client is idle in its transaction; behind one, not before the
+# next statement (psycopg's Flush comes after the Sync that starts the clock, and stops it).
+_END_FROZEN = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+        AND application_name = current_setting('application_name')
+        AND (
+            state LIKE 'idle in transaction%%' AND state_change < clock_timestamp() - %(limit_s)s * interval '1 second'
+            OR state = 'active' AND wait_event = 'ClientRead'
+                AND query_start < clock_timestamp() - %(limit_s)s * interval '1 second'
+        )
 """
 
 
@@ -98,61 +119,62 @@ class Inbox:
         ids = [topic_ids[each] for each in partitions]
         return [_position(row) for row in self._execute(_CLAIM, **_keys(partitions), topic_ids=ids, instance=instance)]
 
-    def lock(self, owned: Sequence[Ownership], identities: Iterable[str] = ()) -> dict[str, int]:
+    @contextmanager
+    def transaction(self, owned: Sequence[Ownership], identities: Iterable[str] = ()) -> Iterator[dict[str, int]]:
         """
-        Locks the offset rows, then the marks of *identities*, in one round trip; the marks that there are.
+        A transaction that locks the offset rows, then the marks of *identities*; the marks that there are.
 
         Raises:
             OwnershipLostError: another instance raised a generation, or somebody moved an offset.
         """
-        wanted = sorted(identities)
-        with self._connection.pipeline():
-            positions = self._locking([each.partition for each in owned])
-            marks = self._execute(_LOCK_MARKS, identities=wanted) if wanted else None
-        lost = changed(owned, map(_position, positions.fetchall()))
-        if lost:
-            raise OwnershipLostError(f"{', '.join(map(str, lost))}: generation or offset was changed elsewhere")
-        return dict(marks.fetchall()) if marks else {}
+        keys = _keys(sorted(each.partition for each in owned))
+        with self._connection.transaction():
+            rows = self._execute(_LOCK, **keys, identities=sorted(identities)).fetchall()
+            lost = changed(owned, [_position(row[:4]) for row in rows if row[0] is not None])
+            if lost:
+                raise OwnershipLostError(f"{', '.join(map(str, lost))}: generation or offset was changed elsewhere")
+            yield {row[4]: row[5] for row in rows if row[0] is None}
 
     def positions(self, partitions: Iterable[Partition]) -> list[Position]:
         """Locks the offset rows and returns what they hold."""
-        return [_position(row) for row in self._locking(partitions).fetchall()]
+        return [_position(row) for row in self._execute(_LOCK_POSITIONS, **_keys(sorted(partitions)))]
 
     def store(
         self, versions: Mapping[str, int], targets: Mapping[Partition, int], owned: Mapping[Partition, Ownership]
     ) -> None:
         """
-        Raises the marks to *versions* and moves the locked offsets to *targets*, in one round trip.
+        Raises the marks to *versions* and moves the locked offsets to *targets*.
 
         Raises:
             OwnershipLostError: another transaction got as far with a mark in the meantime, or an offset row is gone.
         """
         identities, partitions = sorted(versions), sorted(targets)
-        with self._connection.pipeline():
-            marks = positions = None
-            if identities:
-                marks = self._execute(
-                    _RAISE_MARKS, identities=identities, versions=[versions[each] for each in identities]
-                )
-            if partitions:
-                positions = self._execute(
-                    _STORE_POSITIONS,
-                    **_keys(partitions),
-                    offsets=[targets[each] for each in partitions],
-                    generations=[owned[each].generation for each in partitions],
-                )
-        if marks is not None and marks.rowcount != len(identities):
+        row = self._execute(
+            _STORE,
+            identities=identities,
+            versions=[versions[each] for each in identities],
+            **_keys(partitions),
+            offsets=[targets[each] for each in partitions],
+            generations=[owned[each].generation for each in partitions],
+        ).fetchone()
+        raised, stored = cast("tuple[int, int]", row)
+        if raised != len(identities):
             raise OwnershipLostError("a mark was raised elsewhere")
-        if positions is not None and positions.rowcount != len(partitions):
+        if stored != len(partitions):
             raise OwnershipLostError("an offset row is gone")
+
+    def end_frozen(self) -> None:
+        """
+        Ends the sessions of this consumer whose client has been silent in a transaction for longer than it may be.
+
+        The server does so by itself, except where a handler used a pipeline; they hold the rows to be claimed.
+        """
+        self._execute(_END_FROZEN, limit_s=IDLE_IN_TRANSACTION_TIMEOUT_S)
 
     def now_ms(self) -> float:
         """The database's clock, in milliseconds since 1970."""
         row = self._cursor().execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
         return float(cast("tuple[Any]", row)[0]) * 1000
-
-    def _locking(self, partitions: Iterable[Partition]) -> psycopg.Cursor[tuple[Any, ...]]:
-        return self._execute(_LOCK_POSITIONS, **_keys(sorted(partitions)))
 
     def _execute(self, statement: str, **parameters: object) -> psycopg.Cursor[tuple[Any, ...]]:
         return self._cursor().execute(statement, {"consumer": self._consumer, **parameters})

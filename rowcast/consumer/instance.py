@@ -185,6 +185,8 @@ class Instance:
         if claimed:
             self._topics.learn({each.topic for each in claimed})
             topic_ids = {each: self._topics[each.topic].topic_id for each in claimed}
+            with self._database.errors():
+                self._database.inbox.end_frozen()
             with self._database.errors(), self._database.connection.transaction():
                 held = self._database.inbox.claim(topic_ids, self._name)
                 self._clock.database(self._database.inbox.now_ms())
@@ -270,8 +272,7 @@ class Instance:
             return
         targets = {each.partition: each.fetched for each in moved}
         try:
-            with self._database.errors(), self._database.connection.transaction():
-                self._database.inbox.lock(moved)
+            with self._database.errors(), self._database.inbox.transaction(moved):
                 self._database.inbox.store({}, targets, self._owned)
         except OwnershipLostError as error:
             self._lost(targets, error)

@@ -255,3 +255,24 @@ def test_a_consumer_killed_at_any_step_applies_everything_once(
     with running(consumer_of(broker, service, Calls())):
         wait_until(lambda: service.effect_count() >= 400)
     assert_exactly_once(broker, service)
+
+
+@pytest.mark.guarantee("Any instance may die")
+def test_an_instance_frozen_in_a_pipeline_is_replaced(broker: Broker, service: Service, tmp_path: Path) -> None:
+    """Between two statements of a pipeline no limit of the server counts: the other instance still goes on in 30 s."""
+    broker.create_topic()
+    freeze = tmp_path / "freeze"
+    freeze.touch()
+    broker.publish(*history(broker, ids=40, versions=2))
+    first = Process(broker, service, NAME, tmp_path / "first", ["--batch", "--freeze", str(freeze)])
+    try:
+        wait_until(lambda: not freeze.exists(), what="the first instance freezes")
+        with running(consumer_of(broker, service, Calls())):
+            wait_until(lambda: service.effect_count() == 80, 30, "the second instance takes over")
+            first.send(signal.SIGCONT)
+            broker.publish(*(broker.event(f"id-{number}", 3) for number in range(40)))
+            wait_until(lambda: service.effect_count() == 120)
+    finally:
+        first.process.kill()
+        first.wait()
+    assert_exactly_once(broker, service)

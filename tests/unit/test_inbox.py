@@ -1,11 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
 import pytest
-from consumer_fixture import new_database
+from consumer_fixture import new_database, wait_until
 from psycopg import sql
 
 from rowcast.consumer.inbox import Inbox
@@ -40,16 +41,15 @@ class Session:
 
     def batch(self, targets: dict[Partition, int], versions: dict[str, int] | None = None) -> None:
         """Stores offsets and marks as a batch does."""
-        with self.connection.transaction():
-            self.inbox.lock([self.owned[each] for each in targets], versions or {})
+        with self.inbox.transaction([self.owned[each] for each in targets], versions or {}):
             self.inbox.store(versions or {}, targets, self.owned)
         for partition, target in targets.items():
             self.owned[partition].moved(target)
 
     def marks(self, *identities: str) -> dict[str, int]:
         """What the marks hold."""
-        with self.connection.transaction():
-            return self.inbox.lock([], identities)
+        with self.inbox.transaction([], identities) as marks:
+            return marks
 
 
 @pytest.fixture
@@ -122,8 +122,7 @@ def test_a_claim_waits_for_the_batch_under_way(sessions: tuple[Session, Session]
     first, second = sessions
     first.claim(FIRST)
     second.connection.execute("SET lock_timeout = '100ms'")
-    with first.connection.transaction():
-        first.inbox.lock([first.owned[FIRST]])
+    with first.inbox.transaction([first.owned[FIRST]]):
         with pytest.raises(psycopg.errors.LockNotAvailable):
             second.claim(FIRST)
         first.inbox.store({}, {FIRST: 9}, first.owned)
@@ -159,3 +158,41 @@ def test_reading_marks_uses_the_primary_key_whatever_the_statistics_say(sessions
     assert row is not None
     assert row[0] < 50_000
     assert row[1] >= 500
+
+
+def silent_for_longer_than_allowed(watcher: psycopg.Connection, sessions: Sequence[psycopg.Connection]) -> bool:
+    """Whether the server has been waiting for all of these clients for more than 5 s."""
+    row = watcher.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = ANY(%s)"
+        " AND greatest(state_change, query_start) < clock_timestamp() - interval '5.1 s'",
+        ([each.info.backend_pid for each in sessions],),
+    ).fetchone()
+    return row == (len(sessions),)
+
+
+@pytest.mark.guarantee("Any instance may die")
+def test_sessions_that_are_silent_in_a_pipeline_or_behind_one_are_ended(url: str) -> None:
+    """The server lets them be; whoever claims does not. Other consumers, and sessions at work, are left alone."""
+
+    def session(consumer: str) -> psycopg.Connection:
+        return connect(url, application=f"rowcast consumer {consumer}", autocommit=True)
+
+    inside, behind, other, working, mine = (session(name) for name in ("a", "a", "b", "a", "a"))
+    with ExitStack() as stack:
+        stack.callback(mine.close)
+        for each in (inside, behind, other):
+            stack.callback(each.close)
+            each.execute("BEGIN")
+            pipeline = each.pipeline()
+            pipeline.__enter__()
+            each.execute("SELECT 1")
+            if each is not inside:
+                pipeline.__exit__(None, None, None)
+        wait_until(lambda: silent_for_longer_than_allowed(mine, [inside, behind, other]))
+        with working.transaction():
+            working.execute("SELECT 1")
+            Inbox(mine, "a").end_frozen()
+            assert working.execute("SELECT 2").fetchone() == (2,)
+        left = mine.execute("SELECT pid FROM pg_stat_activity WHERE datname = current_database()").fetchall()
+        assert {pid for (pid,) in left} == {each.info.backend_pid for each in (other, working, mine)}
+        working.close()
