@@ -11,6 +11,9 @@ import pytest
 from consumer_fixture import Broker, Service, note, running, wait_until
 
 from rowcast.consumer import Consumer, DomainEvent
+from rowcast.consumer.connection import client_options
+from rowcast.consumer.partitions import Partition
+from rowcast.consumer.reader import Reader
 
 NAME = "ahead"
 EVENTS = 400
@@ -86,3 +89,32 @@ def test_a_broken_connection_costs_nothing_that_was_read_ahead(broker: Broker, s
         wait_until(lambda: service.effect_count() >= EVENTS)
     assert Counter(effects_in_order(service)) == Counter(f"id-{number}" for number in range(EVENTS))
     assert effects_in_order(service) == [f"id-{number}" for number in range(EVENTS)]
+
+
+def test_a_reader_that_is_ahead_hands_out_what_was_asked_for(broker: Broker) -> None:
+    """Its position is not known before what it read ahead is handed out; a seek or another assignment forgets that."""
+    fill(broker)
+    place = Partition(broker.topic(), 0)
+    reader = Reader(client_options(broker.brokers, {}), max_records=5)
+
+    def offsets(expected: list[int]) -> bool:
+        return [each.offset for each in reader.poll(1.0, [])] == expected
+
+    try:
+        reader.assign([place])
+        reader.seek(place, 0)
+        wait_until(lambda: offsets([0, 1, 2, 3, 4]))
+        reader.read_ahead([])
+        assert reader.position(place) is None
+        assert offsets([5, 6, 7, 8, 9])
+        assert reader.position(place) == 10
+        reader.read_ahead([])
+        reader.seek(place, 3)
+        wait_until(lambda: offsets([3, 4, 5, 6, 7]))
+        reader.read_ahead([])
+        reader.assign([])
+        reader.assign([place])
+        reader.seek(place, 8)
+        wait_until(lambda: offsets([8, 9, 10, 11, 12]))
+    finally:
+        reader.close()
