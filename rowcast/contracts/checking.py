@@ -10,19 +10,39 @@ rejected ones rejected.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
+import jsonschema_rs
+import orjson
 
 from rowcast.contracts.contract import EVENT_SUFFIX, Contract, contract_paths, load_contract
+from rowcast.contracts.derivation import DIALECT
 from rowcast.contracts.profile import check_profile
 from rowcast.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
+
 EXAMPLES = "examples"
+_VERDICTS = ("accepted", "rejected")
+_AS_WRITTEN = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What two versions have shown: which way it breaks, *against* which version, and an instance."""
+
+    direction: str
+    against: str
+    old: Any
+    new: Any
+    witness: Any
+    fix: str
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,6 +53,7 @@ class Finding:
     pointer: str
     rule: str
     message: str
+    evidence: Evidence | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.file}{'#' + self.pointer if self.pointer else ''}: {self.message} [{self.rule}]"
@@ -40,7 +61,18 @@ class Finding:
 
 def check_folder(schemas: Path) -> list[Finding]:
     """
-    Everything that is wrong with the contracts under *schemas*.
+    Everything that is wrong with the contracts under *schemas*, each taken by itself.
+
+    Raises:
+        ConfigurationError: the folder holds no contract at all.
+
+    """
+    return valid_contracts(schemas)[1]
+
+
+def valid_contracts(schemas: Path) -> tuple[list[Contract], list[Finding]]:
+    """
+    The contracts under *schemas* that are JSON Schemas, and everything that is wrong there.
 
     Raises:
         ConfigurationError: the folder holds no contract at all.
@@ -49,15 +81,21 @@ def check_folder(schemas: Path) -> list[Finding]:
     paths = [path for path, _match in contract_paths(schemas)]
     if not paths:
         raise ConfigurationError("no contract", where=str(schemas), fix="write <domain>/<aggregate>/v1.0.json")
-    findings = list(_strays(schemas, paths))
+    contracts, findings = [], list(_strays(schemas, paths))
     for path in paths:
         try:
             contract = load_contract(path)
         except ConfigurationError as error:
             findings.append(unreadable(error, path))
-        else:
-            findings.extend(check_contract(contract))
-    return sorted(findings)
+            continue
+        wrong = check_rules(contract)
+        findings += wrong
+        if not any(finding.rule == "SCHEMA_INVALID" for finding in wrong):
+            contracts.append(contract)
+        if not wrong:
+            schema = contract.value_schema()
+            findings += [*_check_derived(contract, schema), *_check_examples(contract, schema)]
+    return contracts, sorted(findings)
 
 
 def unreadable(error: ConfigurationError, path: Path) -> Finding:
@@ -65,26 +103,22 @@ def unreadable(error: ConfigurationError, path: Path) -> Finding:
     return Finding(str(path), "", "CONTRACT_UNREADABLE", f"{error.message} ({error.fix})")
 
 
-def check_contract(contract: Contract) -> list[Finding]:
-    """Everything that is wrong with one contract, its derived schema and its examples."""
-    findings = check_rules(contract)
-    if not findings:
-        findings.extend(_check_derived(contract))
-        findings.extend(_check_examples(contract))
-    return findings
-
-
 def check_rules(contract: Contract) -> list[Finding]:
     """Everything that is wrong with the contract itself: what is published of it, without examples."""
     findings = [
         Finding(str(contract.path), pointer, rule, message) for pointer, rule, message in check_profile(contract)
     ]
-    try:
-        Draft202012Validator.check_schema(contract.entity, format_checker=Draft202012Validator.FORMAT_CHECKER)
-    except SchemaError as error:
+    if not _dialect().is_valid(contract.entity):
+        error = next(_dialect().iter_errors(contract.entity))
         message = f"not a valid JSON Schema: {error.message}"
-        findings.append(Finding(str(contract.path), pointer_of(error.absolute_path), "SCHEMA_INVALID", message))
+        findings.append(Finding(str(contract.path), pointer_of(error.instance_path), "SCHEMA_INVALID", message))
     return findings
+
+
+@cache
+def _dialect() -> Any:
+    # The schema of schemas, with patterns looked at.
+    return jsonschema_rs.Draft202012Validator({"$ref": DIALECT}, validate_formats=True)
 
 
 def pointer_of(path: Any) -> str:
@@ -93,30 +127,39 @@ def pointer_of(path: Any) -> str:
 
 
 def value_validator(contract: Contract) -> Draft202012Validator:
-    """The reference validator of whole event values; formats are checked."""
+    """The reference validator of whole event values; formats are checked. It takes long to import."""
+    from jsonschema import Draft202012Validator
+
     return Draft202012Validator(contract.value_schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
 
 
 def _strays(schemas: Path, paths: list[Path]) -> Iterator[Finding]:
-    known = {*paths, *(path.with_name(path.stem + EVENT_SUFFIX) for path in paths)}
-    folders = {(path.parent / EXAMPLES / path.stem / verdict) for path in paths for verdict in ("accepted", "rejected")}
-    for path in sorted(schemas.rglob("*.json")):
-        if path not in known and path.parent not in folders:
-            message = "stands where nothing reads it; expected <domain>/<aggregate>/v<major>.<minor>.json and examples"
-            yield Finding(str(path), "", "FILE_UNKNOWN", message)
+    known = {str(path) for path in paths} | {str(path.with_name(path.stem + EVENT_SUFFIX)) for path in paths}
+    folders = {f"{path.parent}/{EXAMPLES}/{path.stem}/{verdict}" for path in paths for verdict in _VERDICTS}
+    for folder, _folders, names in sorted(os.walk(schemas)):
+        for name in sorted(names):
+            if name.endswith(".json") and folder not in folders and f"{folder}/{name}" not in known:
+                message = (
+                    "stands where nothing reads it; expected <domain>/<aggregate>/v<major>.<minor>.json or examples"
+                )
+                yield Finding(f"{folder}/{name}", "", "FILE_UNKNOWN", message)
 
 
-def _check_derived(contract: Contract) -> Iterator[Finding]:
+def _check_derived(contract: Contract, schema: dict[str, Any]) -> Iterator[Finding]:
     path = contract.event_path
-    if not path.exists():
+    try:
+        published = path.read_bytes()
+    except FileNotFoundError:
         yield Finding(str(path), "", "DERIVED_MISSING", "is missing; run `rowcast schemas derive`")
-    elif path.read_bytes() != contract.derived_text().encode():
+        return
+    # The quick writer says the same of almost every schema; where it does not, the slow one decides.
+    if published != orjson.dumps(schema, option=_AS_WRITTEN) and published != contract.derived_text().encode():
         yield Finding(str(path), "", "DERIVED_STALE", "differs from its contract; run `rowcast schemas derive`")
 
 
-def _check_examples(contract: Contract) -> Iterator[Finding]:
-    validator = value_validator(contract)
-    for verdict in ("accepted", "rejected"):
+def _check_examples(contract: Contract, schema: dict[str, Any]) -> Iterator[Finding]:
+    validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
+    for verdict in _VERDICTS:
         paths = contract.examples(verdict)
         if not paths:
             folder = contract.path.parent / EXAMPLES / contract.version / verdict
@@ -125,15 +168,15 @@ def _check_examples(contract: Contract) -> Iterator[Finding]:
             yield from _check_example(path, validator, accepted=verdict == "accepted")
 
 
-def _check_example(path: Path, validator: Draft202012Validator, *, accepted: bool) -> Iterator[Finding]:
+def _check_example(path: Path, validator: Any, *, accepted: bool) -> Iterator[Finding]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         yield Finding(str(path), "", "EXAMPLE_UNREADABLE", str(error))
         return
-    errors = sorted(validator.iter_errors(value), key=lambda each: list(map(str, each.absolute_path)))
-    if accepted:
-        for refusal in errors:
-            yield Finding(str(path), pointer_of(refusal.absolute_path), "EXAMPLE_REFUSED", refusal.message)
-    elif not errors:
+    valid = validator.is_valid(value)
+    if accepted and not valid:
+        for refusal in validator.iter_errors(value):
+            yield Finding(str(path), pointer_of(refusal.instance_path), "EXAMPLE_REFUSED", refusal.message)
+    elif valid and not accepted:
         yield Finding(str(path), "", "EXAMPLE_ACCEPTED", "is a rejected example, but the schema accepts it")

@@ -66,7 +66,11 @@ class Contract:
 
     def examples(self, verdict: str) -> tuple[Path, ...]:
         """The example event values under ``examples/<version>/<verdict>``: *verdict* is accepted or rejected."""
-        return tuple(sorted(self.path.parent.joinpath("examples", self.version, verdict).glob("*.json")))
+        folder = self.path.parent.joinpath("examples", self.version, verdict)
+        try:
+            return tuple(sorted(path for path in folder.iterdir() if path.suffix == ".json"))
+        except OSError:
+            return ()
 
     def value_schema(self) -> dict[str, Any]:
         """The derived schema of an event's whole value."""
@@ -75,6 +79,14 @@ class Contract:
     def derived_text(self) -> str:
         """The derived schema as its file holds it, byte for byte."""
         return json.dumps(self.value_schema(), indent=2, ensure_ascii=False) + "\n"
+
+    def write_derived(self) -> bool:
+        """Publish the derived schema beside the contract; False when its file holds it already."""
+        text = self.derived_text().encode()
+        if self.event_path.exists() and self.event_path.read_bytes() == text:
+            return False
+        self.event_path.write_bytes(text)
+        return True
 
 
 def contract_paths(schemas: Path) -> Iterator[tuple[Path, re.Match[str]]]:
@@ -85,6 +97,12 @@ def contract_paths(schemas: Path) -> Iterator[tuple[Path, re.Match[str]]]:
             yield path, match
 
 
+def contract_files(folder: Path) -> list[Path]:
+    """Every contract file anywhere under *folder*, which may be a part of a schemas folder."""
+    files = (path for path in sorted(folder.rglob("v*.json")) if _VERSION.fullmatch(path.name.removesuffix(".json")))
+    return [path for path in files if "examples" not in path.relative_to(folder).parts]
+
+
 def load_contract(path: Path) -> Contract:
     """
     The contract that *path* holds.
@@ -93,15 +111,26 @@ def load_contract(path: Path) -> Contract:
         ConfigurationError: it cannot be read, or is not an object schema with properties.
 
     """
-    match = _VERSION.fullmatch(path.name.removesuffix(".json"))
-    if match is None:
-        raise ConfigurationError("not a contract", where=str(path), fix="call it v<major>.<minor>.json")
     try:
         entity = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError as error:
         raise ConfigurationError("there is no such contract", where=str(path), fix="write it") from error
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot be read: {error}", where=str(path), fix="correct the file") from error
+    return contract_of(path, entity)
+
+
+def contract_of(path: Path, entity: Any) -> Contract:
+    """
+    The contract that *path* would be with the content *entity*.
+
+    Raises:
+        ConfigurationError: the path names no version, or the content is not an object schema with properties.
+
+    """
+    version = contract_version(path)
+    if version is None:
+        raise ConfigurationError("not a contract", where=str(path), fix="call it v<major>.<minor>.json")
     if not isinstance(entity, dict) or entity.get("type") != "object" or not _is_schemas(entity.get("properties")):
         raise ConfigurationError(
             "does not describe an entity", where=str(path), fix='give it "type": "object" and "properties"'
@@ -110,10 +139,16 @@ def load_contract(path: Path) -> Contract:
         path=path,
         domain=path.parent.parent.name,
         aggregate=path.parent.name,
-        major=int(match[1]),
-        minor=int(match[2]),
+        major=version[0],
+        minor=version[1],
         entity=entity,
     )
+
+
+def contract_version(path: Path) -> tuple[int, int] | None:
+    """Major and minor version that *path* names; None when it is no contract's."""
+    match = _VERSION.fullmatch(path.name.removesuffix(".json"))
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def find_contract(schemas: Path, domain: str, aggregate: str, version: tuple[int, int] | None) -> Contract:

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
+from rowcast.contracts.compatibility.validator import FORMATS
 from rowcast.contracts.contract import Contract
 from rowcast.contracts.derivation import DIALECT
 
@@ -52,7 +51,6 @@ ROOT_KEYWORDS = {"$schema", "$id", "$defs", "type", "properties", "required", "t
 TYPES = {"string", "integer", "number", "boolean", "object", "array", "null"}
 _PII = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
-FORMATS = set(Draft202012Validator.FORMAT_CHECKER.checkers)
 
 
 def check_profile(contract: Contract) -> Iterator[Note]:
@@ -83,8 +81,12 @@ def _root(contract: Contract) -> Iterator[Note]:
             yield "", "DESCRIPTION_MISSING", f"needs a {keyword}"
     if "ancestors" in properties:
         yield "/properties/ancestors", "NAME_RESERVED", "the name is taken: before.ancestors holds former ancestors"
-    if set(_list(entity.get("required"))) != set(properties):
-        yield "/required", "REQUIRED", "must name every property: events always carry all, absent values are null"
+    required = set(_list(entity.get("required")))
+    if contract.minor == 0 and required != set(properties):
+        message = "must name every property: events carry all, absent values are null; what is added belongs into v{}.1"
+        yield "/required", "REQUIRED", message.format(contract.major)
+    elif not required <= set(properties):
+        yield "/required", "REQUIRED", "names what is not a property"
     ancestors = entity.get("x-ancestors")
     names = _list(ancestors)
     if not isinstance(ancestors, list) or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in names):
@@ -99,11 +101,12 @@ def _property(schema: Any, pointer: str, entity: Mapping[str, Any]) -> Iterator[
         return
     if not isinstance(schema.get("description"), str):
         yield pointer, "DESCRIPTION_MISSING", "needs a description"
-    if _is_leaf(schema, entity) and not (isinstance(schema.get("x-pii"), str) and _PII.fullmatch(schema["x-pii"])):
+    if is_leaf(schema, entity) and not (isinstance(schema.get("x-pii"), str) and _PII.fullmatch(schema["x-pii"])):
         yield pointer, "PII_MISSING", "needs x-pii: none, or the class of personal data that it holds"
 
 
-def _is_leaf(schema: Mapping[str, Any], entity: Mapping[str, Any]) -> bool:
+def is_leaf(schema: Mapping[str, Any], entity: Mapping[str, Any]) -> bool:
+    """Whether *schema* of a property holds values, not objects with fields of their own."""
     # What holds objects is classified field by field, further down.
     for _depth in range(10):
         if "$ref" in schema:

@@ -20,6 +20,7 @@ from rowcast.cli.main import main
 from rowcast.contracts.compatibility import verdict
 from rowcast.contracts.compatibility.pattern import ECMA, PYTHON, automaton
 from rowcast.contracts.compatibility.rules import RULES
+from rowcast.contracts.compatibility.screening import outline, without_words
 from rowcast.contracts.compatibility.text_set import TextSet
 from rowcast.contracts.compatibility.verdict import compare
 
@@ -150,6 +151,31 @@ def test_ten_thousand_random_changes(share: int, record_property: Any) -> None:
     first = QUICK + share * size
 
     assert_decided(judge_mutations(range(first, first + size)), record_property)
+
+
+def test_what_is_compatible_at_a_glance_is_compatible() -> None:
+    """The short cut of the check never says more than the comparison itself."""
+    glances = 0
+    for seed in range(600):
+        schemas = Schemas(seed)
+        old = schemas.document()
+        new = mutated(old, schemas)
+        if outline(without_words(old)).compatible(outline(without_words(new))):
+            glances += 1
+            comparison = compare(old, new)
+            assert (comparison.backward, comparison.forward) == (True, True)
+
+    assert glances > 20
+
+
+@pytest.mark.parametrize("keyword", ["additionalProperties", "patternProperties", "propertyNames", "maxProperties"])
+def test_nothing_is_taken_at_a_glance_when_properties_hang_together(keyword: str) -> None:
+    """A keyword that concerns several properties needs a proof."""
+    values = {"additionalProperties": {"type": "integer"}, "patternProperties": {"b": {"type": "integer"}}}
+    more = {keyword: {**values, "propertyNames": {"enum": ["a"]}, "maxProperties": 1}[keyword]}
+
+    assert outline(KEPT).compatible(outline(REMOVED))
+    assert not outline({**KEPT, **more}).compatible(outline({**REMOVED, **more}))
 
 
 def test_a_doubt_of_the_second_opinion_undoes_a_proof(monkeypatch: pytest.MonkeyPatch) -> None:

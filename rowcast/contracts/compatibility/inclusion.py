@@ -7,7 +7,6 @@ proven may be taken for granted one level further down, and nowhere else.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -18,16 +17,15 @@ from rowcast.contracts.compatibility.bounds import interval
 from rowcast.contracts.compatibility.cell import Cell
 from rowcast.contracts.compatibility.composition_checks import COMPOSITION_CHECKS
 from rowcast.contracts.compatibility.disjointness import is_empty, refuses
-from rowcast.contracts.compatibility.document import Node, subschemas
+from rowcast.contracts.compatibility.document import Node
 from rowcast.contracts.compatibility.gap import Candidates, Gap, Seen
 from rowcast.contracts.compatibility.instances import Instances
 from rowcast.contracts.compatibility.object_checks import OBJECT_CHECKS
+from rowcast.contracts.compatibility.sameness import same
 from rowcast.contracts.compatibility.scalar_checks import SCALAR_CHECKS
 
 _STEPS_MAX = 20_000
 _RANGE_MAX = 64
-# A writer that is closed below these keywords may emit what the same open schema rejects.
-_TURNING = {"$ref", "oneOf", "not", "if", "dependentSchemas", "contains", *OPAQUE}
 _CHECKS = {**SCALAR_CHECKS, **ARRAY_CHECKS, **OBJECT_CHECKS}
 # For values that can be tried one by one, these are the only ones to be taken apart.
 _TRANSPARENT = {"$ref", "allOf"}
@@ -45,7 +43,7 @@ class Inclusion:
 
     def gaps(self, nodes: Sequence[Node], reader: Node) -> list[Gap]:
         """What keeps *reader* from accepting all values that a writer of all *nodes* emits; [] when nothing does."""
-        if reader.schema is True or reader.schema == {} or any(_same(node, reader) for node in nodes):
+        if reader.schema is True or reader.schema == {} or any(same(node.schema, reader.schema) for node in nodes):
             return []
         key = (tuple(node.key for node in nodes), reader.key)
         if key in self._proven:
@@ -125,16 +123,3 @@ def named_values(cell: Cell) -> list[Any] | None:
             values = range(bounds.low, bounds.high + 1)
             return [value for value in values if not refuses(cell, value)]
     return None
-
-
-def _same(writer: Node, reader: Node) -> bool:
-    if not isinstance(writer.schema, dict) or not isinstance(reader.schema, dict):
-        return writer.schema is reader.schema
-    if writer.schema.keys() != reader.schema.keys() or _text(writer.schema) != _text(reader.schema):
-        return False
-    return not any(_TURNING & schema.keys() for schema in subschemas(writer.schema))
-
-
-def _text(schema: Any) -> str:
-    # Python holds 1 and true for equal; their texts differ.
-    return json.dumps(schema, sort_keys=True)

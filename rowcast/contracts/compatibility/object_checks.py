@@ -13,12 +13,18 @@ from rowcast.contracts.compatibility.disjointness import none_fits
 from rowcast.contracts.compatibility.document import Node
 from rowcast.contracts.compatibility.gap import Gap, Proof
 from rowcast.contracts.compatibility.instances import texts_of
+from rowcast.contracts.compatibility.sameness import same
 from rowcast.contracts.compatibility.text_set import TextSet
 
 
 def _properties(proof: Proof, cell: Cell, reader: Node, _keyword: str) -> list[Gap]:
-    names = reader.schema["properties"]
-    return [gap for name in names for gap in _at_name(proof, cell, name, reader.child("properties", name))]
+    written = [part.schema["properties"] for part in cell.parts if part.has("properties")]
+    changed = [
+        name
+        for name, read in reader.schema["properties"].items()
+        if not any(name in each and same(each[name], read) for each in written)
+    ]
+    return [gap for name in changed for gap in _at_name(proof, cell, name, reader.child("properties", name))]
 
 
 def _at_name(proof: Proof, cell: Cell, name: str, child: Node) -> list[Gap]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rowcast.contracts.compatibility.gap import Gap
 
 BACKWARD, FORWARD, POLICY = "backward", "forward", "policy"
+UNDECIDED = "UNDECIDED"
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ RULES = {
     "TYPE_CHANGED": Rule("a type was replaced by another", "add a new field with the new type"),
     "TYPE_NARROWED": Rule("a type was removed", "go on allowing it"),
     "TYPE_WIDENED": Rule("a type was added", "add a new field with the new type"),
-    "UNDECIDED": Rule("nothing could be proven and no counterexample was found", "say it with keywords of the profile"),
+    UNDECIDED: Rule("nothing could be proven and no counterexample was found", "say it with keywords of the profile"),
     "UNION_VARIANT_ADDED": Rule("a variant was added or widened", f"keep the variants, or {_NEW_MAJOR}"),
     "UNION_VARIANT_REMOVED": Rule("a variant was removed or narrowed", "keep the variant and stop sending it"),
     "UNIQUE_ITEMS_ADDED": Rule("elements of a list have to be unique now", "leave `uniqueItems` out"),

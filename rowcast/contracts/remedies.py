@@ -1,0 +1,37 @@
+"""What to do about a finding, by its rule; the page on contracts says the same."""
+
+from __future__ import annotations
+
+REMEDIES = {
+    "ANCESTORS": "list the types above, nearest first; `[]` for none",
+    "CLOSED_READER": "leave it out; a schema, for a map",
+    "CONTRACT_UNREADABLE": "correct the file",
+    "DERIVED_MISSING": "`rowcast schemas derive`",
+    "DERIVED_STALE": "`rowcast schemas derive`",
+    "DESCRIPTION_MISSING": "write it",
+    "DIALECT": "say `https://json-schema.org/draft/2020-12/schema`",
+    "EXAMPLES_INVALID": "correct the example",
+    "EXAMPLES_MISSING": "give one or two, as readers will see them",
+    "EXAMPLE_ACCEPTED": "tighten the contract, or correct the example",
+    "EXAMPLE_MISSING": "write one",
+    "EXAMPLE_REFUSED": "correct the example, or the contract",
+    "EXAMPLE_UNREADABLE": "correct the file",
+    "FILE_UNKNOWN": "move or delete it",
+    "FORMAT_UNKNOWN": "a format that is checked, or a `pattern`",
+    "IGNORE_EXPIRED": "mend the finding, or agree on a new date",
+    "IGNORE_INVALID": "complete it",
+    "IGNORE_UNUSED": "delete it",
+    "NAME_MISMATCH": "`urn:rowcast:schema:<domain>.<aggregate>:<major>.<minor>:entity`",
+    "NAME_RESERVED": "rename it; `fields` in the source file maps it to its column",
+    "PATTERN_UNCLEAR": "use literals, classes, groups, alternatives and counts between `^` and `$`",
+    "PII_MISSING": "`none`, or the class of personal data",
+    "REFERENCE": "point at `#/$defs/<name>`",
+    "REQUIRED": "correct the list",
+    "SCHEMA_INVALID": "correct it",
+    "TYPE_UNKNOWN": "a JSON type, or a list of them",
+    "UNION_UNTAGGED": "give each a required property with a `const` of its own; null may stand beside them",
+    "UNSUPPORTED_KEYWORD": "say it with the keywords of the profile",
+    "VERSION_DELETED": "restore the file: its events can be read for a long time",
+    "VERSION_EDITED": "`rowcast schemas new-version`",
+    "VERSION_GAP": "number it as suggested",
+}
