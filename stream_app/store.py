@@ -7,8 +7,10 @@ One transaction writes rows, versions, generations, commands and position togeth
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -102,6 +104,7 @@ _HOLD = "SELECT 1 FROM rowcast.source WHERE source = %s AND epoch = %s AND holde
 # A dead or frozen owner is replaced after this long at most, plus the time of one claim.
 LEASE_S = 8
 _RESEND_WINDOW_MS = 15 * 60 * 1000
+_PRUNE_INTERVAL_S = 60.0
 _NOT_REFUSED = b"\t".join([NULL] * 4)
 
 
@@ -144,6 +147,7 @@ class Store:
         self._mapping = mapping
         self._source = ownership.source
         self._first = copy_text(self._source) + b"\t"
+        self._prune_s = 0.0
 
     def prepare(self) -> None:
         """Make ready to `commit`."""
@@ -431,16 +435,19 @@ class Store:
         )
 
     def _save_processed(self, step: Step) -> None:
-        flat = [number for entry in step.processed for number in entry]
+        numbers = ",".join(map(str, chain.from_iterable(step.processed)))
         self._connection.execute(
             "INSERT INTO rowcast.processed_transaction (source, last_lsn, last_time_ms, entries)"
-            " VALUES (%s, %s, %s, %s)",
-            (self._source, step.processed[-1][0], step.last_time_ms, flat),
+            " VALUES (%s, %s, %s, %s::bigint[])",
+            (self._source, step.processed[-1][0], step.last_time_ms, f"{{{numbers}}}"),
         )
-        self._connection.execute(
-            "DELETE FROM rowcast.processed_transaction WHERE source = %s AND last_time_ms < %s",
-            (self._source, step.last_time_ms - _RESEND_WINDOW_MS),
-        )
+        if time.monotonic() >= self._prune_s:
+            # All rows of the window are looked at, so not with every batch.
+            self._prune_s = time.monotonic() + _PRUNE_INTERVAL_S
+            self._connection.execute(
+                "DELETE FROM rowcast.processed_transaction WHERE source = %s AND last_time_ms < %s",
+                (self._source, step.last_time_ms - _RESEND_WINDOW_MS),
+            )
 
 
 def _json(value: object) -> str | None:
