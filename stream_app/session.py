@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from stream_app.core.change import Operation
+from stream_app.core.change import Operation, RowChange
 from stream_app.core.emission import Emitted, Origin, rfc3339
 from stream_app.core.heartbeat import last_heartbeat
+from stream_app.core.reference import referring
 from stream_app.core.sequencing import (
     LargeFanOutError,
     Lookups,
     Work,
     emit_pending,
-    key_of,
     origin_of,
     sequence,
     sequence_part,
@@ -70,6 +70,9 @@ class Session:
         self._landing = Landing(self._publisher, self._store, progress, (self._position, ends))
         self._brokers = claim.brokers
         self._open_log()
+        self._reads.load_references()
+        # Those of an open transaction that is too large for memory: reference tables are small, so they stay in it.
+        self._reference_rows: list[RowChange] = []
         self._generations = Generations(self._source, self._mapping.by_type, self._reads.generations())
         self._window = WindowWatch(self._source, self._mapping.definition.change_log_window_ms, metrics)
         self._refusals = RefusalWatch(self._source, self._mapping.definition.refused_share_max)
@@ -140,17 +143,17 @@ class Session:
             unit = each.unit
             if isinstance(unit, Spill):
                 self._landing.wait()
-                self._staging.stage(unit.changes)
+                self._stage(unit)
                 continue
             if isinstance(unit, (Transaction, LargeTransaction)) and self._generations.ends_with_stream:
                 # Streaming begins when the snapshot is over, also where it found no row at all.
                 piece = self._finish_reading(piece, unit.lsn, unit.time_us)
-            if isinstance(unit, LargeTransaction) or (isinstance(unit, Transaction) and _truncates(unit)):
+            if isinstance(unit, LargeTransaction) or (isinstance(unit, Transaction) and self._stands_alone(unit)):
                 self._commit_piece(piece)
                 piece = []
                 self._settle_before(unit)
                 if isinstance(unit, Transaction):
-                    self._commit_truncating(each, unit)
+                    self._commit_alone(each, unit)
                 else:
                     self._commit_large(each, unit)
             else:
@@ -167,6 +170,18 @@ class Session:
                 raise _InterruptedError
         self._commit_piece(piece)
 
+    def _stage(self, spill: Spill) -> None:
+        references = self._mapping.references
+        if references:
+            self._reference_rows += [row for _, row in spill.changes if row.table in references]
+            spill = Spill(tuple(change for change in spill.changes if change[1].table not in references))
+        self._staging.stage(spill.changes)
+
+    def _stands_alone(self, unit: Transaction) -> bool:
+        """Whether events may follow for any number of aggregates: of a TRUNCATE, or of a reference table."""
+        references = self._mapping.references
+        return any(row.operation is Operation.TRUNCATE or row.table in references for row in unit.rows)
+
     def _finish_reading(self, piece: Sequence[PlacedUnit], lsn: int, time_us: int) -> list[PlacedUnit]:
         """Commit *piece* and emit the generation that it ends; returns the next, empty piece."""
         offset = piece[-1].next_offset if piece else self._position.next_offset
@@ -178,6 +193,9 @@ class Session:
             ended_generations=self._generations.emitting(),
         )
         self._commit_units(piece, (step, origin), reading)
+        if self._mapping.references:
+            self._landing.wait()
+            self._reads.load_references()  # without those that the snapshot did not find any more
         self._emit_pending()
         return []
 
@@ -200,17 +218,21 @@ class Session:
         unit = placed.unit
         assert isinstance(unit, Transaction), "nothing else moves what was published"
         self._settle_before(unit)
-        touched = dict.fromkeys(key_of(self._mapping, row) for row in unit.rows)
-        step = Step(pending=list(touched), pending_children=True)
+        step = Step(pending_touched=True, pending_children=True)
         self._commit_units([placed], (step, origin_of(unit)), frozenset(self._mapping.by_type))
         self._emit_pending()
 
-    def _commit_truncating(self, placed: PlacedUnit, unit: Transaction) -> None:
-        """Empty the tables, fold the rest, and leave all events to the chunks that follow."""
+    def _commit_alone(self, placed: PlacedUnit, unit: Transaction) -> None:
+        """Empty truncated tables, fold the rest, and leave all events to the chunks that follow."""
         types, rest = split_truncates(self._mapping, unit)
         # Whatever else the transaction touched may stand anywhere in the order of the events.
-        touched = [self._mapping.by_table[row.table].name for row in rest.rows if row.table in self._mapping.by_table]
-        step = Step(truncated_types=list(types), pending_types=types_below(self._mapping, {*types, *touched}))
+        step = Step(
+            truncated_types=list(types),
+            pending_types=types_below(self._mapping, types),
+            pending_touched=True,
+            pending_children=True,
+            pending_referring=referring(self._mapping.references, unit.rows),
+        )
         rest_placed = PlacedUnit(rest, placed.next_offset)
         self._commit_units([rest_placed], (step, origin_of(unit)), frozenset(self._mapping.by_type))
         self._emit_pending()
@@ -223,26 +245,44 @@ class Session:
         those that are committed. What the transaction moves or truncates goes on to the chunks that follow.
         """
         self._landing.wait()
-        self._staging.stage(unit.rest.changes)
+        self._stage(unit.rest)
         truncated = self._staging.apply_truncates()
         merging = {"merging": unit.lsn}
-        self._land(View(), Emitted(), Step(truncated_types=truncated), replace(self._position, sub_position=merging))
-        self._landing.wait()
+        self._begin_merging(unit, truncated, replace(self._position, sub_position=merging))
         for last, rows in self._staging.batches(CHUNK_AGGREGATES_MAX):
             if self._stopping():
                 raise _InterruptedError
             part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, unit.messages)
+            position = replace(self._position, sub_position={**merging, "last": list(last)})
+            if last.aggregate in self._mapping.held:
+                # Rows of another part may take what one of this part lets go.
+                step = Step(generation=self._generations.number, pending_touched=True)
+                self._fold_and_land([part], frozenset(self._mapping.by_type), step, position)
+                continue
             view, emitted, parents = View(), Emitted(), list[Key]()
             out = (emitted, self._tail, parents)
             self._fold(sequence_part(self._mapping, view, part, self._generations.reading, out), view)
-            step = Step(generation=self._generations.number, pending=parents)
-            self._land(view, emitted, step, replace(self._position, sub_position={**merging, "last": list(last)}))
+            self._land(view, emitted, Step(generation=self._generations.number, pending=parents), position)
             self._metrics.batch(len(rows), emitted.events, emitted.refused, emitted.repeated)
         step = Step(pending_types=types_below(self._mapping, truncated), pending_children=True)
         self._commit_units([placed], (step, origin_of(unit)), frozenset(self._mapping.by_type))
         self._landing.wait()
         self._staging.clear()
         self._emit_pending()
+
+    def _begin_merging(self, unit: LargeTransaction, truncated: Sequence[str], position: Position) -> None:
+        """Empty what *unit* truncates and take over its reference rows, before anything is made with them."""
+        rows = tuple(self._reference_rows)
+        part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, ())
+        emptied, rest = split_truncates(self._mapping, part)
+        step = Step(
+            generation=self._generations.number,
+            truncated_types=[*truncated, *emptied],
+            pending_referring=referring(self._mapping.references, rows),
+        )
+        self._fold_and_land([rest], frozenset(self._mapping.by_type), step, position)
+        self._landing.wait()
+        self._reference_rows = []
 
     def _settle_before(self, unit: Transaction | LargeTransaction) -> None:
         """Take over what nothing can repeat any more, in a step of its own, before the state changes in bulk."""
@@ -284,7 +324,7 @@ class Session:
         self._fold_and_land(work, reading, step, position)
 
     def _fold_and_land(self, units: Sequence[Work], reading: frozenset[str], step: Step, position: Position) -> None:
-        view, emitted = View(), Emitted()
+        view, emitted = View(emptied=frozenset(step.truncated_types)), Emitted()
         self._fold(sequence(self._mapping, view, units, reading, (emitted, self._tail)), view)
         self._land(view, emitted, step, position)
         self._metrics.batch(_row_count(units), emitted.events, emitted.refused, emitted.repeated)
@@ -378,10 +418,6 @@ class Session:
         self._landing.submit(parcel, self._metrics)
         self._position = position
         self._window.check()
-
-
-def _truncates(unit: Transaction) -> bool:
-    return any(row.operation is Operation.TRUNCATE for row in unit.rows)
 
 
 def _row_count(units: Sequence[Work]) -> int:

@@ -20,6 +20,7 @@ from rowcast.errors import OwnershipLostError, StopError
 from rowcast.failpoint import failpoint
 from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.mapping import SourceMapping
+from stream_app.core.reference import Referring
 from stream_app.core.sequencing import DESCENDANTS_MAX
 from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Refusal, View
 from stream_app.generation import Generation
@@ -43,11 +44,24 @@ SELECT w.parent, a.id_text FROM unnest(string_to_array(%s::text, E'\\n')) AS w(p
 CROSS JOIN LATERAL (SELECT id_text FROM rowcast.aggregate
                     WHERE source = %s AND aggregate = %s AND parent_id_text = w.parent LIMIT %s) AS a
 """
-_COPY_ROWS = "COPY rowcast.row_state (source, table_name, row_key, columns, generation) FROM STDIN"
+# Of types whose rows are tied to their aggregates by a holding.
+_LOAD_HELD = """
+SELECT w.id_text, r.* FROM unnest(string_to_array(%s::text, E'\\n')) AS w(id_text)
+CROSS JOIN LATERAL (
+    SELECT row_key, columns FROM rowcast.row_state
+    WHERE source = %s AND table_name = %s AND owner = w.id_text OFFSET 0) AS r
+"""
+_LOAD_OWNERS = """
+SELECT w.row_key, r.* FROM unnest(string_to_array(%s::text, E'\\n')) AS w(row_key)
+CROSS JOIN LATERAL (
+    SELECT columns, owner FROM rowcast.row_state
+    WHERE source = %s AND table_name = %s AND row_key = w.row_key OFFSET 0) AS r
+"""
+_COPY_ROWS = "COPY rowcast.row_state (source, table_name, row_key, columns, generation, owner) FROM STDIN"
 # Updates go through temporary tables, because COPY takes a fraction of the time of array parameters.
 _CHANGED = """
 CREATE TEMPORARY TABLE IF NOT EXISTS changed_row (
-    table_name text COLLATE "C", row_key text COLLATE "C", columns text, generation bigint
+    table_name text COLLATE "C", row_key text COLLATE "C", columns text, generation bigint, owner text COLLATE "C"
 ) ON COMMIT DELETE ROWS;
 CREATE TEMPORARY TABLE IF NOT EXISTS changed_aggregate (
     aggregate text COLLATE "C", id_text text COLLATE "C", version bigint, parent_id_text text COLLATE "C",
@@ -58,9 +72,10 @@ CREATE TEMPORARY TABLE IF NOT EXISTS changed_aggregate (
 _COPY_CHANGED_ROWS = "COPY pg_temp.changed_row FROM STDIN"
 # Never a join, for the same reason: each row finds the one that it replaces by its key.
 _UPDATE_ROWS = """
-INSERT INTO rowcast.row_state (source, table_name, row_key, columns, generation)
+INSERT INTO rowcast.row_state (source, table_name, row_key, columns, generation, owner)
 SELECT %s, * FROM pg_temp.changed_row
-ON CONFLICT (source, table_name, row_key) DO UPDATE SET columns = excluded.columns, generation = excluded.generation
+ON CONFLICT (source, table_name, row_key) DO UPDATE SET
+    columns = excluded.columns, generation = excluded.generation, owner = excluded.owner
 """
 _DELETE_ROWS = """
 DELETE FROM rowcast.row_state WHERE ctid = ANY (ARRAY(
@@ -83,6 +98,11 @@ ON CONFLICT (source, aggregate, id_text) DO UPDATE SET
     refused_record = excluded.refused_record, refused_since = excluded.refused_since,
     refused_lsn = excluded.refused_lsn
 """
+# Another row may hold the aggregate still. The rows that go are seen here, too: none of them has this generation.
+_HELD_NO_MORE = (
+    " AND a.id_text = gone.owner AND NOT EXISTS (SELECT 1 FROM rowcast.row_state r WHERE r.source = %(source)s"
+    " AND r.table_name = %(table)s AND r.owner = gone.owner AND r.generation >= %(generation)s)"
+)
 _ADVANCE = """
 UPDATE rowcast.source SET
     position_epoch = epoch, change_log_topic_id = %(topic_id)s, next_offset = %(next_offset)s,
@@ -119,7 +139,11 @@ class Ownership:
 
 @dataclass(slots=True, kw_only=True)
 class Step:
-    """What one commit writes besides the view: see the columns of the control tables."""
+    """
+    What one commit writes besides the view: see the columns of the control tables.
+
+    *pending_touched*: whatever the view changed waits for its event.
+    """
 
     generation: int = 0
     processed: list[tuple[int, int, int]] = field(default_factory=list)
@@ -128,8 +152,10 @@ class Step:
     ended_generations: list[Generation] = field(default_factory=list)
     truncated_types: list[str] = field(default_factory=list)
     pending: list[Key] = field(default_factory=list)
+    pending_touched: bool = False
     pending_types: list[str] = field(default_factory=list)
     pending_children: bool = False
+    pending_referring: list[Referring] = field(default_factory=list)
     pending_done: Key | None = None
     commands_done: list[tuple[int, str]] = field(default_factory=list)
 
@@ -163,6 +189,39 @@ class Store:
             self._load_aggregates(lookup.aggregates, view)
         if lookup.children:
             self._load_children(lookup.children, view)
+        if lookup.held:
+            self._load_held(lookup.held, view)
+        if lookup.rows:
+            self._load_owners(lookup.rows, view)
+
+    def _load_held(self, keys: Iterable[Key], view: View) -> None:
+        by_type: dict[str, list[str]] = {}
+        for key in keys:
+            view.aggregates[key] = ABSENT
+            view.candidates.setdefault(key, set())
+            by_type.setdefault(key.aggregate, []).append(key.id_text)
+        for aggregate, ids in by_type.items():
+            wanted, table = "\n".join(ids), self._mapping.tables[aggregate]
+            self._load_states(aggregate, wanted, view)
+            for id_text, row_key, columns in self._connection.execute(_LOAD_HELD, (wanted, self._source, table)):
+                view.note_holder(Key(aggregate, id_text), row_key, orjson.loads(columns))
+
+    def _load_owners(self, rows: Iterable[Key], view: View) -> None:
+        by_type: dict[str, list[str]] = {}
+        for row in rows:
+            by_type.setdefault(row.aggregate, []).append(row.id_text)
+        for aggregate, keys in by_type.items():
+            parameters = ("\n".join(keys), self._source, self._mapping.tables[aggregate])
+            for row_key, columns, owner in self._connection.execute(_LOAD_OWNERS, parameters):
+                view.note_row(Key(aggregate, row_key), orjson.loads(columns), owner)
+        for row in rows:
+            view.note_row(row, None, None)  # those that are not there
+
+    def _load_states(self, aggregate: str, wanted: str, view: View) -> None:
+        for row in self._connection.execute(_LOAD_AGGREGATES, (wanted, self._source, aggregate)):
+            key = Key(aggregate, row[0])
+            view.aggregates[key] = _state(row)
+            view.stored.add(key)
 
     def _load_aggregates(self, keys: Iterable[Key], view: View) -> None:
         by_type: dict[str, list[str]] = {}
@@ -172,11 +231,7 @@ class Store:
             by_type.setdefault(key.aggregate, []).append(key.id_text)
         for aggregate, ids in by_type.items():
             wanted = "\n".join(ids)
-            found = self._connection.execute(_LOAD_AGGREGATES, (wanted, self._source, aggregate))
-            for row in found:
-                key = Key(aggregate, row[0])
-                view.aggregates[key] = _state(row)
-                view.stored.add(key)
+            self._load_states(aggregate, wanted, view)
             table = self._mapping.by_type[aggregate].definition.table
             for row_key, columns in self._connection.execute(_LOAD_ROWS, (wanted, self._source, table)):
                 key = Key(aggregate, row_key)
@@ -193,6 +248,16 @@ class Store:
             parameters = ("\n".join(parents), self._source, child, DESCENDANTS_MAX + 1)
             for parent, id_text in self._connection.execute(_CHILDREN, parameters):
                 view.children[child, parent].add(id_text)
+
+    def load_references(self) -> None:
+        """Fill the reference tables of the mapping with the committed rows."""
+        for table in self._mapping.references.values():
+            rows = self._connection.execute(
+                "SELECT row_key, columns FROM rowcast.row_state WHERE source = %s AND table_name = %s",
+                (self._source, table.definition.table),
+            )
+            table.rows.clear()
+            table.rows.update((row_key, orjson.loads(columns)) for row_key, columns in rows)
 
     def processed(self) -> list[tuple[int, int, int]]:
         """The transactions of the re-send window as (commit LSN, xid, change count), oldest first."""
@@ -251,7 +316,7 @@ class Store:
         """
         with self._connection.transaction():
             self.hold()
-            if step.ended_generations or step.truncated_types or step.pending_types:
+            if step.ended_generations or step.truncated_types or step.pending_types or step.pending_referring:
                 # Touches every row of a type; the lease is extended with the position below.
                 self._connection.execute(_WHOLE_TABLES.encode())
             self._save(view, step)
@@ -305,7 +370,10 @@ class Store:
         for generation in step.ended_generations:
             # Neither read by the generation nor changed by the stream since it began: gone at the source.
             self._forget_rows(generation.aggregate, generation.number)
-        self._save_pending(step)
+        for generation in step.ended_generations[:1]:  # all types are read together, and the references with them
+            for table in self._mapping.references.values():
+                self._forget_rows(table.name, generation.number)
+        self._save_pending(step, view)
         if step.processed:
             self._save_processed(step)
         for number, outcome in step.commands_done:
@@ -328,14 +396,17 @@ class Store:
             self._connection.execute(_DELETE_ROWS, (self._tables(gone), [key.id_text for key in gone], self._source))
 
     def _tables(self, keys: Iterable[Key]) -> list[str]:
-        return [self._mapping.by_type[key.aggregate].definition.table for key in keys]
+        return [self._mapping.tables[key.aggregate] for key in keys]
 
     def _row_lines(self, keys: Iterable[Key], view: View, generation: int, first: bytes) -> Iterator[bytes]:
         number = b"%d" % generation
-        tables = {each.name: first + copy_text(each.definition.table) for each in self._mapping.by_rank}
+        tables = {name: first + copy_text(table) for name, table in self._mapping.tables.items()}
+        owners = view.owners
         for key in keys:
             columns = copy_text(orjson.dumps(view.rows[key]))
-            yield b"%b\t%b\t%b\t%b\n" % (tables[key.aggregate], key.id_text.encode(), columns, number)
+            owner = owners.get(key) if owners else None
+            holds = NULL if owner is None else owner.encode()
+            yield b"%b\t%b\t%b\t%b\t%b\n" % (tables[key.aggregate], key.id_text.encode(), columns, number, holds)
 
     def _save_aggregates(self, view: View) -> None:
         fresh = [key for key in view.dirty if key not in view.stored]
@@ -379,20 +450,22 @@ class Store:
     def _forget_rows(self, aggregate: str, before_generation: int | None) -> None:
         self._connection.execute(
             "WITH gone AS (DELETE FROM rowcast.row_state WHERE source = %(source)s AND table_name = %(table)s"
-            " AND (%(generation)s::bigint IS NULL OR generation < %(generation)s) RETURNING row_key)"
+            " AND (%(generation)s::bigint IS NULL OR generation < %(generation)s) RETURNING row_key, owner)"
             " UPDATE rowcast.aggregate a SET present = false, parent_id_text = NULL FROM gone"
-            " WHERE a.source = %(source)s AND a.aggregate = %(aggregate)s AND a.id_text = gone.row_key",
+            " WHERE a.source = %(source)s AND a.aggregate = %(aggregate)s"
+            + (_HELD_NO_MORE if aggregate in self._mapping.held else " AND a.id_text = gone.row_key"),
             {
                 "source": self._source,
-                "table": self._mapping.by_type[aggregate].definition.table,
+                "table": self._mapping.tables[aggregate],
                 "generation": before_generation,
                 "aggregate": aggregate,
             },
         )
 
-    def _save_pending(self, step: Step) -> None:
-        if step.pending:
-            ranks, ids = self._ranked(step.pending)
+    def _save_pending(self, step: Step, view: View) -> None:
+        pending = [*step.pending, *view.dirty] if step.pending_touched else step.pending
+        if pending:
+            ranks, ids = self._ranked(pending)
             self._connection.execute(
                 "INSERT INTO rowcast.pending (source, rank, id_text)"
                 " SELECT %s, * FROM unnest(%s::integer[], %s::text[]) ON CONFLICT DO NOTHING",
@@ -400,6 +473,8 @@ class Store:
             )
         for aggregate in step.pending_types:
             self._fill_pending(aggregate)
+        for each in step.pending_referring:
+            self._fill_pending_referring(each)
         if step.pending_children:
             self._fill_pending_children()
         if step.pending_done is not None:
@@ -426,11 +501,32 @@ class Store:
                 (mapping.rank, mapping.name, self._source, self._mapping.by_type[parent.aggregate].rank),
             )
 
+    def _fill_pending_referring(self, referring: Referring) -> None:
+        if referring.patterns is None:
+            self._fill_pending(referring.aggregate)
+            return
+        mapping = self._mapping.by_type[referring.aggregate]
+        self._connection.execute(
+            "INSERT INTO rowcast.pending (source, rank, id_text)"
+            " SELECT DISTINCT source, %(rank)s, CASE WHEN %(held)s THEN owner ELSE row_key END FROM rowcast.row_state"
+            " WHERE source = %(source)s AND table_name = %(table)s AND (owner IS NOT NULL OR NOT %(held)s)"
+            # Columns are compact JSON, so a text that stands in it is found as it is written.
+            " AND EXISTS (SELECT 1 FROM unnest(%(patterns)s::text[]) AS p WHERE strpos(columns, p) > 0)"
+            " ON CONFLICT DO NOTHING",
+            {
+                "rank": mapping.rank,
+                "held": mapping.holding is not None,
+                "source": self._source,
+                "table": mapping.definition.table,
+                "patterns": referring.patterns,
+            },
+        )
+
     def _fill_pending(self, aggregate: str) -> None:
         self._connection.execute(
             "INSERT INTO rowcast.pending (source, rank, id_text)"
             " SELECT source, %s, id_text FROM rowcast.aggregate WHERE source = %s AND aggregate = %s"
-            " AND (present OR published IS NOT NULL) ON CONFLICT DO NOTHING",
+            " AND (present OR published IS NOT NULL OR refused_reason IS NOT NULL) ON CONFLICT DO NOTHING",
             (self._mapping.by_type[aggregate].rank, self._source, aggregate),
         )
 

@@ -8,11 +8,12 @@ its own for database, control database, source, slot and topics, so that tests d
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,6 +143,22 @@ class TestProject:
             rest = tail[min(tail.index(mark) for mark in ",}\n" if mark in tail) :]
             lines = f"{head}{colon}{value}{rest}"
         self.source_path.write_text(lines)
+
+    def write_contract(self, aggregate: str, above: tuple[str, ...], properties: Mapping[str, Any]) -> None:
+        """Commit v2.0 of a contract with *properties*, each a schema without description."""
+        path = self.folder / "schemas" / self.name / aggregate / "v2.0.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entity = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$id": f"urn:rowcast:schema:{self.name}.{aggregate}:2.0:entity",
+            "title": aggregate,
+            "description": "For a test.",
+            "x-ancestors": list(above),
+            "type": "object",
+            "required": list(properties),
+            "properties": {name: {**each, "description": "-", "x-pii": "none"} for name, each in properties.items()},
+        }
+        path.write_text(json.dumps(entity))
 
     def sources(self) -> tuple[SourceFile, ...]:
         """The declared sources."""

@@ -11,7 +11,7 @@ import sys
 import threading
 import uuid
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,8 +130,8 @@ def rowcast(project: TestProject, *arguments: str) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
-def read_topics(project: TestProject) -> list[Record]:
-    """Every committed record of the project's domain topics, each partition in order, from the beginning."""
+def read_topics(project: TestProject, types: Iterable[str] = TYPES, major: int = 1) -> list[Record]:
+    """Every committed record of the domain topics of *types*, each partition in order, from the beginning."""
     consumer = Consumer(
         {
             "bootstrap.servers": project.stack.brokers,
@@ -142,7 +142,7 @@ def read_topics(project: TestProject) -> list[Record]:
             "enable.partition.eof": True,
         }
     )
-    partitions = [TopicPartition(domain_topic(project.name, each, 1), n, 0) for each in TYPES for n in range(3)]
+    partitions = [TopicPartition(domain_topic(project.name, each, major), n, 0) for each in types for n in range(3)]
     records: list[Record] = []
     try:
         consumer.assign(partitions)
@@ -161,12 +161,12 @@ def read_topics(project: TestProject) -> list[Record]:
     return records
 
 
-def read_events(project: TestProject) -> list[DomainEvent]:
+def read_events(project: TestProject, types: Iterable[str] = TYPES, major: int = 1) -> list[DomainEvent]:
     """The events of `read_topics`."""
-    return [decode(*record) for record in read_topics(project)]
+    return [decode(*record) for record in read_topics(project, types, major)]
 
 
-def histories(project: TestProject) -> dict[str, list[DomainEvent]]:
+def histories(project: TestProject, types: Iterable[str] = TYPES, major: int = 1) -> dict[str, list[DomainEvent]]:
     """
     The events of each aggregate in log order.
 
@@ -174,7 +174,7 @@ def histories(project: TestProject) -> dict[str, list[DomainEvent]]:
     of each key has the key's highest version.
     """
     by_identity: dict[str, list[DomainEvent]] = defaultdict(list)
-    for event in read_events(project):
+    for event in read_events(project, types, major):
         by_identity[event.identity.text].append(event)
     for name, events in by_identity.items():
         versions = [event.version for event in events]

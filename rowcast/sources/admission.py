@@ -27,12 +27,11 @@ def refuse_unfit(source: SourceFile, catalogue: Catalogue) -> None:
 
     """
     faults = [source.fault("database", message, fix) for message, fix in _server(catalogue)]
-    for aggregate in source.aggregates:
-        table = catalogue.tables.get(aggregate.table)
-        name = f"aggregates.{aggregate.name}.table"
-        faults.extend(
-            source.fault(name, f"{aggregate.table}: {message}", fix) for message, fix in _table(table, catalogue)
-        )
+    named = [(f"aggregates.{each.name}.table", each.table) for each in source.aggregates]
+    named += [(f"references.{each.name}.table", each.table) for each in source.references]
+    for field, name in named:
+        table = catalogue.tables.get(name)
+        faults.extend(source.fault(field, f"{name}: {message}", fix) for message, fix in _table(table, catalogue))
     if faults:
         raise DocumentError(source.path, faults)
 

@@ -7,7 +7,7 @@ fit it, so that a mistake shows here and not as a refused event at night.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from rowcast.contracts.checking import pointer_of
@@ -22,7 +22,11 @@ from rowcast.sources.definition import (
     TableDefinition,
 )
 from rowcast.sources.document import DocumentError, Fault
-from rowcast.sources.property_fit import misfits, nearest
+from rowcast.sources.field import ConditionDefinition, FieldDefinition
+from rowcast.sources.function_module import load_functions, misfit
+from rowcast.sources.place import Place, parse_place
+from rowcast.sources.property_fit import condition_misfits, document_misfits, misfits, nearest
+from rowcast.sources.reference_fit import LookedUp, looked_up, reference_misfits
 from rowcast.sources.source_file import AggregateEntry, SourceFile
 
 
@@ -34,15 +38,18 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
         DocumentError: file, contracts and catalogue do not fit together; every fault names field and fix.
 
     """
-    faults: list[Fault] = []
+    faults = list(_function_faults(source))
     for entry in source.aggregates:
         table = catalogue.tables.get(entry.table)
         if table is None:
             message = f"{entry.table} does not exist in database {catalogue.database!r}"
             faults.append(source.fault(f"aggregates.{entry.name}.table", message))
         else:
-            faults.extend(_aggregate_faults(source, entry, contracts[entry.name], table))
+            faults.extend(_aggregate_faults(source, entry, contracts[entry.name], catalogue))
             faults.extend(_parent_faults(source, entry, catalogue))
+    for reference in source.references:
+        for place, message, accepted in reference_misfits(reference, catalogue):
+            faults.append(source.fault(f"references.{reference.name}.{place}", message, accepted))
     if faults:
         raise DocumentError(source.path, faults)
     entries = _parents_first(source.aggregates)
@@ -55,9 +62,33 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
         events_window_ms=source.events_window_ms,
         change_log_window_ms=source.change_log_window_ms,
         refused_share_max=source.refused_share_max,
+        functions=source.functions if any(True for _ in _calls(source)) else "",
         aggregates=tuple(_aggregate(entry, contracts[entry.name]) for entry in entries),
-        tables=tuple(_table(entry, contracts[entry.name], catalogue.tables[entry.table]) for entry in entries),
+        tables=(
+            *(
+                _table(catalogue.tables[entry.table], _aggregate(entry, contracts[entry.name]).places)
+                for entry in entries
+            ),
+            *(_table(catalogue.tables[each.table], (each.value,)) for each in source.references),
+        ),
+        references=source.references,
     )
+
+
+def _calls(source: SourceFile) -> Iterator[tuple[str, FieldDefinition]]:
+    for entry in source.aggregates:
+        for name, field in entry.fields.items():
+            if field.function is not None:
+                yield f"aggregates.{entry.name}.fields.{name}", field
+
+
+def _function_faults(source: SourceFile) -> Iterator[Fault]:
+    calls = list(_calls(source))
+    functions = load_functions(source.functions, source.source) if calls else {}
+    for at, field in calls:
+        wrong = misfit(functions, field.function or "", field.inputs)
+        if wrong is not None:
+            yield source.fault(at, *wrong)
 
 
 def _parents_first(entries: tuple[AggregateEntry, ...]) -> list[AggregateEntry]:
@@ -69,8 +100,13 @@ def _parents_first(entries: tuple[AggregateEntry, ...]) -> list[AggregateEntry]:
     return list(placed.values())
 
 
-def _columns_of(entry: AggregateEntry, contract: Contract) -> dict[str, str]:
-    return {name: entry.fields.get(name, name) for name in contract.properties}
+def _fields_of(entry: AggregateEntry, contract: Contract) -> dict[str, FieldDefinition]:
+    """Where each property's value comes from: as the file says, else its own name in the document or the row."""
+    return {
+        name: entry.fields.get(name)
+        or FieldDefinition(place=pointer_of((entry.document, name)) if entry.document else name)
+        for name in contract.properties
+    }
 
 
 def _aggregate(entry: AggregateEntry, contract: Contract) -> AggregateDefinition:
@@ -80,18 +116,20 @@ def _aggregate(entry: AggregateEntry, contract: Contract) -> AggregateDefinition
         table=entry.table,
         id=entry.id,
         parent=ParentDefinition(aggregate=parent.aggregate, columns=parent.columns) if parent else None,
-        fields=_columns_of(entry, contract),
+        fields=_fields_of(entry, contract),
         major=contract.major,
         minor=contract.minor,
         entity_schema=contract.entity,
         value_schema=contract.value_schema(),
         dataschema=contract.dataschema,
+        where=entry.where,
+        soft_delete=entry.soft_delete,
     )
 
 
-def _table(entry: AggregateEntry, contract: Contract, table: Table) -> TableDefinition:
+def _table(table: Table, places: Iterable[str]) -> TableDefinition:
     # What nothing names is not captured at all: it stays out of the change log, not only out of the events.
-    needed = {*table.key, *(entry.parent.columns if entry.parent else ()), *_columns_of(entry, contract).values()}
+    needed = {*table.key, *(parse_place(place).column for place in places)}
     return TableDefinition(
         name=table.name,
         columns=tuple(
@@ -104,7 +142,12 @@ def _table(entry: AggregateEntry, contract: Contract, table: Table) -> TableDefi
     )
 
 
-def _aggregate_faults(source: SourceFile, entry: AggregateEntry, contract: Contract, table: Table) -> Iterator[Fault]:
+def _aggregate_faults(
+    source: SourceFile, entry: AggregateEntry, contract: Contract, catalogue: Catalogue
+) -> Iterator[Fault]:
+    table = catalogue.tables[entry.table]
+    found = {each.name: looked_up(each, catalogue) for each in source.references}
+    references = {name: each for name, each in found.items() if each is not None}
     at = f"aggregates.{entry.name}"
     if "ancestors" in contract.properties:
         yield source.fault(f"{at}.contract", f"{contract.path}: a property cannot be called 'ancestors'")
@@ -112,27 +155,66 @@ def _aggregate_faults(source: SourceFile, entry: AggregateEntry, contract: Contr
     if contract.ancestors != hierarchy:
         message = f"{contract.path} declares x-ancestors {list(contract.ancestors)}, this file {list(hierarchy)}"
         yield source.fault(f"{at}.parent", message, "the same hierarchy in both, nearest ancestor first")
-    if entry.id != table.key:
-        message = f"{list(entry.id)} is not the primary key of {table.name}"
-        yield source.fault(f"{at}.id", message, ", ".join(table.key))
-    for column_name in table.key:
-        column = table.column(column_name)
-        if column and entry.id == table.key and id_family(column) is None:
-            message = f"column {column_name!r} of type {column.type} has no one text form that could be an id"
-            yield source.fault(f"{at}.id", message, "integer, text, varchar, uuid, date or enum columns")
+    yield from _id_faults(source, entry, table)
+    if entry.document:
+        for message, accepted in document_misfits(entry.document, table):
+            yield source.fault(f"{at}.document", message, accepted)
     for name in entry.fields:
         if name not in contract.properties:
             message = f"{contract.path} has no property {name!r}"
             yield source.fault(f"{at}.fields.{name}", message, ", ".join(contract.properties))
-    for name, column_name in _columns_of(entry, contract).items():
-        yield from _property_faults(source, entry, contract, (name, column_name), table)
+    for name, field in _fields_of(entry, contract).items():
+        if name in entry.fields or not entry.document:
+            yield from _property_faults(source, entry, (contract, name, field), (table, references))
+    for condition in entry.where:
+        for message, accepted in condition_misfits(condition, table):
+            yield source.fault(f"{at}.where.{condition.place}", message, accepted)
+    if entry.soft_delete:
+        for message, accepted in condition_misfits(ConditionDefinition(place=entry.soft_delete, values=()), table):
+            yield source.fault(f"{at}.soft_delete", message, accepted)
+
+
+def _id_faults(source: SourceFile, entry: AggregateEntry, table: Table) -> Iterator[Fault]:
+    at = f"aggregates.{entry.name}.id"
+    places = [parse_place(each) for each in entry.id]
+    from_document = any(place.path is not None for place in places)
+    if entry.id != table.key and not from_document:
+        message = f"{list(entry.id)} is not the primary key of {table.name}"
+        yield source.fault(at, message, ", ".join(table.key) + "; or a place in a document, /<column>/<path>")
+        return
+    for name in table.key:  # it names the rows, whatever names the aggregates
+        column = table.column(name)
+        if column and id_family(column) is None:
+            message = f"column {name!r} of type {column.type} has no one text form that could be an id"
+            where = at if name in entry.id else f"aggregates.{entry.name}.table"
+            yield source.fault(where, message, "integer, text, varchar, uuid, date or enum columns")
+    for place in places if from_document else ():
+        yield from _link_faults(source, at, table, place)
+
+
+def _link_faults(source: SourceFile, at: str, table: Table, place: Place) -> Iterator[Fault]:
+    """What forbids that an id stands at *place*."""
+    column = table.column(place.column)
+    if column is None:
+        yield source.fault(at, f"{table.name} has no column {place.column!r}", nearest(place.column, table))
+    elif place.path is not None:
+        for message, accepted in document_misfits(place.column, table):
+            yield source.fault(at, message, accepted)
+        if not place.path:
+            yield source.fault(at, f"all of column {place.column!r} is no id", f"/{place.column}/<path>")
+    elif id_family(column) is None:
+        message = f"column {place.column!r} of type {column.type} has no one text form that could be an id"
+        yield source.fault(at, message, "integer, text, varchar, uuid, date or enum columns")
 
 
 def _property_faults(
-    source: SourceFile, entry: AggregateEntry, contract: Contract, names: tuple[str, str], table: Table
+    source: SourceFile,
+    entry: AggregateEntry,
+    named: tuple[Contract, str, FieldDefinition],
+    known: tuple[Table, Mapping[str, LookedUp]],
 ) -> Iterator[Fault]:
-    name, column_name = names
-    for message, accepted in misfits(contract, name, column_name, table):
+    contract, name, _field = named
+    for message, accepted in misfits(named, known):
         if name in entry.fields:
             yield source.fault(f"aggregates.{entry.name}.fields.{name}", message, accepted)
         else:  # nothing in the file names it: the contract alone does
@@ -155,12 +237,13 @@ def _parent_faults(source: SourceFile, entry: AggregateEntry, catalogue: Catalog
     parent = next(each for each in source.aggregates if each.name == entry.parent.aggregate)
     at, parent_table = f"aggregates.{entry.name}.parent.column", catalogue.tables.get(parent.table)
     table = catalogue.tables[entry.table]
-    for name, parent_name in zip(entry.parent.columns, parent.id, strict=True):
-        column = table.column(name)
-        if column is None:
-            yield source.fault(at, f"{table.name} has no column {name!r}", nearest(name, table))
-            continue
-        parent_column = parent_table.column(parent_name) if parent_table else None
-        if parent_column is not None and id_family(column) != id_family(parent_column):
-            message = f"{table.name}.{name} is {column.type}, {parent.table}.{parent_name} is {parent_column.type}"
+    for text, parent_text in zip(entry.parent.columns, parent.id, strict=True):
+        place, parent_place = parse_place(text), parse_place(parent_text)
+        faults = list(_link_faults(source, at, table, place))
+        yield from faults
+        if faults or place.path is not None or parent_place.path is not None:
+            continue  # what a document holds has no type of its own
+        column, parent_column = table.column(text), parent_table.column(parent_text) if parent_table else None
+        if column is not None and parent_column is not None and id_family(column) != id_family(parent_column):
+            message = f"{table.name}.{text} is {column.type}, {parent.table}.{parent_text} is {parent_column.type}"
             yield source.fault(at, message, "a column of the same type, so that both give one id text")

@@ -87,7 +87,10 @@ def plan_definition(definition: SourceDefinition, connection: psycopg.Connection
 def _refuse_uncaptured(wanted: SourceDefinition, applied: SourceDefinition) -> None:
     """A running source cannot publish what its snapshot did not read; a new snapshot can."""
     shapes = [
-        [(each.name, each.table, each.id, each.parent, each.major) for each in one.aggregates]
+        [
+            (each.name, each.table, each.id, each.parent, each.major, each.where, each.soft_delete)
+            for each in one.aggregates
+        ]
         for one in (wanted, applied)
     ]
     known = {(table.name, column.name) for table in applied.tables for column in table.columns}
@@ -99,7 +102,11 @@ def _refuse_uncaptured(wanted: SourceDefinition, applied: SourceDefinition) -> N
     )
     if shapes[0] == shapes[1] and not fresh:
         return
-    what = f"columns {', '.join(fresh)}" if shapes[0] == shapes[1] else "other aggregates, tables, ids or parents"
+    what = (
+        f"columns {', '.join(fresh)}"
+        if shapes[0] == shapes[1]
+        else "other aggregates, tables, ids, parents or conditions"
+    )
     raise ConfigurationError(
         f"the running source was captured without {what}; rows that exist would be missing",
         where=f"source {wanted.source}",

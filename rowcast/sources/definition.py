@@ -16,9 +16,10 @@ from typing import Any
 import orjson
 
 from rowcast.errors import ConfigurationError
+from rowcast.sources.field import ConditionDefinition, FieldDefinition
 from rowcast.topics import change_log_topic, domain_topic
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,10 @@ class TableDefinition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParentDefinition:
-    """The link to the parent aggregate: *columns* hold the parent's id, in the order of the parent's id columns."""
+    """
+    The link to the parent aggregate: *columns*, or places in documents, hold the parent's id, in the order of the
+    parent's id.
+    """
 
     aggregate: str
     columns: tuple[str, ...]
@@ -51,7 +55,10 @@ class ParentDefinition:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregateDefinition:
     """
-    One aggregate type: its root *table*, *id* columns, *parent*, and *fields* (entity field → column).
+    One aggregate type: its root *table*, *id*, *parent*, *fields*, and which rows count: those that fulfil *where*
+    and have nothing, or false, at *soft_delete*.
+
+    Id and parent are places: columns or JSON Pointers into their documents, see `rowcast.sources.place`.
 
     *value_schema* is derived from *entity_schema* by the published rule and named by *dataschema*.
     """
@@ -60,12 +67,35 @@ class AggregateDefinition:
     table: str
     id: tuple[str, ...]
     parent: ParentDefinition | None
-    fields: Mapping[str, str]
+    fields: Mapping[str, FieldDefinition]
     major: int
     minor: int
     entity_schema: Mapping[str, Any]
     value_schema: Mapping[str, Any]
     dataschema: str
+    where: tuple[ConditionDefinition, ...] = ()
+    soft_delete: str = ""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Every place of a row that is read."""
+        return (
+            *self.id,
+            *(self.parent.columns if self.parent else ()),
+            *(place for each in self.fields.values() for place in each.places),
+            *(each.place for each in self.where),
+            *((self.soft_delete,) if self.soft_delete else ()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceDefinition:
+    """A small table that values are looked up in: *value* is the place of what a row with that *key* stands for."""
+
+    name: str
+    table: str
+    key: str
+    value: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +105,8 @@ class SourceDefinition:
 
     *uri* becomes ``ce_source``; *partitions* is the number of partitions of each domain topic;
     *events_window_ms* how long every event stays readable; *refused_share_max* the share of an
-    interval's events above which refusals stop the source.
+    interval's events above which refusals stop the source; *functions* the text of the module with the functions
+    that fields name.
     """
 
     source: str
@@ -88,6 +119,8 @@ class SourceDefinition:
     refused_share_max: float
     aggregates: tuple[AggregateDefinition, ...]
     tables: tuple[TableDefinition, ...]
+    functions: str = ""
+    references: tuple[ReferenceDefinition, ...] = ()
 
     @property
     def change_log(self) -> str:
@@ -125,12 +158,13 @@ class SourceDefinition:
             ConfigurationError: it was written by a newer Rowcast.
         """
         data = orjson.loads(document)
-        if data.pop("format") != FORMAT:
+        if data.pop("format") not in {1, FORMAT}:
             raise ConfigurationError(
                 "the applied definition has an unknown format", where=str(data.get("source")), fix="upgrade this worker"
             )
         data["aggregates"] = tuple(_aggregate(entry) for entry in data["aggregates"])
         data["tables"] = tuple(_table(entry) for entry in data["tables"])
+        data["references"] = tuple(ReferenceDefinition(**entry) for entry in data.get("references", ()))
         return cls(**data)
 
 
@@ -141,8 +175,17 @@ def _aggregate(entry: dict[str, Any]) -> AggregateDefinition:
             **entry,
             "id": tuple(entry["id"]),
             "parent": parent and ParentDefinition(aggregate=parent["aggregate"], columns=tuple(parent["columns"])),
+            "fields": {name: _field(each) for name, each in entry["fields"].items()},
+            "where": tuple(
+                ConditionDefinition(**{**each, "values": tuple(each["values"])}) for each in entry.get("where", ())
+            ),
         }
     )
+
+
+def _field(entry: dict[str, Any] | str) -> FieldDefinition:
+    # Format 1 had nothing but columns.
+    return FieldDefinition(place=entry) if isinstance(entry, str) else FieldDefinition(**entry)
 
 
 def _table(entry: dict[str, Any]) -> TableDefinition:

@@ -19,6 +19,7 @@ from rowcast.errors import ConfigurationError
 _DURATION = re.compile(r"([1-9][0-9]{0,6})([smhd])")
 _UNIT_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _TAG = "tag:yaml.org,2002:"
+_CONSTANT = "a text, a number, true, false or null"
 _READ_AS = {"int": "a number", "float": "a number", "timestamp": "a date", "null": "nothing"}
 
 
@@ -216,6 +217,38 @@ class Section:
         if len(set(texts)) < len(texts):
             self.fault(name, "names a column twice", accepted)
         return texts
+
+    def is_section(self, name: str) -> bool:
+        """Whether the field *name* has fields of its own."""
+        return isinstance(self.nodes.get(name), yaml.MappingNode)
+
+    def constant(self, name: str) -> str | int | float | bool | None:
+        """A text, number, true, false or null; null when it is not accepted."""
+        return self._constant(self.nodes.get(name), name)
+
+    def constants(self, name: str) -> tuple[str | int | float | bool | None, ...]:
+        """One constant, or a list of them."""
+        node = self.nodes.get(name)
+        nodes: list[yaml.Node | None] = list(node.value) if isinstance(node, yaml.SequenceNode) else [node]
+        if not nodes:
+            self.fault(name, "an empty list is not accepted", _CONSTANT)
+        return tuple(self._constant(each, name) for each in nodes)
+
+    def _constant(self, node: yaml.Node | None, name: str) -> str | int | float | bool | None:
+        if isinstance(node, yaml.ScalarNode):
+            text = str(node.value)
+            if _is(node, "str"):
+                return text
+            if _is(node, "null") and text:
+                return None
+            if _is(node, "bool") and text in {"true", "false"}:
+                return text == "true"
+            if _is(node, "int") and re.fullmatch(r"-?(0|[1-9][0-9]{0,17})", text):
+                return int(text)
+            if _is(node, "float") and re.fullmatch(r"-?[0-9]{1,15}\.[0-9]{1,15}", text):
+                return float(text)
+        self.fault(name, (node and _not_text(node)) or f"{_shown(node)} is not accepted", _CONSTANT)
+        return None
 
     def _node(self, name: str, accepted: str, *, required: bool = False) -> yaml.Node | None:
         node = self.nodes.get(name)

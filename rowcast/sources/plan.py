@@ -63,7 +63,7 @@ class Plan:
         contracts = contracts_of(source, settings)
         database = settings.database(source.database)
         connection = self._open.enter_context(connect_source(database))
-        catalogue = read_catalogue(connection, [entry.table for entry in source.aggregates])
+        catalogue = read_catalogue(connection, source.tables)
         definition = admit(source, contracts, catalogue)
         wanted = connector_configuration(definition, database, server_version=catalogue.version)
         control = self._open.enter_context(
@@ -115,7 +115,7 @@ def estimate(sources: Iterable[SourceFile], settings: Settings) -> list[ChangeLo
     estimates = []
     for source in sources:
         with _translated(), connect_source(settings.database(source.database)) as connection:
-            tables = [entry.table for entry in source.aggregates]
+            tables = source.tables
             definition = admit(source, contracts_of(source, settings), read_catalogue(connection, tables))
             try:
                 estimates.append(estimate_change_log(definition, read_activity(connection, tables)))

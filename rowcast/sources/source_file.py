@@ -8,12 +8,21 @@ line, field and the accepted values; see docs/reference/source-file.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rowcast.errors import ConfigurationError
+from rowcast.sources.definition import ReferenceDefinition
 from rowcast.sources.document import Document, DocumentError, Fault, Section
+from rowcast.sources.field import (
+    ConditionDefinition,
+    FieldDefinition,
+    read_conditions,
+    read_field,
+    read_place,
+    read_places,
+)
 
 FOLDER = "connectors"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
@@ -32,14 +41,18 @@ _FIELDS = (
     "allow_short_windows",
     "topics",
     "refusals",
+    "references",
     "aggregates",
 )
-_AGGREGATE_FIELDS = ("table", "id", "parent", "contract", "fields")
+_AGGREGATE_FIELDS = ("table", "document", "id", "parent", "where", "soft_delete", "contract", "fields")
+
+
+_COLUMN_FORM = "the name of a column"
 
 
 @dataclass(frozen=True, slots=True)
 class ParentEntry:
-    """The parent of an aggregate and the *columns* that hold the parent's id."""
+    """The parent of an aggregate and the *columns*, or places in documents, that hold the parent's id."""
 
     aggregate: str
     columns: tuple[str, ...]
@@ -47,19 +60,32 @@ class ParentEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregateEntry:
-    """One declared aggregate; *contract* is (major, minor) or None for the newest."""
+    """
+    One declared aggregate; *contract* is (major, minor) or None for the newest.
+
+    *id* and *parent* hold places (`rowcast.sources.place`); *document* is the column whose document is the entity,
+    empty where columns are. Only rows that fulfil all conditions of *where* count, and of these only those that have
+    nothing, or false, at *soft_delete*.
+    """
 
     name: str
     table: str
+    document: str
     id: tuple[str, ...]
     parent: ParentEntry | None
     contract: tuple[int, int] | None
-    fields: Mapping[str, str]
+    fields: Mapping[str, FieldDefinition]
+    where: tuple[ConditionDefinition, ...] = ()
+    soft_delete: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceFile:
-    """A source as declared. *aggregates* stand in the order of the file; *lines* maps dotted fields to lines."""
+    """
+    A source as declared. *aggregates* stand in the order of the file; *lines* maps dotted fields to lines.
+
+    *functions* is the text of the module of functions beside the file; empty when there is none.
+    """
 
     path: Path
     source: str
@@ -73,6 +99,13 @@ class SourceFile:
     refused_share_max: float
     aggregates: tuple[AggregateEntry, ...]
     lines: Mapping[str, int] = field(repr=False)
+    functions: str = field(default="", repr=False)
+    references: tuple[ReferenceDefinition, ...] = ()
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The tables that the file names."""
+        return (*(each.table for each in self.aggregates), *(each.table for each in self.references))
 
     def fault(self, name: str, message: str, accepted: str = "") -> Fault:
         """A fault at the declared field *name*, or at the nearest section above it."""
@@ -152,9 +185,56 @@ def load_source(path: Path) -> SourceFile:
         refused_share_max=_share(root.section("refusals", ("stop_above",))),
         aggregates=_aggregates(root),
         lines=document.lines,
+        functions=_functions(path),
+        references=_references(root),
     )
+    document.faults.extend(_reference_faults(source))
     document.refuse_faults()
     return source
+
+
+def _references(root: Section) -> tuple[ReferenceDefinition, ...]:
+    section = root.section("references")
+    entries = []
+    for name in section:
+        if not _NAME.fullmatch(name):
+            section.fault(name, f"{name!r} is not accepted as a name", _NAME_FORM)
+        entry = section.section(name, ("table", "key", "value"))
+        entries.append(
+            ReferenceDefinition(
+                name=name,
+                table=entry.text("table", _TABLE, "schema.table, such as public.item_status"),
+                key=entry.text("key", _ANY, _COLUMN_FORM),
+                value=read_place(entry, "value"),
+            )
+        )
+    return tuple(entries)
+
+
+def _reference_faults(source: SourceFile) -> Iterator[Fault]:
+    """Every reference has a table of its own, and every field's reference is declared."""
+    owners = {entry.table: f"aggregate {entry.name!r}" for entry in source.aggregates}
+    for reference in source.references:
+        name = f"reference {reference.name!r}"
+        owner = owners.setdefault(reference.table, name)
+        if reference.table and owner != name:
+            message = f"{reference.table} belongs to {owner}"
+            yield source.fault(f"references.{reference.name}.table", message, "a table of its own")
+    names = [each.name for each in source.references]
+    for entry in source.aggregates:
+        for name, each in entry.fields.items():
+            if each.reference is not None and each.reference not in names:
+                message = f"there is no reference {each.reference!r}"
+                accepted = ", ".join(names) or "an entry of `references`"
+                yield source.fault(f"aggregates.{entry.name}.fields.{name}.reference", message, accepted)
+
+
+def _functions(path: Path) -> str:
+    module = path.with_suffix(".py")
+    try:
+        return module.read_text(encoding="utf-8") if module.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot be read: {error}", where=str(module), fix="correct the file") from error
 
 
 def _window(windows: Section, name: str, *, short: bool) -> int:
@@ -193,10 +273,13 @@ def _aggregate(section: Section, name: str) -> AggregateEntry:
     return AggregateEntry(
         name=name,
         table=section.text("table", _TABLE, "schema.table, such as public.item"),
-        id=section.texts("id", "a column, or a list of columns"),
+        document=section.text("document", _ANY, "the name of a json or jsonb column", default=""),
+        id=read_places(section, "id", "a column, or a list of columns"),
         parent=_parent(section) if "parent" in section else None,
         contract=(int(contract[1]), int(contract[2])) if contract else None,
-        fields={each: renamed.text(each, _ANY, "the name of a column") for each in renamed},
+        fields={each: read_field(renamed, each) for each in renamed},
+        where=read_conditions(section, "where"),
+        soft_delete=read_place(section, "soft_delete", default=""),
     )
 
 
@@ -204,7 +287,7 @@ def _parent(section: Section) -> ParentEntry:
     parent = section.section("parent", ("aggregate", "column"))
     return ParentEntry(
         parent.text("aggregate", _NAME, "the name of an aggregate of this file"),
-        parent.texts("column", "the column, or list of columns, that holds the parent's id"),
+        read_places(parent, "column", "the column, or list of columns, that holds the parent's id"),
     )
 
 

@@ -77,6 +77,6 @@ def subject_of(source: SourceFile, applied: Mapping[str, SourceDefinition]) -> S
     return Subject(
         source=source.source,
         database=source.database,
-        tables=tables or tuple(entry.table for entry in source.aggregates),
+        tables=tables or source.tables,
         change_log_window_ms=source.change_log_window_ms,
     )

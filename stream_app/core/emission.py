@@ -17,6 +17,7 @@ import orjson
 from rowcast.errors import PoisonError
 from rowcast.event import EventKind, Moment, Record
 from stream_app.core.column import holds_placeholder
+from stream_app.core.holding import raw_rows, root_row
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.state import AggregateState, Key, Published, Refusal, View, publish, read_published
 from stream_app.core.tail import Tail
@@ -112,7 +113,7 @@ def emit(source: SourceMapping, view: View, key: Key, origin: Origin, out: tuple
             draft = _draft(view, mapping, key, origin)
         except (PoisonError, TypeError, ValueError, RecursionError) as error:
             # The last three are what the JSON libraries raise for documents that they cannot carry.
-            view.put(key, state._replace(refusal=_refusal(view, key, origin, error)))
+            view.put(key, state._replace(refusal=_refusal(view, mapping, key, (origin, error))))
             emitted.refused += 1
             return
         if draft is None:
@@ -146,8 +147,7 @@ def _draft(view: View, mapping: AggregateMapping, key: Key, origin: Origin) -> t
         value = {"after": None, "ancestors": ancestors, "before": entity, "context": origin.context}
         record = _record(mapping, (key, state.version + 1), (EventKind.DELETED, origin), value, _dumps(value))
         return record, None
-    columns = view.rows[key]
-    assert columns is not None, "a present aggregate has its root row"
+    columns = root_row(view, mapping, key)
     entity = mapping.entity(columns)
     ancestors = ancestors_of(view, mapping, key)
     published = publish(entity, ancestors)
@@ -210,9 +210,10 @@ def _dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def _refusal(view: View, key: Key, origin: Origin, error: Exception) -> Refusal:
+def _refusal(view: View, mapping: AggregateMapping, key: Key, why: tuple[Origin, Exception]) -> Refusal:
+    origin, error = why
     former = view.state(key).refusal
     since, lsn = (former.since, former.lsn) if former else (origin.time, origin.lsn)
-    record = orjson.dumps(view.rows.get(key), option=orjson.OPT_SORT_KEYS).decode()
+    record = orjson.dumps(raw_rows(view, mapping, key), option=orjson.OPT_SORT_KEYS).decode()
     # PostgreSQL's text holds no NUL, and messages may quote the whole value.
     return Refusal(str(error).replace("\0", "\\u0000")[:_REASON_MAX], record, since, lsn)

@@ -16,9 +16,10 @@ import orjson
 
 from rowcast.errors import MappingError, StopError
 from stream_app.core.change import CONTEXT_PREFIX, Columns, Message, Operation, RowChange
-from stream_app.core.column import is_unavailable
 from stream_app.core.emission import Emitted, Origin, emit, rfc3339
+from stream_app.core.holding import Shift, complete, fold_shifts, foresee, may_move, parents_in
 from stream_app.core.mapping import SourceMapping
+from stream_app.core.reference import ReferenceTable
 from stream_app.core.state import AggregateState, Key, Lookup, View
 from stream_app.core.tail import Tail
 from stream_app.core.transaction import LargeTransaction, SnapshotRow, Transaction
@@ -50,22 +51,32 @@ def sequence(
         LargeFanOutError: moved parents have too many descendants for one step.
 
     """
-    placed = [(unit, [place(source, row) for row in _rows(unit)]) for unit in units]
-    rows = [change for _, changes in placed for change in changes]
-    yield from _load(source, view, rows)
+    placed = [[place(source, row) for row in _own_rows(source, unit)] for unit in units]
+    shifts: Sequence[Sequence[Shift]] = ((),) * len(units)
+    if source.held:
+        placed, shifts = yield from _foresee(source, view, placed)
+    rows = [change for changes in placed for change in changes]
+    held = [shift for each in shifts for shift in each]
+    yield from _load(source, view, rows, held)
     follows = not reading.issuperset(source.by_type)
     if follows:
-        yield from _load_descendants(source, view, _may_move(view, rows))
+        yield from _load_descendants(source, view, _may_move(view, rows) | may_move(view, held))
     tail = out[1]
-    for unit, changes in placed:
+    for unit, changes, shifted in zip(units, placed, shifts, strict=True):
+        if source.references:
+            _fold_references(source, view, unit)
         if isinstance(unit, SnapshotRow):
             _fold_all(source, view, changes)
+            fold_shifts(source, view, shifted)
             continue
         origin = origin_of(unit)
         if tail and unit.lsn > tail.position:
             yield from settle(source, view, origin, out)
         before = {change.key: view.aggregates[change.key] for change in changes}
         _fold_all(source, view, changes)
+        if shifted:
+            before.update((key, view.aggregates[key]) for shift in shifted for key in shift.owners())
+            fold_shifts(source, view, shifted)
         if follows:
             for key in _touched(source, view, before):
                 if key.aggregate not in reading:
@@ -83,10 +94,11 @@ def sequence_part(
     Fold a part of a large transaction into *view*: all changes of some aggregates, parents' types first.
 
     Like `sequence`, but events go out for these aggregates only. Those that moved and stand above others are
-    noted in the list of *out*: who stands below them may still be changed by another part.
+    noted in the list of *out*: who stands below them may still be changed by another part. Not for types with a
+    holding, because rows of several parts may hold one aggregate, one after the other.
     """
     changes = [place(source, row) for row in unit.rows]
-    yield from _load(source, view, changes)
+    yield from _load(source, view, changes, ())
     moving = _may_move(view, changes)
     yield from _load_children(source, view, moving)
     emitted, tail, parents = out
@@ -105,6 +117,19 @@ def _touched(source: SourceMapping, view: View, before: Mapping[Key, AggregateSt
     moved = [key for key, state in before.items() if _moved(state, view.aggregates[key])]
     below = list(_descendants(source, view, moved))
     return in_order(source, {*before, *below}) if below or len(before) > 1 else before
+
+
+def _foresee(
+    source: SourceMapping, view: View, placed: Sequence[list[PlacedChange]]
+) -> Generator[Lookup, None, tuple[list[list[PlacedChange]], list[list[Shift]]]]:
+    """Part off the changes of types with a holding: the others, and what those do."""
+    apart = [[change for change in changes if change.key.aggregate in source.held] for changes in placed]
+    plain = [[change for change in changes if change.key.aggregate not in source.held] for changes in placed]
+    held = [[(change.key, change.row) for change in changes] for changes in apart]
+    missing = frozenset(key for changes in held for key, _ in changes if key not in view.owners)
+    if missing:
+        yield Lookup(frozenset(), rows=missing)
+    return plain, foresee(source, view, held)
 
 
 def emit_pending(
@@ -132,14 +157,15 @@ def settle(source: SourceMapping, view: View, origin: Origin, out: tuple[Emitted
 
 def split_truncates(source: SourceMapping, unit: Transaction) -> tuple[tuple[str, ...], Transaction]:
     """
-    The aggregate types whose root tables *unit* truncates, and what of it is left to fold after that.
+    The aggregate types and reference tables that *unit* truncates, and what of it is left to fold after that.
 
     Changes of a table before its last TRUNCATE have no effect; those after it stand.
     """
     last = {row.table: place for place, row in enumerate(unit.rows) if row.operation is Operation.TRUNCATE}
     rows = tuple(row for place, row in enumerate(unit.rows) if place > last.get(row.table, -1))
-    types = tuple(each.name for each in source.by_rank if each.definition.table in last)
-    return types, unit._replace(rows=rows)
+    types = [each.name for each in source.by_rank if each.definition.table in last]
+    types += [each.name for table, each in source.references.items() if table in last]
+    return tuple(types), unit._replace(rows=rows)
 
 
 def types_below(source: SourceMapping, types: Iterable[str]) -> list[str]:
@@ -157,9 +183,43 @@ def _rows(unit: Work) -> tuple[RowChange, ...]:
     return (unit.row,) if isinstance(unit, SnapshotRow) else unit.rows
 
 
+def _own_rows(source: SourceMapping, unit: Work) -> Iterable[RowChange]:
+    """The rows of aggregates."""
+    rows = _rows(unit)
+    return [row for row in rows if row.table not in source.references] if source.references else rows
+
+
+def _fold_references(source: SourceMapping, view: View, unit: Work) -> None:
+    """Take over the reference rows of *unit*; whoever calls brings up to date what was made with the former ones."""
+    for table in source.references.values():
+        if table.name in view.emptied:
+            table.rows.clear()
+    for change in _rows(unit):
+        if change.table in source.references:
+            _fold_reference(source.references[change.table], view, change)
+
+
+def _fold_reference(table: ReferenceTable, view: View, change: RowChange) -> None:
+    gone = change.operation is Operation.DELETE
+    try:
+        row_key = table.row_key((change.before if gone else change.after) or {})
+    except MappingError as error:
+        raise StopError("ROW_WITHOUT_ID", f"{change.table} at LSN {change.lsn}: {error}") from error
+    key = Key(table.name, row_key)
+    if row_key in table.rows:
+        view.stored_rows.add(key)
+    columns = None if gone else table.complete(change, row_key)
+    if columns is None:
+        table.rows.pop(row_key, None)
+    else:
+        table.rows[row_key] = columns
+    view.rows[key] = columns
+    view.dirty_rows.add(key)
+
+
 def key_of(source: SourceMapping, row: RowChange) -> Key:
     """
-    The aggregate whose root row *row* changes.
+    The type of *row* and its key: the aggregate whose root row it is, unless the type has a holding.
 
     Raises:
         StopError: the table is not declared, or the row has no id.
@@ -175,7 +235,7 @@ def key_of(source: SourceMapping, row: RowChange) -> Key:
     assert row.operation is not Operation.TRUNCATE, "split_truncates comes first"
     image = row.before if row.operation is Operation.DELETE else row.after
     try:
-        return Key(mapping.name, mapping.id_text(image or {}))
+        return Key(mapping.name, mapping.row_key(image or {}))
     except MappingError as error:
         # Without its id the row belongs to no aggregate that could be held alone.
         raise StopError("ROW_WITHOUT_ID", f"{row.table} at LSN {row.lsn}: {error}") from error
@@ -206,7 +266,7 @@ def place(source: SourceMapping, row: RowChange) -> PlacedChange:
     key = key_of(source, row)
     mapping = source.by_type[key.aggregate]
     parent_type = mapping.parent_type
-    if parent_type is None or row.after is None:
+    if parent_type is None or row.after is None or mapping.holding is not None:
         return PlacedChange(key, row, None, True)
     try:
         parent = mapping.parent_id_text(row.after)
@@ -244,7 +304,7 @@ def _fold(source: SourceMapping, view: View, change: PlacedChange, former: Colum
     assert row.after is not None, "a change other than a delete has an after image"
     columns = mapping.keep(row.after)
     if not row.whole:
-        _complete(columns, former)
+        complete(columns, former)
     if sure:
         parent_id_text = None if parent is None else parent.id_text
     else:
@@ -256,29 +316,28 @@ def _fold(source: SourceMapping, view: View, change: PlacedChange, former: Colum
     view.put_row(key, columns, parent_id_text)
 
 
-def _complete(columns: dict[str, Any], known: Columns | None) -> None:
-    # A TOAST column that was not touched is not in the WAL: its value is the one we know.
-    for name, value in columns.items():
-        if is_unavailable(value) and known is not None and name in known:
-            columns[name] = known[name]
-
-
-def _load(source: SourceMapping, view: View, changes: Sequence[PlacedChange]) -> Lookups:
+def _load(source: SourceMapping, view: View, changes: Sequence[PlacedChange], held: Sequence[Shift]) -> Lookups:
     touched = {change.key for change in changes}
-    missing = view.missing(touched)
-    if missing:
-        yield Lookup(missing)
-    yield from load_aggregates(source, view, {change.parent for change in changes if change.parent is not None})
+    touched.update(key for shift in held for key in shift.owners())
+    yield from _load_missing(source, view, touched)
+    parents = {change.parent for change in changes if change.parent is not None}
+    parents.update(parents_in(source, view, held))
+    yield from load_aggregates(source, view, parents)
     yield from load_aggregates(source, view, touched)
+
+
+def _load_missing(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
+    missing = view.missing(keys)
+    if missing:
+        held = frozenset(key for key in missing if key.aggregate in source.held) if source.held else frozenset()
+        yield Lookup(missing - held if held else missing, held=held)
 
 
 def load_aggregates(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
     """Load *keys* and everything above them."""
     level = set(keys)
     while level:
-        missing = view.missing(level)
-        if missing:
-            yield Lookup(missing)
+        yield from _load_missing(source, view, level)
         level = {parent for key in level if (parent := _parent_of(source, view, key)) is not None}
 
 

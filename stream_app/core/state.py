@@ -64,10 +64,17 @@ ABSENT = AggregateState()
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """State that the core needs next: aggregates with their root rows, and children by (child type, parent id)."""
+    """
+    State that the core needs next: aggregates with their root rows, and children by (child type, parent id).
+
+    Of types whose rows are tied to their aggregates by a holding: *held* aggregates with all rows that hold them,
+    and *rows* by (type, row key).
+    """
 
     aggregates: frozenset[Key]
     children: frozenset[tuple[str, str]] = frozenset()
+    held: frozenset[Key] = frozenset()
+    rows: frozenset[Key] = frozenset()
 
 
 @dataclass(slots=True)
@@ -77,6 +84,10 @@ class View:
 
     `dirty` and `dirty_rows` say what has to be written back, `stored` and `stored_rows` what of the loaded
     aggregates and rows was there.
+
+    Of types with a holding, `rows` is by (type, row key), `owners` says which aggregate (id text) each known row
+    holds, and `candidates` has for each loaded aggregate the keys of all rows that may hold it. What the control
+    database has of the types in `emptied` does not count.
     """
 
     aggregates: dict[Key, AggregateState] = field(default_factory=dict)
@@ -86,6 +97,9 @@ class View:
     dirty_rows: set[Key] = field(default_factory=set)
     stored: set[Key] = field(default_factory=set)
     stored_rows: set[Key] = field(default_factory=set)
+    owners: dict[Key, str | None] = field(default_factory=dict)
+    candidates: dict[Key, set[str]] = field(default_factory=dict)
+    emptied: frozenset[str] = frozenset()
 
     def missing(self, keys: Iterable[Key]) -> frozenset[Key]:
         """Those of *keys* that were not loaded yet."""
@@ -103,6 +117,8 @@ class View:
         for key in lookup.aggregates & newer.dirty_rows:
             row = self.rows[key] = newer.rows[key]
             (self.stored_rows.discard if row is None else self.stored_rows.add)(key)
+        if lookup.held or lookup.rows:
+            self._lay_over_held(newer, lookup)
         if not lookup.children:
             return
         joined: dict[tuple[str, str], set[str]] = {}
@@ -115,10 +131,54 @@ class View:
             left = {id_text for id_text in known if Key(child, id_text) in newer.dirty}
             self.children[child, parent] = (known - left) | joined.get((child, parent), set())
 
+    def _lay_over_held(self, newer: View, lookup: Lookup) -> None:
+        for key in lookup.held & newer.dirty:
+            self.aggregates[key] = newer.aggregates[key]
+            self.stored.add(key)
+        rows = set(lookup.rows)
+        for key in lookup.held:
+            self.candidates[key] |= newer.candidates.get(key, set())
+            rows.update(Key(key.aggregate, row_key) for row_key in self.candidates[key])
+        for row in rows & newer.dirty_rows - self.dirty_rows:
+            columns = self.rows[row] = newer.rows[row]
+            self.owners[row] = newer.owners[row]
+            (self.stored_rows.discard if columns is None else self.stored_rows.add)(row)
+
+    def note_row(self, row: Key, columns: Columns | None, owner: str | None) -> None:
+        """The control database has *row* of a type with a holding (None: it does not); what is known stays."""
+        if columns is not None and row.aggregate not in self.emptied:
+            self.stored_rows.add(row)
+        if row not in self.owners:
+            gone = columns is None or row.aggregate in self.emptied
+            self.rows[row], self.owners[row] = (None, None) if gone else (columns, owner)
+
+    def note_holder(self, key: Key, row_key: str, columns: Columns) -> None:
+        """The control database says that the row with this key holds *key*."""
+        self.note_row(Key(key.aggregate, row_key), columns, key.id_text)
+        self.candidates[key].add(row_key)
+
+    def holders(self, key: Key) -> list[str]:
+        """The keys of the rows that hold *key*, of a type with a holding; it has to be loaded."""
+        owned = (each for each in self.candidates[key] if self.owners.get(Key(key.aggregate, each)) == key.id_text)
+        return sorted(owned)
+
+    def put_held_row(self, row: Key, columns: Columns | None, owner: str | None) -> None:
+        """Set a row of a type with a holding (None: gone) and the aggregate that it holds."""
+        self.rows[row], self.owners[row] = columns, owner
+        self.dirty_rows.add(row)
+        if owner is not None:
+            self.candidates.setdefault(Key(row.aggregate, owner), set()).add(row.id_text)
+
     def put_row(self, key: Key, columns: Columns | None, parent_id_text: str | None) -> None:
         """Set the root row of *key* (None: gone), and keep the children of its parents right."""
+        self.rows[key] = columns
+        self.dirty_rows.add(key)
+        self.place(key, parent_id_text, present=columns is not None)
+
+    def place(self, key: Key, parent_id_text: str | None, *, present: bool) -> None:
+        """Set whether *key* is present and under which parent, and keep the children of its parents right."""
         before = self.aggregates[key]
-        after = AggregateState(before.version, parent_id_text, columns is not None, before.published, before.refusal)
+        after = AggregateState(before.version, parent_id_text, present, before.published, before.refusal)
         if before.parent_id_text != parent_id_text:
             if before.parent_id_text is not None:
                 self.children.get((key.aggregate, before.parent_id_text), set()).discard(key.id_text)
@@ -127,8 +187,6 @@ class View:
                 known = self.children.get((key.aggregate, after.parent_id_text))
                 if known is not None:
                     known.add(key.id_text)
-        self.rows[key] = columns
-        self.dirty_rows.add(key)
         self.put(key, after)
 
     def put(self, key: Key, state: AggregateState) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from rowcast.sources.definition import (
     SourceDefinition,
     TableDefinition,
 )
+from rowcast.sources.field import FieldDefinition
 from stream_app.core.emission import Emitted
 from stream_app.core.mapping import SourceMapping, compile_mapping
 from stream_app.core.sequencing import sequence
@@ -55,7 +57,7 @@ def build_definition(fields: Mapping[str, Sequence[str]] = FIELDS) -> SourceDefi
                 parent=ParentDefinition(aggregate=PARENTS[name][0], columns=(PARENTS[name][1],))
                 if name in PARENTS
                 else None,
-                fields={each: each for each in fields[name]},
+                fields={each: FieldDefinition(place=each) for each in fields[name]},
                 major=1,
                 minor=0,
                 entity_schema={},
@@ -163,6 +165,7 @@ class MemoryStore:
 
     aggregates: dict[Key, AggregateState] = field(default_factory=dict)
     rows: dict[Key, Any] = field(default_factory=dict)
+    owners: dict[Key, str | None] = field(default_factory=dict)
     next_offset: int = 0
     commit_lsn: int = 0
     processed: list[tuple[int, int, int]] = field(default_factory=list)
@@ -172,6 +175,14 @@ class MemoryStore:
         for key in lookup.aggregates:
             view.aggregates[key] = self.aggregates.get(key, ABSENT)
             view.rows[key] = self.rows.get(key)
+        for key in lookup.held:
+            view.aggregates[key] = self.aggregates.get(key, ABSENT)
+            view.candidates.setdefault(key, set())
+            for row, owner in self.owners.items():
+                if row.aggregate == key.aggregate and owner == key.id_text:
+                    view.note_holder(key, row.id_text, self.rows[row])
+        for row in lookup.rows:
+            view.note_row(row, self.rows.get(row), self.owners.get(row))
         for child, parent in lookup.children:
             view.children[child, parent] = {
                 key.id_text
@@ -185,6 +196,7 @@ class MemoryStore:
             self.aggregates[key] = view.aggregates[key]
         for key in view.dirty_rows:
             self.rows[key] = view.rows[key]
+            self.owners[key] = view.owners.get(key)
 
 
 def run_batch(
@@ -206,3 +218,23 @@ def run_batch(
         store.commit_lsn = assembler.commit_lsn
         store.processed += [(u.lsn, u.xid, u.change_count) for u in units if hasattr(u, "xid")]
     return emitted.records, view
+
+
+def run_with_crashes(mapping: SourceMapping, log: ChangeLog, seed: int, crash_share: float = 0.0) -> list[Record]:
+    """All records that reach the topics, in batches of random size, with crashes between publish and commit."""
+    rng, store = random.Random(seed), MemoryStore()
+    topic: list[Record] = []
+    committed, tail = 0, Tail()
+    while store.next_offset < len(log.values):
+        start = store.next_offset
+        batch = log.records(start)[: rng.randint(1, 60)]
+        former = (store.next_offset, store.commit_lsn, list(store.processed))
+        records, view = run_batch(mapping, store, batch, tail)
+        topic += records
+        if rng.random() < crash_share:
+            store.next_offset, store.commit_lsn, store.processed = former
+            tail = Tail(topic[committed:])
+        elif store.next_offset != start:
+            store.save(view)
+            committed = committed if tail else len(topic)
+    return topic

@@ -8,10 +8,9 @@ from collections import defaultdict
 from typing import Any
 
 import pytest
-from changelog import COLUMNS, FIELDS, PARENTS, ChangeLog, MemoryStore, build_mapping, run_batch
+from changelog import COLUMNS, FIELDS, PARENTS, ChangeLog, build_mapping, run_with_crashes
 
-from rowcast.event import DomainEvent, Record, decode
-from stream_app.core.tail import Tail
+from rowcast.event import DomainEvent, decode
 
 Rows = dict[tuple[str, str], dict[str, Any]]
 State = tuple[dict[str, Any], dict[str, Any]]
@@ -98,31 +97,11 @@ def build_history(seed: int) -> tuple[ChangeLog, list[tuple[int, Rows]]]:
     return log, history
 
 
-def run_with_crashes(log: ChangeLog, seed: int, crash_share: float) -> list[Record]:
-    """All records that reach the topics, in batches of random size, with crashes between publish and commit."""
-    rng, mapping, store = random.Random(seed), build_mapping(), MemoryStore()
-    topic: list[Record] = []
-    committed, tail = 0, Tail()
-    while store.next_offset < len(log.values):
-        start = store.next_offset
-        batch = log.records(start)[: rng.randint(1, 60)]
-        former = (store.next_offset, store.commit_lsn, list(store.processed))
-        records, view = run_batch(mapping, store, batch, tail)
-        topic += records
-        if rng.random() < crash_share:
-            store.next_offset, store.commit_lsn, store.processed = former
-            tail = Tail(topic[committed:])
-        elif store.next_offset != start:
-            store.save(view)
-            committed = committed if tail else len(topic)
-    return topic
-
-
 @pytest.mark.parametrize("seed", range(40))
 def test_events_are_what_the_model_says(seed: int) -> None:
     """Any batch boundaries give exactly the expected events, dense versions and true former values."""
     log, history = build_history(seed)
-    events = [decode(*record) for record in run_with_crashes(log, seed, 0.0)]
+    events = [decode(*record) for record in run_with_crashes(build_mapping(), log, seed)]
 
     got = [(e.identity.aggregate, e.identity.id_text, e.position, str(e.kind), e.after) for e in events]
     assert got == expected_events(history)
@@ -134,7 +113,7 @@ def test_crashes_and_batch_boundaries_never_change_a_byte(seed: int) -> None:
     """Repeated batches are recognised: the topics hold the same bytes as without any crash."""
     log, _ = build_history(seed)
 
-    assert run_with_crashes(log, seed + 1000, 0.4) == run_with_crashes(log, seed, 0.0)
+    assert run_with_crashes(build_mapping(), log, seed + 1000, 0.4) == run_with_crashes(build_mapping(), log, seed)
 
 
 def check_versions_and_before(events: list[DomainEvent]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from rowcast.contracts.contract import Contract
+from rowcast.errors import ConfigurationError
 from rowcast.settings import DatabaseSettings
 from rowcast.sources.admission import refuse_unfit
 from rowcast.sources.catalogue import Catalogue, Column, Table
@@ -95,11 +97,15 @@ def source(tmp_path: Path) -> SourceFile:
     return load_source(path)
 
 
+def places(definition: SourceDefinition) -> dict[str, str | None]:
+    return {name: field.place for name, field in definition.aggregates[1].fields.items()}
+
+
 def test_definition_stands_parents_first_and_survives_its_json(source: SourceFile) -> None:
     """The definition is in the order of the hierarchy, and reads back equal."""
     definition = compile_definition(source, CONTRACTS, catalogue())
     assert [each.name for each in definition.aggregates] == ["order", "line"]
-    assert dict(definition.aggregates[1].fields) == {"id": "id", "amount": "qty"}
+    assert places(definition) == {"id": "id", "amount": "qty"}
     assert SourceDefinition.from_json(definition.to_json()) == definition
 
 
@@ -116,6 +122,190 @@ def test_only_needed_columns_are_captured(source: SourceFile) -> None:
     assert r"public\.line\.qty" in settings["column.include.list"].split(",")
 
 
+DOCUMENT = """    table: public.line
+    document: doc
+    id: /doc/id
+    parent: {aggregate: order, column: /doc/order/id}
+    fields: {amount: qty}
+"""
+DOCUMENT_LINE = replace(LINE, columns=(*LINE.columns, column("doc", "jsonb", nullable=True)))
+
+
+def write_document(tmp_path: Path, old: str = "", new: str = "") -> SourceFile:
+    """The source with lines that are documents, in which *new* stands for *old*."""
+    path = tmp_path / "shop.yaml"
+    head, _, rest = TEXT.partition("    table: public.line\n")
+    path.write_text(head + (DOCUMENT.replace(old, new) if old else DOCUMENT) + rest[rest.index("  order:") :])
+    return load_source(path)
+
+
+def test_the_properties_of_a_document_are_read_from_it(tmp_path: Path) -> None:
+    """The document column is captured with the key and what else is named; what it holds needs no fitting type."""
+    definition = compile_definition(write_document(tmp_path), CONTRACTS, catalogue(ORDERS, DOCUMENT_LINE))
+    line, table = definition.aggregates[1], definition.tables[1]
+    assert places(definition) == {"id": "/doc/id", "amount": "qty"}
+    assert line.parent is not None
+    assert (line.id, line.parent.columns) == (("/doc/id",), ("/doc/order/id",))
+    assert [each.name for each in table.columns] == ["id", "qty", "doc"]
+    assert SourceDefinition.from_json(definition.to_json()) == definition
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "words"),
+    [
+        ("document: doc", "document: secret", "document", "'secret' of type text holds no JSON document"),
+        ("document: doc", "document: dok", "document", "has no column 'dok' (accepted: doc, "),
+        ("id: /doc/id", "id: /secret/id", "id", "holds no JSON document"),
+        ("id: /doc/id", "id: /dok/id", "id", "has no column 'dok'"),
+        ("id: /doc/id", "id: /doc", "id", "all of column 'doc' is no id"),
+        ("id: /doc/id", "id: doc", "id", "is not the primary key of public.line (accepted: id; or a place"),
+        ("id: /doc/id", "id: [/doc/id, doc]", "id", "type jsonb has no one text form"),
+        ("/doc/order/id", "/qty/id", "parent.column", "holds no JSON document"),
+        ("amount: qty", "amount: /qty/x", "fields.amount", "holds no JSON document"),
+    ],
+)
+def test_a_place_that_is_in_no_document_is_refused(tmp_path: Path, old: str, new: str, field: str, words: str) -> None:
+    """Column missing, or not json or jsonb: told at the field, with what would be accepted."""
+    with pytest.raises(DocumentError) as refused:
+        compile_definition(write_document(tmp_path, old, new), CONTRACTS, catalogue(ORDERS, DOCUMENT_LINE))
+    assert f"aggregates.line.{field}" in [fault.field for fault in refused.value.faults]
+    assert words in str(refused.value)
+
+
+STATUS = table("public.status", column("id", "smallint"), column("name"), column("about", "jsonb"))
+MAPPED = TEXT.replace("fields: {amount: qty}", "fields: {amount: FIELD}") + (
+    "references:\n  status: {table: public.status, key: id, value: name}\n"
+)
+
+
+def mapped(tmp_path: Path, field: str, *changes: tuple[str, str]) -> SourceFile:
+    """The source with a declared field, and functions beside it."""
+    path, text = tmp_path / "shop.yaml", MAPPED.replace("FIELD", field)
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    path.with_suffix(".py").write_text("def label(a, b=1): return a\nasync def late(a): return a\n")
+    return load_source(path)
+
+
+NUMBERS = ["integer", "null"]
+
+
+def typed(*types: str) -> dict[str, Contract]:
+    return {**CONTRACTS, "line": contract("line", ["order"], id="string", amount=list(types))}
+
+
+@pytest.mark.parametrize(
+    ("field", "types"),
+    [
+        ("{constant: 1}", ["integer"]),
+        ("{constant: null}", ["string", "null"]),
+        ("{column: qty, default: 0}", ["integer"]),
+        ("{column: qty, cast: text, default: none}", ["string"]),
+        ("{column: qty, reference: status, default: none}", ["string"]),
+        ("{column: qty, reference: status, cast: number}", ["number", "null"]),
+        ("{function: label, inputs: {a: qty}}", ["boolean"]),
+        ("/doc/x", ["object"]),
+    ],
+)
+def test_declared_fields_that_fit(tmp_path: Path, field: str, types: list[str]) -> None:
+    """Constants, casts, defaults, look-ups and functions: what they give is accepted; all of it survives its JSON."""
+    tables = catalogue(ORDERS, DOCUMENT_LINE, STATUS)
+    definition = compile_definition(mapped(tmp_path, field), typed(*types), tables)
+    assert SourceDefinition.from_json(definition.to_json()) == definition
+    assert [each.name for each in definition.tables[2].columns] == ["id", "name"]
+    assert bool(definition.functions) is ("function" in field)
+
+
+@pytest.mark.parametrize(
+    ("field", "types", "changes", "where", "words"),
+    [
+        ("{constant: x}", ["integer"], (), "line.fields.amount", "but the constant gives string"),
+        ("{constant: null}", ["integer"], (), "line.fields.amount", "the constant may be NULL"),
+        ("{column: qty, default: x}", ["integer"], (), "line.fields.amount", "gives integer or string"),
+        ("{column: qty, cast: text}", ["integer"], (), "line.fields.amount", "cast 'text' gives string"),
+        ("{column: qty, cast: text}", ["string"], (), "line.fields.amount", "cast 'text' may be NULL"),
+        ("{column: qty, reference: status}", ["integer"], (), "line.fields.amount", "'name' of type text gives string"),
+        ("{column: qty, reference: status}", ["string"], (), "line.fields.amount", "may be NULL"),
+        ("{column: secret, reference: status}", ["string"], (), "line.fields.amount", "secret is text, the key of"),
+        ("{function: nobody}", ["string"], (), "line.fields.amount", "no function 'nobody' (accepted: label, late)"),
+        ("{function: label}", ["string"], (), "line.fields.amount", "missing a required argument: 'a'"),
+        ("{function: late, inputs: {a: qty}}", ["string"], (), "line.fields.amount", "does not return its value"),
+        ("{function: label, inputs: {a: nix}}", ["string"], (), "line.fields.amount", "no column 'nix'"),
+        ("qty", NUMBERS, (("key: id", "key: name"),), "status.key", "not the primary key"),
+        ("qty", NUMBERS, (("value: name", "value: /name/x"),), "status.value", "holds no JSON document"),
+        ("qty", NUMBERS, (("value: name", "value: nam"),), "status.value", "no column 'nam'"),
+        (
+            "qty",
+            ["integer", "null"],
+            (("fields:", "where: {qty: a}\n    fields:"),),
+            "where.qty",
+            "gives integer, never",
+        ),
+        (
+            "qty",
+            ["integer", "null"],
+            (("fields:", "where: {/qty/x: a}\n    fields:"),),
+            "where./qty/x",
+            "no JSON document",
+        ),
+        (
+            "qty",
+            ["integer", "null"],
+            (("fields:", "soft_delete: gone\n    fields:"),),
+            "soft_delete",
+            "no column 'gone'",
+        ),
+    ],
+)
+def test_declared_fields_that_could_never_be_published_are_refused(
+    tmp_path: Path, field: str, types: list[str], changes: Any, where: str, words: str
+) -> None:
+    """Each mistake of a mapping is told at its field before anything is touched."""
+    with pytest.raises(DocumentError) as refused:
+        compile_definition(mapped(tmp_path, field, *changes), typed(*types), catalogue(ORDERS, DOCUMENT_LINE, STATUS))
+    assert any(fault.field.endswith(where) for fault in refused.value.faults), refused.value
+    assert words in str(refused.value)
+
+
+def test_a_module_of_functions_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
+    """The error names the module; a module that no field needs is not even read."""
+    source = mapped(tmp_path, "{function: label, inputs: {a: qty}}")
+    source.path.with_suffix(".py").write_text("def label(a) return a")
+    with pytest.raises(ConfigurationError, match=r"connectors/shop\.py: cannot be run: SyntaxError"):
+        compile_definition(load_source(source.path), typed("string"), catalogue(ORDERS, DOCUMENT_LINE, STATUS))
+    source.path.write_text(MAPPED.replace("FIELD", "{constant: 1}"))
+    assert (
+        compile_definition(
+            load_source(source.path), typed("integer"), catalogue(ORDERS, DOCUMENT_LINE, STATUS)
+        ).functions
+        == ""
+    )
+
+
+def test_a_reference_table_is_admitted_like_any_other(tmp_path: Path) -> None:
+    """Without primary key, or missing, it is refused at its own field."""
+    source = mapped(tmp_path, "qty")
+    with pytest.raises(DocumentError, match=r"references\.status\.table: public\.status: does not exist"):
+        refuse_unfit(source, catalogue(ORDERS, LINE))
+    with pytest.raises(DocumentError, match=r"references\.status\.table: public\.status: has no primary key"):
+        refuse_unfit(source, catalogue(ORDERS, LINE, replace(STATUS, key=())))
+
+
+def test_a_definition_of_the_first_format_is_still_read(source: SourceFile) -> None:
+    """What was applied before there were declared fields: columns as texts, and nothing else."""
+    definition = compile_definition(source, CONTRACTS, catalogue())
+    document = json.loads(definition.to_json())
+    document["format"] = 1
+    for gone in ("functions", "references"):
+        del document[gone]
+    for aggregate in document["aggregates"]:
+        del aggregate["where"], aggregate["soft_delete"]
+        aggregate["fields"] = {name: field["place"] for name, field in aggregate["fields"].items()}
+    assert SourceDefinition.from_json(json.dumps(document)) == definition
+
+
 WRONG_TABLES: dict[str, tuple[Table, str, str]] = {
     "no column": (replace(LINE, columns=LINE.columns[:2]), "aggregates.line.fields.amount", "has no column 'qty'"),
     "no parent column": (
@@ -128,7 +318,7 @@ WRONG_TABLES: dict[str, tuple[Table, str, str]] = {
         "aggregates.line.parent.column",
         "public.orders.id is bigint",
     ),
-    "other key": (replace(LINE, key=("order_id", "id")), "aggregates.line.id", "accepted: order_id, id"),
+    "other key": (replace(LINE, key=("order_id", "id")), "aggregates.line.id", "(accepted: order_id, id;"),
     "key without one text": (
         replace(LINE, columns=(column("id", "numeric"), *LINE.columns[1:])),
         "aggregates.line.id",
@@ -200,7 +390,7 @@ def test_items_that_no_element_can_be_are_refused(source: SourceFile, kind: obje
 def test_items_that_fit_are_accepted(source: SourceFile, kind: object, column_type: str) -> None:
     """The form of the elements decides; of an enumeration's or a document's nothing is known beforehand."""
     tagged = replace(LINE, columns=(*LINE.columns, column("tags", column_type, nullable=True)))
-    assert compile_definition(source, items(kind), catalogue(ORDERS, tagged)).aggregates[1].fields["tags"] == "tags"
+    assert compile_definition(source, items(kind), catalogue(ORDERS, tagged)).aggregates[1].fields["tags"].is_plain
 
 
 @pytest.mark.parametrize(("kind", "column_type"), [("integer", "text"), ("integer", "real"), ("boolean", "integer")])

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from rowcast.errors import ConfigurationError
+from rowcast.sources.definition import ReferenceDefinition
 from rowcast.sources.document import DocumentError
+from rowcast.sources.field import FieldDefinition
+from rowcast.sources.place import Place, parse_place
 from rowcast.sources.source_file import ParentEntry, SourceFile, load_source, load_sources
 
 HEAD = "source: shop\ndatabase: shop\n"
@@ -62,8 +65,63 @@ aggregates:
     line = source.aggregates[0]
     assert line.id == ("order_id", "no")
     assert line.parent == ParentEntry("order", ("order_id",))
-    assert (line.contract, dict(line.fields)) == ((2, 13), {"amount": "qty"})
+    assert (line.contract, dict(line.fields)) == ((2, 13), {"amount": FieldDefinition(place="qty")})
     assert source.lines["aggregates.line.fields.amount"] == 14
+
+
+def test_a_document_and_places_inside_it(tmp_path: Path) -> None:
+    """A text that begins with / is a JSON Pointer into the row; any other is a column."""
+    entry = "{table: a.b, document: doc, id: [/doc/id, no~/x], fields: {x: /a~1b/c~0d/0}}"
+    (order,) = load(tmp_path, HEAD + f"aggregates:\n  order: {entry}\n").aggregates
+    assert (order.document, order.id) == ("doc", ("/doc/id", "no~/x"))
+    assert order.fields["x"].place == "/a~1b/c~0d/0"
+    assert parse_place(order.fields["x"].place) == Place("a/b", ("c~d", "0"))
+    assert parse_place(order.id[1]) == Place("no~/x")
+    assert parse_place("/doc") == Place("doc", ())
+
+
+def test_fields_conditions_and_references(tmp_path: Path) -> None:
+    """Every form of a field, of a condition and of a reference arrives as declared."""
+    (tmp_path / "connectors").mkdir()
+    (tmp_path / "connectors" / "shop.py").write_text("def label(a): return a\n")
+    source = load(
+        tmp_path,
+        HEAD
+        + """references:
+  status: {table: public.status, key: id, value: /about/name}
+aggregates:
+  order:
+    table: public.orders
+    id: id
+    where: {state: [open, 1, null], /doc/test: {not: true}, kind: {not: [a, b]}, price: 1.5}
+    soft_delete: deleted_at
+    fields:
+      a: {column: x, reference: status, cast: text, default: "none"}
+      b: {constant: -3}
+      c: {function: label, inputs: {a: /doc/b}}
+      d: {constant: null}
+""",
+    )
+    (order,) = source.aggregates
+    assert source.references == (
+        ReferenceDefinition(name="status", table="public.status", key="id", value="/about/name"),
+    )
+    assert source.tables == ("public.orders", "public.status")
+    assert source.functions == "def label(a): return a\n"
+    assert order.soft_delete == "deleted_at"
+    assert [(each.place, each.values, each.negated) for each in order.where] == [
+        ("state", ("open", 1, None), False),
+        ("/doc/test", (True,), True),
+        ("kind", ("a", "b"), True),
+        ("price", (1.5,), False),
+    ]
+    assert dict(order.fields) == {
+        "a": FieldDefinition(place="x", reference="status", cast="text", default="none"),
+        "b": FieldDefinition(constant=-3),
+        "c": FieldDefinition(function="label", inputs={"a": "/doc/b"}),
+        "d": FieldDefinition(),
+    }
+    assert [each.is_plain for each in order.fields.values()] == [False] * 4
 
 
 def test_short_windows_need_to_be_allowed(tmp_path: Path) -> None:
@@ -180,6 +238,64 @@ WRONG = {
     "name that YAML reads as a number": (
         HEAD + "aggregates:\n  order: {table: a.b, id: id, fields: {1: x}}\n",
         4, "aggregates.order.fields", "'1' is read as a number here; write \"1\"",
+    ),
+    "pointer without column": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: /}\n", 4, "aggregates.order.id", "names no column",
+    ),
+    "pointer that is none": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, fields: {x: /doc/a~b}}\n",
+        4, "aggregates.order.fields.x", "'~' in a JSON Pointer is written ~0",
+    ),
+    "document as pointer": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, document: [doc]}\n",
+        4, "aggregates.order.document", "json or jsonb column",
+    ),
+    "field of two kinds": (
+        HEAD + "aggregates:\n  order:\n    table: a.b\n    id: id\n    fields: {x: {column: y, constant: 1}}\n",
+        7, "aggregates.order.fields.x", "says column and constant where its value comes from",
+    ),
+    "field of no kind": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, fields: {x: {cast: text}}}\n",
+        4, "aggregates.order.fields.x", "says not where its value comes from",
+    ),
+    "option of another kind": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, fields: {x: {constant: 1, cast: text}}}\n",
+        4, "aggregates.order.fields.x.cast", "does not go with 'constant'",
+    ),
+    "unknown cast": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, fields: {x: {column: y, cast: float}}}\n",
+        4, "aggregates.order.fields.x.cast", "text, integer, number",
+    ),
+    "constant as a list": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, fields: {x: {constant: [1]}}}\n",
+        4, "aggregates.order.fields.x.constant", "a text, a number, true, false or null",
+    ),
+    "constant that YAML reads as a date": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, fields: {x: {constant: 2024-01-01}}}\n",
+        4, "aggregates.order.fields.x.constant", "'2024-01-01' is read as a date here",
+    ),
+    "unknown reference": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, fields: {x: {column: y, reference: z}}}\n",
+        4, "aggregates.order.fields.x.reference", "there is no reference 'z'",
+    ),
+    "reference to an aggregate's table": (
+        HEAD + ONE + "references:\n  z: {table: public.orders, key: id, value: name}\n",
+        6, "references.z.table", "public.orders belongs to aggregate 'order'",
+    ),
+    "reference without key": (
+        HEAD + ONE + "references:\n  z: {table: a.z, value: name}\n", 6, "references.z.key", "is missing",
+    ),
+    "filter without place": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, where: active}\n",
+        4, "aggregates.order.where", "names no values",
+    ),
+    "filter by another word": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, where: {state: {above: 1}}}\n",
+        4, "aggregates.order.where.state.above", "unknown field",
+    ),
+    "filter by no value": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, where: {state: []}}\n",
+        4, "aggregates.order.where.state", "an empty list is not accepted",
     ),
     "nothing after the colon": (HEAD + "uri:\n" + ONE, 3, "uri", "nothing is not accepted"),
 }  # fmt: skip
