@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from rowcast.cli.count import counted
 from rowcast.cli.recovery import register_recovery
+from rowcast.cli.trial import register_trial
 from rowcast.cli.verbs import Verbs, add_json
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def register(verbs: Verbs) -> None:
         "--database", metavar="NAME", help="its database in the settings; only where its file is gone and it is asked"
     )
     remove.add_argument("--yes", action="store_true", help="do it; without it only says what would go")
+    register_trial(sources)
     register_recovery(sources)
     for parser in (plan, apply, status):
         parser.add_argument("sources", nargs="*", metavar="SOURCE", help="names of sources (default: all)")

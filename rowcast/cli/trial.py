@@ -1,0 +1,62 @@
+"""`rowcast sources preview|test`: what a source file does with rows, before anything is applied."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib.util import find_spec
+
+from rowcast.cli.verbs import Verbs, add_json
+from rowcast.errors import ConfigurationError
+
+
+def register_trial(verbs: Verbs) -> None:
+    """Add the verbs to the noun `sources`."""
+    preview = verbs.verb(
+        "preview",
+        _preview,
+        "the events that rows of the database give under the current file; publishes nothing (extra `worker`)",
+        "inventory --table public.item --id 42",
+        "inventory --last 3 --json",
+        "inventory --table public.item --id 42 --save connectors/inventory.cases/lent.json",
+        description="Exit code 0: every row that counts gives an event; 1: some are refused; 2: the file is wrong, or"
+        " the database is not reachable.",
+    )
+    preview.add_argument("source", metavar="SOURCE", help="name of the source")
+    preview.add_argument("--table", metavar="TABLE", help="rows of this table only (default: of every aggregate's)")
+    preview.add_argument("--id", metavar="ID", help="the one aggregate with this id, as the record key has it")
+    preview.add_argument("--last", type=int, default=10, metavar="N", help="so many rows of each table (default: 10)")
+    preview.add_argument("--save", metavar="FILE", help="write rows and events as a case for `sources test`")
+    add_json(preview)
+    test = verbs.verb(
+        "test",
+        _test,
+        "run the committed cases of the mapping: rows in, events out; needs no database (extra `worker`)",
+        "inventory",
+        description="Cases are connectors/<source>.cases/*.json. Exit code 0: all pass; 1: some fail; 2: there is none,"
+        " or a file is wrong.",
+    )
+    test.add_argument("sources", nargs="*", metavar="SOURCE", help="names of sources (default: all)")
+    add_json(test)
+
+
+def _preview(arguments: argparse.Namespace) -> int:
+    given = {name: getattr(arguments, name) for name in ("table", "id", "last", "save")}
+    options = [f"--{name}={value}" for name, value in given.items() if value is not None]
+    return _run("stream_app.preview", arguments, [*options, arguments.source])
+
+
+def _test(arguments: argparse.Namespace) -> int:
+    return _run("stream_app.case", arguments, arguments.sources)
+
+
+def _run(module: str, arguments: argparse.Namespace, options: list[str]) -> int:
+    """Become *module*: the code that workers run is not imported by what consumers install."""
+    if find_spec("jsonschema_rs") is None:
+        raise ConfigurationError(
+            "the worker's packages are not installed", where="rowcast sources", fix="pip install 'rowcast[worker]'"
+        )
+    sys.stdout.flush()
+    command = ["-m", module, f"--project={arguments.project}", *(["--json"] if arguments.json else []), *options]
+    os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - the same interpreter

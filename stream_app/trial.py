@@ -1,0 +1,135 @@
+"""
+A definition tried on rows, in memory: the worker's core without log, broker and control database.
+
+What a source file does with rows is shown by `rowcast sources preview` and proved by `rowcast sources test`; both
+run exactly the code that workers run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from rowcast.event import DomainEvent, decode
+from rowcast.sources.definition import SourceDefinition
+from stream_app.contract import compile_validators
+from stream_app.core.change import Columns, Operation, RowChange
+from stream_app.core.emission import Emitted, Origin
+from stream_app.core.mapping import compile_mapping
+from stream_app.core.sequencing import Lookups, emit_pending, in_order, key_of, sequence
+from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, View
+from stream_app.core.tail import Tail
+from stream_app.core.transaction import Transaction
+
+TableRow = tuple[str, Columns]
+_TIME = "2000-01-01T00:00:00.000000Z"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the aggregates of one commit: its *events*, in order, and the reasons of those refused now."""
+
+    events: tuple[DomainEvent, ...]
+    refused: Mapping[Key, str]
+
+
+@dataclass(slots=True)
+class _State:
+    """What the control database would hold."""
+
+    aggregates: dict[Key, AggregateState] = field(default_factory=dict)
+    rows: dict[Key, Columns | None] = field(default_factory=dict)
+    owners: dict[Key, str | None] = field(default_factory=dict)
+
+    def load(self, lookup: Lookup, view: View) -> None:
+        for key in lookup.aggregates | lookup.held:
+            view.aggregates[key] = self.aggregates.get(key, ABSENT)
+        for key in lookup.aggregates:
+            view.rows[key] = self.rows.get(key)
+        for key in lookup.held:
+            view.candidates.setdefault(key, set())
+            for row, owner in self.owners.items():
+                columns = self.rows[row]
+                if row.aggregate == key.aggregate and owner == key.id_text and columns is not None:
+                    view.note_holder(key, row.id_text, columns)
+        for row in lookup.rows:
+            view.note_row(row, self.rows.get(row), self.owners.get(row))
+        for child, parent in lookup.children:
+            below = (key for key, state in self.aggregates.items() if state.parent_id_text == parent)
+            view.children[child, parent] = {key.id_text for key in below if key.aggregate == child}
+
+    def save(self, view: View) -> None:
+        for key in view.dirty:
+            self.aggregates[key] = view.aggregates[key]
+        for key in view.dirty_rows:
+            self.rows[key], self.owners[key] = view.rows[key], view.owners.get(key)
+
+
+class Trial:
+    """A source with rows in memory, empty at first."""
+
+    def __init__(self, definition: SourceDefinition) -> None:
+        self.mapping = compile_mapping(definition, compile_validators(definition))
+        self._state = _State()
+        self._lsn = 0
+
+    def key_of_row(self, table: str, columns: Columns) -> Key:
+        """The type and key of a row of *table*."""
+        return key_of(self.mapping, _change(Operation.CREATE, table, columns, 1))
+
+    def aggregate_of(self, row: Key) -> Key | None:
+        """The aggregate that a committed row stands for; None when it does not count."""
+        if row.aggregate not in self.mapping.held:
+            return row
+        owner = self._state.owners.get(row)
+        return None if owner is None else Key(row.aggregate, owner)
+
+    def commit(
+        self, written: Iterable[TableRow], deleted: Iterable[TableRow] = (), *, snapshot: bool = False
+    ) -> Outcome:
+        """
+        Write and delete rows of tables in one transaction; with *snapshot* as if they had been there before.
+
+        Raises:
+            StopError: a row has no key, or is of a table that the definition does not know.
+
+        """
+        self._lsn += 1
+        changes = [(Operation.DELETE, *each) for each in deleted] + [(Operation.CREATE, *each) for each in written]
+        rows = tuple(_change(*each, number) for number, each in enumerate(changes, 1))
+        unit = Transaction(self._lsn, self._lsn, len(rows), 0, rows, ())
+        every_type = frozenset(self.mapping.by_type)
+        view = View()
+        self._run(sequence(self.mapping, view, [unit], every_type, (Emitted(), Tail())), view)
+        # A reference row may concern any aggregate, so all are looked at: what did not change gives no event.
+        view, emitted = View(), Emitted()
+        keys = in_order(self.mapping, self._state.aggregates)
+        origin = Origin(self._lsn, _TIME, snapshot=snapshot)
+        self._run(emit_pending(self.mapping, view, keys, origin, (emitted, Tail())), view)
+        refused = {key: state.refusal.reason for key, state in self._state.aggregates.items() if state.refusal}
+        return Outcome(tuple(decode(*record) for record in emitted.records), refused)
+
+    def _run(self, lookups: Lookups, view: View) -> None:
+        for lookup in lookups:
+            self._state.load(lookup, view)
+        self._state.save(view)
+
+
+def _change(operation: Operation, table: str, columns: Columns, order: int) -> RowChange:
+    gone = operation is Operation.DELETE
+    return RowChange(operation, table, columns if gone else None, None if gone else columns, 1, order, 1, 0)
+
+
+def shown(event: DomainEvent) -> dict[str, Any]:
+    """An event as previews and cases have it."""
+    entry: dict[str, Any] = {
+        "aggregate": event.identity.aggregate,
+        "id": event.identity.id_text,
+        "kind": str(event.kind),
+        "version": event.version,
+        "after": event.after,
+        "before": event.before,
+        "ancestors": event.ancestors,
+    }
+    return {name: value for name, value in entry.items() if value is not None or name == "after"}
