@@ -178,6 +178,19 @@ def test_nothing_is_taken_at_a_glance_when_properties_hang_together(keyword: str
     assert not outline({**KEPT, **more}).compatible(outline({**REMOVED, **more}))
 
 
+@pytest.mark.parametrize("levels", [30, 150, 700])
+def test_deep_schemas_are_compared_or_left_undecided(levels: int) -> None:
+    """However deep two schemas are nested, there is an answer, and no wrong one."""
+    old: dict[str, Any] = {"type": "integer"}
+    new: dict[str, Any] = {"type": "string"}
+    for _level in range(levels):
+        old, new = ({"type": "object", "properties": {"a": inner}, "required": ["a"]} for inner in (old, new))
+    comparison = compare(old, new)
+
+    assert (comparison.backward, comparison.forward) in [(False, False), (None, None)]
+    assert comparison.findings
+
+
 def test_a_doubt_of_the_second_opinion_undoes_a_proof(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the library denies what was proven, nobody is told that it holds."""
     monkeypatch.setattr(verdict, "denies", lambda _writer, _reader: True)

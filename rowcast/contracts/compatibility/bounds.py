@@ -53,6 +53,10 @@ def interval(cell: Cell) -> Interval:
     if cell.integer:
         low = None if low is None else math.floor(low) + 1 if low_out else math.ceil(low)
         high = None if high is None else math.floor(high) if high_in else math.ceil(high) - 1
+        for factor in cell.having("multipleOf"):
+            if isinstance(factor, int):
+                low = None if low is None else -(-low // factor) * factor
+                high = None if high is None else high // factor * factor
         return Interval(low, high)
     return Interval(low, high, low_out, not high_in)
 

@@ -131,7 +131,10 @@ class Cell:
     @cached_property
     def integer(self) -> bool:
         """A number that has to be an integer."""
-        return self.type == "number" and any("number" not in _listed(types) for types in self.having("type"))
+        if self.type != "number":
+            return False
+        whole = any(isinstance(factor, int) for factor in self.having("multipleOf"))
+        return whole or any("number" not in _listed(types) for types in self.having("type"))
 
     def least(self, keyword: str) -> Any:
         """The strictest of a lower bound on a length or count; None when there is none."""

@@ -12,37 +12,34 @@ from rowcast.contracts.compatibility.document import Node
 from rowcast.contracts.compatibility.text_set import TextSet
 
 _DEPTH_MAX = 5
+Path = tuple[tuple[tuple[int, str], ...], ...]
 # The keywords that `cells` takes apart; what else a part says of a value can be asked of it alone.
 _TAKEN_APART = {"$ref", "allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas"}
 
 
-def is_empty(cell: Cell, depth: int = 0) -> bool:
-    """Whether *cell* surely holds no value."""
+def is_empty(cell: Cell, path: Path = ()) -> bool:
+    """Whether *cell* surely holds no value. *path*: the schemas around it, of which one inside the other is wanted."""
     if any(part.schema is False for part in cell.parts):
         return True
     if cell.values is not None:
         return all(refuses(cell, value) for value in cell.values)
-    return _EMPTY[cell.type](cell, depth)
+    return _EMPTY[cell.type](cell, path)
 
 
-def _no_array(cell: Cell, depth: int) -> bool:
+def _no_array(cell: Cell, path: Path) -> bool:
     least, most = item_counts(cell)
     if most is not None and least > most:
         return True
-    if depth >= _DEPTH_MAX:
-        return False
     if any(cell.having("uniqueItems")) and least > 1 and _too_few(cell, least):
         return True
-    return any(none_fits(cell.at_index(at), cell, depth) for at in range(min(least, cell.prefix + 1)))
+    return any(none_fits(cell.at_index(at), cell, path) for at in range(min(least, cell.prefix + 1)))
 
 
-def _no_object(cell: Cell, depth: int) -> bool:
+def _no_object(cell: Cell, path: Path) -> bool:
     least, most = property_counts(cell)
     if most is not None and least > most:
         return True
-    if depth >= _DEPTH_MAX:
-        return False
-    return any((nodes := cell.at_name(name)) is None or none_fits(nodes, cell, depth) for name in cell.required)
+    return any((nodes := cell.at_name(name)) is None or none_fits(nodes, cell, path) for name in cell.required)
 
 
 def _too_few(cell: Cell, least: int) -> bool:
@@ -69,9 +66,15 @@ def refuses(cell: Cell, value: Any) -> bool:
     )
 
 
-def none_fits(nodes: Sequence[Node], cell: Cell, depth: int = 0) -> bool:
+def none_fits(nodes: Sequence[Node], cell: Cell, path: Path = ()) -> bool:
     """Whether surely no value is valid against all *nodes*, which are below *cell*."""
-    return bool(nodes) and all(is_empty(each, depth + 1) for each in cells(nodes, writer=cell.writer))
+    key = tuple(node.key for node in nodes)
+    if key in path:
+        # A value would have to hold another one of its own kind, and so on without an end.
+        return True
+    if not nodes or len(path) >= _DEPTH_MAX:
+        return False
+    return all(is_empty(each, (*path, key)) for each in cells(nodes, writer=cell.writer))
 
 
 def disjoint(cell: Cell, nodes: Sequence[Node], depth: int = 0) -> bool:
@@ -129,11 +132,11 @@ def _schemas_apart(cell: Cell, mine: Sequence[Node], theirs: Sequence[Node], dep
     return all(disjoint(each, theirs, depth + 1) for each in cells(mine, writer=cell.writer))
 
 
-_EMPTY: dict[str, Callable[[Cell, int], bool]] = {
-    "null": lambda _cell, _depth: False,
-    "boolean": lambda _cell, _depth: False,
-    "number": lambda cell, _depth: interval(cell).is_empty(),
-    "string": lambda cell, _depth: texts(cell).is_empty(),
+_EMPTY: dict[str, Callable[[Cell, Path], bool]] = {
+    "null": lambda _cell, _path: False,
+    "boolean": lambda _cell, _path: False,
+    "number": lambda cell, _path: interval(cell).is_empty(),
+    "string": lambda cell, _path: texts(cell).is_empty(),
     "array": _no_array,
     "object": _no_object,
 }

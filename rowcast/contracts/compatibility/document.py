@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import count
 from typing import Any
 from urllib.parse import unquote
 
@@ -29,6 +30,8 @@ class SchemaDocument:
     name: str
     root: Any
     _targets: dict[str, Node | None] = field(default_factory=dict, repr=False)
+    # Unlike its place in memory, its own for ever: what is remembered about a node outlives short-lived documents.
+    serial: int = field(default_factory=count().__next__, init=False)
 
     @cached_property
     def node(self) -> Node:
@@ -84,7 +87,7 @@ class Node:
 
     def __init__(self, document: SchemaDocument, pointer: str, schema: Any) -> None:
         self.document, self.pointer, self.schema = document, pointer, schema
-        self.key = (id(document), pointer)
+        self.key = (document.serial, pointer)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Node) and self.key == other.key

@@ -19,8 +19,20 @@ _RANDOM_DEPTH_MAX = 9
 _VARIETY = 40
 _HUGE = 10**100
 _LONG = 5000
-_TEXTS = ("", "a", "b", "0", "-1", "x y", "é😀", "A", "a@b.example", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa")
-_NUMBERS = (0, 1, -1, 2, 0.5, 1.0, 7, 1000, -2.5, 10**12)
+_TEXTS = (
+    "a",
+    "b",
+    "",
+    "0",
+    "-1",
+    "(",
+    "x y",
+    "é😀",
+    "A",
+    "a@b.example",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+)
+_NUMBERS = (0, 1, -1, 2, 0.5, 0.3, 1.0, 7, 1000, -2.5, 10**12)
 _OF_FORMAT = {
     "date": ("2024-02-29", "1999-12-31"),
     "date-time": ("2024-02-29T12:30:00Z", "1999-12-31T23:59:59.5+01:00"),
@@ -152,6 +164,10 @@ class Instances:
     def arrays(self, cell: Cell, depth: int) -> Iterator[list[Any]]:
         """Candidates for a list of *cell*: the shortest, and longer ones."""
         least, most = item_counts(cell)
+        for part in cell.parts:
+            if part.has("contains"):
+                wanted = max(least, int(part.get("minContains", 1)))
+                yield from ([value] * wanted for value in self.first([part.child("contains")]) if wanted <= _LONG)
         for length in dict.fromkeys([least, least + 1, 0, 1, 2, least + 2, *([most] if most is not None else [])]):
             if least <= length <= min(most if most is not None else length, least + 300):
                 elements = self.elements(cell, length, depth)
@@ -165,7 +181,8 @@ class Instances:
         for at in range(length):
             nodes = cell.at_index(at)
             options = self.first(nodes) if depth >= _DEPTH_MAX or not any(cell.having("uniqueItems")) else []
-            options = options or list(islice(self.of(nodes, depth + 1), 1 + length))
+            if not options and depth < _DEPTH_MAX:
+                options = list(islice(self.of(nodes, depth + 1), 1 + length))
             fresh = [each for each in options if identity(each) not in used]
             if not options:
                 break

@@ -123,9 +123,9 @@ def closed(schema: Any, *, strictly: bool) -> Any:
     """
     if isinstance(schema, list):
         return [closed(each, strictly=strictly) for each in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return _copied(schema, strictly=strictly)
+    if schema is True and strictly:
+        return {"additionalProperties": False}
+    return _copied(schema, strictly=strictly) if isinstance(schema, dict) else schema
 
 
 def _copied(schema: dict[str, Any], *, strictly: bool) -> dict[str, Any]:
@@ -135,10 +135,10 @@ def _copied(schema: dict[str, Any], *, strictly: bool) -> dict[str, Any]:
             copy[keyword] = closed(value, strictly=strictly)
         elif keyword in SCHEMA_MAPS and isinstance(value, dict):
             copy[keyword] = {name: closed(each, strictly=strictly) for name, each in value.items()}
-    if "additionalProperties" not in schema:
-        undeclared = not any(keyword in schema for keyword in _IN_PLACE)
-        if "properties" in schema or (strictly and undeclared):
-            copy["additionalProperties"] = False
+    if "additionalProperties" not in schema and ("properties" in schema or strictly):
+        # Where other schemas hold for the same value, what they declare counts too.
+        beside = "properties" not in schema and any(keyword in schema for keyword in _IN_PLACE)
+        copy["unevaluatedProperties" if beside else "additionalProperties"] = False
     elif strictly and schema["additionalProperties"] is True:
         copy["additionalProperties"] = False
     return copy

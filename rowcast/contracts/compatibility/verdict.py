@@ -72,9 +72,13 @@ def compare(old: Any, new: Any) -> Comparison:
     Nothing is fetched: a reference that leads out of its schema leaves the question undecided.
     """
     older, newer = SchemaDocument("old", old), SchemaDocument("new", new)
-    backward, first = _judge(older, newer, BACKWARD)
-    forward, second = _judge(newer, older, FORWARD)
-    policy = [Finding(*each, None, *_told(each[0], each[1], each[2])) for each in removed_and_reused(older, newer)]
+    try:
+        backward, first = _judge(older, newer, BACKWARD)
+        forward, second = _judge(newer, older, FORWARD)
+        policy = [Finding(*each, None, *_told(each[0], each[1], each[2])) for each in removed_and_reused(older, newer)]
+    except RecursionError:
+        deep = tuple(_undecided(direction, "", "nested too deeply") for direction in (BACKWARD, FORWARD))
+        return Comparison(None, None, deep)
     return Comparison(backward, forward, (*first, *second, *policy))
 
 
@@ -91,11 +95,17 @@ def _judge(writer: SchemaDocument, reader: SchemaDocument, direction: str) -> tu
     except ValueError as error:
         reason = str(error).partition("\n")[0]
         return None, [_undecided(direction, "", f"the schema cannot be compiled: {reason}")]
-    instances = Instances(writer, reader)
     try:
-        gaps = Inclusion(instances).gaps([writer.node], reader.node)
+        return _decide(writer, reader, judges, direction)
     except RecursionError:
         return None, [_undecided(direction, "", "nested too deeply")]
+
+
+def _decide(
+    writer: SchemaDocument, reader: SchemaDocument, judges: tuple[Judges, Judges], direction: str
+) -> tuple[bool | None, list[Finding]]:
+    instances = Instances(writer, reader)
+    gaps = Inclusion(instances).gaps([writer.node], reader.node)
     trial = _Trial(judges, instances, writer)
     if gaps:
         return _with_gaps(gaps, trial, direction)
