@@ -47,10 +47,11 @@ class ConnectorStatus:
 
 
 class ConnectClient:
-    """Kafka Connect at *url*; use it as a context manager."""
+    """Kafka Connect at *url*, which gets *answer_s* for each answer; use it as a context manager."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, answer_s: float = _READ_TIMEOUT_S) -> None:
         self.url = url.rstrip("/")
+        self._timeout_s = (_CONNECT_TIMEOUT_S, answer_s)
         self._session = requests.Session()
         self._session.trust_env = False  # Connect stands beside us; no proxy of the environment is meant for it
 
@@ -93,6 +94,10 @@ class ConnectClient:
     def restart_failed(self, name: str) -> None:
         """Restart what has failed of a connector."""
         self._call("POST", f"/connectors/{quote(name)}/restart?includeTasks=true&onlyFailed=true")
+
+    def restart(self, name: str) -> None:
+        """Restart the connector and its tasks, whatever they say of themselves."""
+        self._call("POST", f"/connectors/{quote(name)}/restart?includeTasks=true")
 
     def delete(self, name: str) -> None:
         """Delete a connector; its offsets stay until ``delete_offsets``."""
@@ -154,9 +159,7 @@ class ConnectClient:
         deadline = time.monotonic() + _REBALANCE_TIMEOUT_S
         while True:
             try:
-                response = self._session.request(
-                    method, self.url + path, json=body, timeout=(_CONNECT_TIMEOUT_S, _READ_TIMEOUT_S)
-                )
+                response = self._session.request(method, self.url + path, json=body, timeout=self._timeout_s)
             except requests.RequestException as error:
                 message = f"Kafka Connect at {self.url} does not answer: {_cause(error)}"
                 raise ConnectUnavailableError(message) from error

@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from rowcast.errors import DatabaseUnavailableError
+from rowcast.watched_connection import WatchedConnection
 
 # A process frozen inside a transaction loses it after this long; takeover waits no longer.
 IDLE_IN_TRANSACTION_TIMEOUT_S = 5
@@ -26,7 +27,8 @@ _MIGRATION_LOCK = 0x526F7763  # any constant: serialises concurrent migrations
 
 def connect(url: str, *, application: str, autocommit: bool = False, settings: str = "") -> psycopg.Connection:
     """
-    A connection whose transactions end by themselves when this process freezes or the network dies.
+    A connection whose transactions end by themselves when this process freezes or the network dies, and that waits
+    for no answer that is lost.
 
     *settings* are further libpq options (``-c name=value``).
 
@@ -38,7 +40,7 @@ def connect(url: str, *, application: str, autocommit: bool = False, settings: s
         f" -c statement_timeout={STATEMENT_TIMEOUT_S}s -c lock_timeout={LOCK_TIMEOUT_S}s {settings}"
     )
     try:
-        return psycopg.connect(
+        return WatchedConnection.connect(
             url,
             autocommit=autocommit,
             application_name=application,

@@ -38,7 +38,7 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
     brokers, control = settings.need_brokers(), settings.control()
     metrics = Metrics()
     supervisor = Supervisor(brokers, control.url, metrics)
-    watch = ConnectorWatch(settings.need_connect_url(), lambda: list(supervisor.owners), metrics)
+    watch = ConnectorWatch(settings.need_connect_url(), supervisor.silences, metrics)
     app = Application(
         listener,
         broker=f"kafka://{brokers}",

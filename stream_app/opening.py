@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import psycopg
 
 from rowcast.errors import MalformedEventError, StopError
+from rowcast.failpoint import failpoint
 from rowcast.sources.definition import SourceDefinition
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.state import View
@@ -81,6 +82,7 @@ def _partitions(definition: SourceDefinition) -> dict[str, int]:
 
 def open_tail(claim: Claim, position: Position) -> tuple[Tail, EndOffsets]:
     """The events behind the committed position, and the end offsets behind them."""
+    failpoint("sequencer.in_claim")
     partitions = _partitions(claim.mapping.definition)
     # A topic that was declared since the last commit has no end offset yet: it is read from its beginning.
     known = {

@@ -61,6 +61,7 @@ class Owner:
         self.revision: str | None = None
         self._window: WindowWatch | None = None
         self._offset = -1
+        self._session: Session | None = None
         self._outage = OutageLog(f"source {source}")
         self._thread = threading.Thread(target=self._run, name=f"owner-{source}", daemon=True)
 
@@ -86,6 +87,12 @@ class Owner:
     def paused(self) -> bool:
         """Whether the source is stopped and waits for `resume`."""
         return self._paused
+
+    @property
+    def silent_s(self) -> float:
+        """For how long the change log has had nothing new although heartbeats are to be expected."""
+        session = self._session
+        return 0.0 if session is None else session.silent_s
 
     def join(self, timeout_s: float) -> None:
         """Wait for the end."""
@@ -152,6 +159,7 @@ class Owner:
         with closing(reading):
             with unavailable_when_broken(connection), unavailable_when_broken(reading):
                 session = self._open_session(connection, reading, ownership)
+            self._session = session
             try:
                 # Sorted before the session closes the connections, which tells whether the server has ended them.
                 with unavailable_when_broken(connection), unavailable_when_broken(reading):
@@ -159,6 +167,7 @@ class Owner:
                         self._offset = session.next_offset
                         session.step(self._ending)
             finally:
+                self._session = None
                 session.close()
 
     def _open_session(

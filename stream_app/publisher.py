@@ -36,6 +36,7 @@ class Publisher:
                 "transactional.id": f"rowcast.{source}",
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_S * 1000,
                 "message.timeout.ms": TRANSACTION_TIMEOUT_S * 1000,
+                "socket.timeout.ms": 10_000,  # a silent broker is dialled anew well before the transaction ends
                 "enable.idempotence": True,
                 "acks": "all",
                 "log_level": 4,  # warnings; connection chatter is not news

@@ -95,6 +95,13 @@ class Session:
         """The committed offset: the place at which an unexpected error is counted."""
         return self._landing.committed.next_offset
 
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing has come, 0 before the connector streams: from then on there are heartbeats."""
+        since_s = self._reader.quiet_since_s
+        streams = self._position.heartbeat is not None and not self._generations.reading
+        return time.monotonic() - since_s if streams and since_s is not None else 0.0
+
     def close(self) -> None:
         """Let go of everything; what is being landed comes to its end, nothing else survives."""
         self._landing.close()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import orjson
 import psycopg
 
+from rowcast.failpoint import failpoint
 from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.change import Operation, RowChange
 from stream_app.core.column import holds_placeholder
@@ -63,6 +64,7 @@ class Staging:
             # A zombie must not mix its rows with those of the next owner.
             self._hold()
             copy_lines(self._connection, _COPY, self._lines(changes))
+            failpoint("sequencer.in_staging")
 
     def _lines(self, changes: Iterable[tuple[int, RowChange]]) -> Iterator[bytes]:
         source = copy_text(self._source)

@@ -56,6 +56,10 @@ class Supervisor:
             self._disconnect()
         self.ticked_s = time.monotonic()
 
+    def silences(self) -> dict[str, float]:
+        """The owned sources, each with the seconds for which it was silent; from any thread."""
+        return {source: owner.silent_s for source, owner in list(self.owners.items())}
+
     def stop(self) -> None:
         """End all owners in an orderly way and release their leases."""
         for owner in self.owners.values():

@@ -54,6 +54,8 @@ def _consumer(brokers: str, source: str, **extra: object) -> Consumer:
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 100,
             "queued.max.messages.kbytes": 65_536,
+            # A broker that stays silent for longer is dialled anew; an answer takes the wait above at most.
+            "socket.timeout.ms": 10_000,
             "socket.keepalive.enable": True,
             **extra,
         }
@@ -64,12 +66,14 @@ class ChangeLogReader:
     """
     Reads one change log forward from *offset*.
 
-    *oldest_ms* is when the first record of the last batch was appended (Unix time); None: nothing was left.
+    *oldest_ms* is when the first record of the last batch was appended (Unix time); None: nothing was left, since
+    *quiet_since_s* (monotonic time).
     """
 
     def __init__(self, brokers: str, source: str, topic: str, offset: int) -> None:
         self._topic = topic
         self.oldest_ms: int | None = None
+        self.quiet_since_s: float | None = None
         self._consumer = _consumer(brokers, source)
         self._consumer.assign([TopicPartition(topic, 0, offset)])
 
@@ -88,7 +92,9 @@ class ChangeLogReader:
         first = self._consumer.poll(timeout_s)
         if first is None:
             self.oldest_ms = None
+            self.quiet_since_s = self.quiet_since_s or time.monotonic()
             return []
+        self.quiet_since_s = None
         self.oldest_ms = first.timestamp()[1]
         messages = [first, *self._consumer.consume(limit - 1, _LINGER_S)]
         while len(messages) < limit and busy():

@@ -7,11 +7,24 @@ import signal
 import pytest
 from consumer_fixture import broker, consumers, service
 from guarantees import GuaranteeCount
+from pipeline_fixture import pipeline
 from program_fixture import reachable, second_copy
+from proxy_fixture import proxies
 from stack_fixture import project, stack
 from worker_fixture import workers
 
-__all__ = ["broker", "consumers", "project", "reachable", "second_copy", "service", "stack", "workers"]
+__all__ = [
+    "broker",
+    "consumers",
+    "pipeline",
+    "project",
+    "proxies",
+    "reachable",
+    "second_copy",
+    "service",
+    "stack",
+    "workers",
+]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -338,12 +338,13 @@ class ConsumerPool:
 
     def __init__(self, broker: Broker, service: Service, folder: Path) -> None:
         self.processes: list[Process] = []
+        self.options: Sequence[str] = ()
         self._broker, self._service, self._folder = broker, service, folder
 
     def start(self, failpoints: str = "", name: str = "pool") -> Process:
         """Start one more."""
         log = self._folder / f"consumer-{len(self.processes)}.log"
-        self.processes.append(Process(self._broker, self._service, name, log, failpoints=failpoints))
+        self.processes.append(Process(self._broker, self._service, name, log, self.options, failpoints))
         return self.processes[-1]
 
     def end(self) -> None:

@@ -91,10 +91,10 @@ class WorkerPool:
     folder: Path
     workers: list[Worker] = field(default_factory=list)
 
-    def start(self, failpoints: str = "") -> Worker:
-        """Start a worker."""
+    def start(self, failpoints: str = "", settings: Mapping[str, str] | None = None) -> Worker:
+        """Start a worker, with *settings* by the name of their variables instead of the project's."""
         log = self.folder / f"worker-{len(self.workers)}.log"
-        environment = {**os.environ, "ROWCAST_FAILPOINTS": failpoints}
+        environment = {**os.environ, "ROWCAST_FAILPOINTS": failpoints, **(settings or {})}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [*COMMAND, "--project", str(self.project.folder), "worker", "--web-port", "0"],
@@ -200,9 +200,14 @@ def source_states(project: TestProject) -> dict[str, dict[str, Any]]:
 
 def differences(project: TestProject) -> list[str]:
     """Where the last event of an aggregate disagrees with the source's tables."""
+    return wrong_states(project, {name: events[-1] for name, events in histories(project).items()})
+
+
+def wrong_states(project: TestProject, last_events: Mapping[str, DomainEvent]) -> list[str]:
+    """Where *last_events*, by identity, disagree with the source's tables."""
     wrong = []
     truth = source_states(project)
-    last = {events[-1].identity.id_text: events[-1] for events in histories(project).values()}
+    last = {event.identity.id_text: event for event in last_events.values()}
     for id_, state in truth.items():
         event = last.pop(id_, None)
         if event is None or event.after is None:

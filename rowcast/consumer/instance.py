@@ -274,6 +274,7 @@ class Instance:
         try:
             with self._database.errors(), self._database.inbox.transaction(moved):
                 self._database.inbox.store({}, targets, self._owned)
+                failpoint("consumer.in_idle_store")
         except OwnershipLostError as error:
             self._lost(targets, error)
         else:

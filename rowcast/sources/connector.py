@@ -188,6 +188,7 @@ def _delivery(definition: SourceDefinition) -> dict[str, str]:
         "producer.override.batch.size": "262144",
         "producer.override.max.request.size": str(MESSAGE_BYTES_MAX),
         "producer.override.delivery.timeout.ms": "120000",
+        "producer.override.request.timeout.ms": "10000",  # a silent broker is dialled anew, not after 30 s
         # A task whose producer failed waits for its own open transaction before it says FAILED; the default of
         # 60 s would let it look like RUNNING that long.
         "producer.override.transaction.timeout.ms": "20000",

@@ -131,6 +131,7 @@ def _store(definition: SourceDefinition, connection: psycopg.Connection[Any]) ->
     connection.execute(
         "INSERT INTO rowcast.source (source, definition, revision) VALUES (%s, %s, %s)"
         " ON CONFLICT (source) DO UPDATE SET definition = excluded.definition, revision = excluded.revision,"
-        " applied_at = now(), removed = false",
+        # Until the new snapshot is over no heartbeat is to be expected.
+        " applied_at = now(), removed = false, heartbeat = CASE WHEN NOT source.removed THEN source.heartbeat END",
         (definition.source, definition.to_json().decode(), definition.revision),
     )

@@ -37,6 +37,20 @@ def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
+def test_every_failpoint_is_documented_and_hit_by_a_test() -> None:
+    """The table of failpoints is complete, and names no place that is gone."""
+    code = "".join(
+        path.read_text() for folder in ("rowcast", "stream_app") for path in (REPOSITORY / folder).rglob("*.py")
+    )
+    tests = "".join(path.read_text() for path in (REPOSITORY / "tests/integration").glob("*.py"))
+    page = (REPOSITORY / "docs/reference/failpoints.md").read_text()
+
+    documented = re.findall(r"^\| `([a-z_.]+)` \|", page, re.M)
+
+    assert sorted(documented) == sorted(re.findall(r'failpoint\("([a-z_.]+)"\)', code))
+    assert [name for name in documented if name.partition(".")[2] not in tests] == []
+
+
 def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     """The parsers of the command, of every noun and of every verb."""
     yield parser

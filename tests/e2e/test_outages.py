@@ -8,24 +8,28 @@ import time
 import uuid
 from contextlib import closing
 
+import psutil
 import pytest
 from consumer_fixture import Broker, ConsumerPool, Service
 from kafka.admin import ConfigResource
 from stack_fixture import TestProject, wait_until
 from worker_fixture import Load, WorkerPool, add_tree, histories, read_events, read_topics, wait_agreement
 
+from rowcast.local.stack import Stack
+
 BACK_S = 30
 
 
-def kill_part(project: TestProject, part: str) -> None:
-    """SIGKILL to a part of the test's own stack, and wait until it is seen to be dead."""
-    (found,) = [each for each in project.stack.stack.status() if each.name == part]
+def kill_part(stack: Stack, part: str) -> None:
+    """SIGKILL to a part of the test's own *stack*, and wait until it is gone."""
+    (found,) = [each for each in stack.status() if each.name == part]
     assert found.pid is not None
     os.kill(found.pid, signal.SIGKILL)
 
     def dead() -> bool:
-        (now,) = [each for each in project.stack.stack.status() if each.name == part]
-        return not now.alive
+        (now,) = [each for each in stack.status() if each.name == part]
+        # One that is dead and not yet forgotten by the system keeps its lock file.
+        return not now.alive and not psutil.pid_exists(found.pid or 0)
 
     wait_until(dead, f"{part} is dead")
 
@@ -67,7 +71,7 @@ def test_a_part_dies_under_load_and_everything_goes_on_within_30_s(
     load = Load(project, away_s + 1)
     load.start()
     wait_until(lambda: service.effect_count() > 20, "effects before the fault")
-    kill_part(project, part)
+    kill_part(project.stack.stack, part)
     until_s = time.monotonic() + away_s
     wait_until(lambda: time.monotonic() > until_s, "the outage", away_s + 5)
     project.stack.stack.start(part)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from consumer_fixture import Broker, ConsumerPool, Process, Service, wait_until
 
-STEPS = ("in_claim", "before_transaction", "after_lock", "in_commit", "after_commit")
+STEPS = ("in_claim", "before_transaction", "after_lock", "in_commit", "after_commit", "in_idle_store")
 GOES_ON_S = 30
 
 
@@ -44,7 +44,7 @@ def test_a_consumer_killed_at_any_step_applies_everything_once(
     """Whatever line it dies at, the next instance goes on within 30 s, and no effect is missing or doubled."""
     broker.create_topic()
     publish(broker, 1)
-    first = consumers.start(f"consumer.{step}=kill@{1 if step == 'in_claim' else 2}")
+    first = consumers.start(f"consumer.{step}=kill@{1 if step in ('in_claim', 'in_idle_store') else 2}")
     for version in range(2, 5):
         publish(broker, version)
     assert first.wait() == -signal.SIGKILL

@@ -19,7 +19,12 @@ def new_ids() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "step", [pytest.param("", marks=SLOW), "in_commit=kill@8", pytest.param("after_publish=kill@3", marks=SLOW)]
+    "step",
+    [
+        pytest.param("", marks=SLOW),
+        "in_commit=kill@8",
+        *(pytest.param(each, marks=SLOW) for each in ("after_publish=kill@3", "in_staging=kill@2")),
+    ],
 )
 def test_a_transaction_too_large_for_memory_is_staged_and_gives_one_event_for_each_aggregate(
     project: TestProject, workers: WorkerPool, step: str

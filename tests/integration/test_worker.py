@@ -75,6 +75,24 @@ def test_a_worker_killed_at_any_step_loses_and_repeats_nothing(
     wait_agreement(project)
 
 
+@pytest.mark.slow
+@pytest.mark.guarantee("Effects exactly once")
+def test_a_worker_killed_while_it_claims_what_another_left_half_done_changes_nothing(
+    project: TestProject, workers: WorkerPool
+) -> None:
+    """Published, not committed, claimed, killed again: the third one finds the same and repeats nothing."""
+    project.apply()
+    fill(project, 3)
+    assert workers.start("sequencer.after_publish=kill@1").wait_ended(60) == -9
+    published = read_topics(project)
+    assert workers.start("sequencer.in_claim=kill").wait_ended(60) == -9
+    workers.start().wait_owned(TAKEOVER_S)
+    fill(project, 1)
+    wait_agreement(project)
+    assert len(read_topics(project)) == 12
+    assert {record.key for record in published} <= {record.key for record in read_topics(project)}
+
+
 @pytest.mark.guarantee("Any instance may die")
 def test_a_standby_idle_for_longer_than_any_interval_takes_over_within_30_s(
     project: TestProject, workers: WorkerPool
