@@ -17,7 +17,7 @@ import orjson
 from rowcast.errors import PoisonError
 from rowcast.event import EventKind, Moment, Record
 from stream_app.core.column import holds_placeholder
-from stream_app.core.holding import raw_rows, root_row
+from stream_app.core.holding import held_row, raw_rows
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.state import AggregateState, Key, Published, Refusal, View, publish, read_published
 from stream_app.core.tail import Tail
@@ -147,7 +147,8 @@ def _draft(view: View, mapping: AggregateMapping, key: Key, origin: Origin) -> t
         value = {"after": None, "ancestors": ancestors, "before": entity, "context": origin.context}
         record = _record(mapping, (key, state.version + 1), (EventKind.DELETED, origin), value, _dumps(value))
         return record, None
-    columns = root_row(view, mapping, key)
+    columns = view.rows[key] if mapping.holding is None else held_row(view, mapping, key)
+    assert columns is not None, "a present aggregate has its root row"
     entity = mapping.entity(columns)
     ancestors = ancestors_of(view, mapping, key)
     published = publish(entity, ancestors)

@@ -171,23 +171,18 @@ def _parent(mapping: AggregateMapping, columns: Columns, former: str | None) -> 
         return former
 
 
-def root_row(view: View, mapping: AggregateMapping, key: Key) -> Columns:
+def held_row(view: View, mapping: AggregateMapping, key: Key) -> Columns | None:
     """
-    The row of a present aggregate.
+    The row of a present aggregate of a type with a holding.
 
     Raises:
         MappingError: several rows hold it.
 
     """
-    if mapping.holding is None:
-        columns = view.rows[key]
-    else:
-        holders = view.holders(key)
-        if len(holders) > 1:
-            raise MappingError(f"{len(holders)} rows of {mapping.definition.table} have this id")
-        columns = view.rows[Key(key.aggregate, holders[0])]
-    assert columns is not None, "a present aggregate has its root row"
-    return columns
+    holders = view.holders(key)
+    if len(holders) > 1:
+        raise MappingError(f"{len(holders)} rows of {mapping.definition.table} have this id")
+    return view.rows[Key(key.aggregate, holders[0])]
 
 
 def raw_rows(view: View, mapping: AggregateMapping, key: Key) -> Columns | list[Columns | None] | None:

@@ -9,7 +9,8 @@ hierarchy at a time; then the units are worked through in order, in memory.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
@@ -51,7 +52,8 @@ def sequence(
         LargeFanOutError: moved parents have too many descendants for one step.
 
     """
-    placed = [[place(source, row) for row in _own_rows(source, unit)] for unit in units]
+    rows_of: Callable[[Work], Iterable[RowChange]] = partial(_own_rows, source) if source.references else _rows
+    placed = [[place(source, row) for row in rows_of(unit)] for unit in units]
     shifts: Sequence[Sequence[Shift]] = ((),) * len(units)
     if source.held:
         placed, shifts = yield from _foresee(source, view, placed)
@@ -185,8 +187,7 @@ def _rows(unit: Work) -> tuple[RowChange, ...]:
 
 def _own_rows(source: SourceMapping, unit: Work) -> Iterable[RowChange]:
     """The rows of aggregates."""
-    rows = _rows(unit)
-    return [row for row in rows if row.table not in source.references] if source.references else rows
+    return [row for row in _rows(unit) if row.table not in source.references]
 
 
 def _fold_references(source: SourceMapping, view: View, unit: Work) -> None:

@@ -202,6 +202,35 @@ def test_a_row_that_ceases_to_count_and_comes_back_goes_on_with_its_versions(
     assert [event.kind for event in events["2"]] == [EventKind.SNAPSHOT]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("filtered", [True, False])
+def test_a_transaction_too_large_for_memory_that_changes_a_reference_gives_one_event_each(
+    products: TestProject, workers: WorkerPool, filtered: bool
+) -> None:
+    """Everything is made with the reference rows as they are at its end, whichever way the type goes."""
+    lines = [line for line in SOURCE.splitlines() if filtered or ("where" not in line and "soft" not in line)]
+    products.source_path.write_text("\n".join(lines).format(name=products.name))
+    products.apply()
+    workers.start().wait_owned()
+    with products.connection.transaction():
+        products.execute("UPDATE product_status SET name = 'midway' WHERE id = 1")
+        products.execute(
+            "INSERT INTO product (id, name, state, status_id)"
+            " SELECT 1000 + g, 'many', 'sold', 1 + g % 5 FROM generate_series(1, 25000) g"
+        )
+        products.execute("UPDATE product_status SET name = 'at the end' WHERE id = 1")
+        products.execute("DELETE FROM product_status WHERE id = 5")
+    wait_until(lambda: len(published(products)) >= 25_040, "the events", 120)
+    wanted = {"at the end", "none", "status 2", "status 3", "status 4"}
+
+    def found() -> set[str]:
+        return {entity["status"] for id_, entity in published(products).items() if int(id_) > 1000}
+
+    wait_until(lambda: found() == wanted, "the names as they are at the end", 60)
+    made = [events for events in histories(products, ("product",), major=2).values() if "many" in str(events[-1].after)]
+    assert (len(made), {len(events) for events in made}) == (25_000, {1})
+
+
 def preview(project: TestProject, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     """What `rowcast sources preview` answers, without a process of its own."""
     code = preview_main([f"--project={project.folder}", *arguments, project.name])
