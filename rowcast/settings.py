@@ -17,8 +17,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-
 from rowcast.errors import ConfigurationError
 
 STATE_FOLDER = ".rowcast"
@@ -56,6 +54,8 @@ class DatabaseSettings:
 
     def parameters(self) -> dict[str, Any]:
         """The libpq parameters of the url, by keyword."""
+        from psycopg.conninfo import conninfo_to_dict  # here, because what needs no database starts quicker without
+
         return dict(conninfo_to_dict(self.url))
 
 
@@ -129,6 +129,8 @@ class Settings:
             raise ConfigurationError(
                 f"database {name!r} is not known", where=f"databases.{name}", fix=_fix(_DATABASE_PREFIX + name.upper())
             )
+        from psycopg.conninfo import make_conninfo  # as above
+
         server = self.stack_postgres
         url = make_conninfo(
             host=server["host"], port=server["port"], user=server["user"], password=server["password"], dbname=name

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
-
-import psycopg
+from typing import TYPE_CHECKING, Any
 
 from rowcast.cli.verbs import Verbs, add_json
-from rowcast.control.database import connect, migrate
-from rowcast.control.names import need_aggregate, need_source, need_type
-from rowcast.control.refusals import ask_retry, find_refusal, list_refusals, wait_outcome
 from rowcast.errors import ConfigurationError
-from rowcast.settings import load_settings
+
+if TYPE_CHECKING:
+    import psycopg
 
 
 def register(verbs: Verbs) -> None:
@@ -61,6 +58,9 @@ def _name_aggregate(parser: argparse.ArgumentParser, *, optional: bool = False) 
 
 
 def _list(arguments: argparse.Namespace) -> int:
+    from rowcast.control.names import need_source
+    from rowcast.control.refusals import list_refusals
+
     with _connected(arguments) as connection:
         if arguments.source is not None:
             need_source(connection, arguments.source)
@@ -75,6 +75,9 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from rowcast.control.names import need_aggregate
+    from rowcast.control.refusals import find_refusal
+
     with _connected(arguments) as connection:
         need_aggregate(connection, arguments.source, arguments.aggregate, arguments.id)
         refused = find_refusal(connection, arguments.source, arguments.aggregate, arguments.id)
@@ -91,6 +94,8 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _retry(arguments: argparse.Namespace) -> int:
+    from rowcast.control.refusals import ask_retry, find_refusal, wait_outcome
+
     if arguments.all == (arguments.id is not None):
         raise ConfigurationError("name one aggregate, or --all", where="rowcast refused retry", fix="see --help")
     code = 0
@@ -108,6 +113,9 @@ def _retry(arguments: argparse.Namespace) -> int:
 
 
 def _targets(arguments: argparse.Namespace, connection: psycopg.Connection) -> list[tuple[str, str]]:
+    from rowcast.control.names import need_aggregate, need_source, need_type
+    from rowcast.control.refusals import list_refusals
+
     if not arguments.all:
         need_aggregate(connection, arguments.source, arguments.aggregate, arguments.id)
         return [(arguments.aggregate, arguments.id)]
@@ -122,6 +130,9 @@ def _targets(arguments: argparse.Namespace, connection: psycopg.Connection) -> l
 
 
 def _connected(arguments: argparse.Namespace) -> Any:
+    from rowcast.control.database import connect, migrate
+    from rowcast.settings import load_settings
+
     connection = connect(load_settings(arguments.project).control().url, application="rowcast cli", autocommit=True)
     migrate(connection)
     return connection

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from html import escape
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 
 from rowcast.contracts.checking import Finding
 from rowcast.contracts.compatibility.rules import UNDECIDED
@@ -95,9 +95,9 @@ def junit_lines(findings: Iterable[Finding]) -> Iterator[str]:
         yield '  <testcase classname="schemas" name="no finding"/>'
     for finding in listed:
         line, _column = located.place(finding)
-        name = quoteattr(f"{finding.rule} {finding.pointer}".strip())
-        yield f'  <testcase classname={quoteattr(finding.file)} name={name} line="{line}">'
-        yield f"    <failure message={quoteattr(finding.message)}>{escape(fix_of(finding))}</failure>"
+        name = escape(f"{finding.rule} {finding.pointer}".strip())
+        yield f'  <testcase classname="{escape(finding.file)}" name="{name}" line="{line}">'
+        yield f'    <failure message="{escape(finding.message)}">{escape(fix_of(finding))}</failure>'
         yield "  </testcase>"
     yield "</testsuite>"
 
