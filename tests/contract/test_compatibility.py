@@ -30,7 +30,7 @@ PAIRS = {
     for path in sorted((REPOSITORY / "tests/contract/pairs").glob("*.yaml"))
     for name, pair in yaml.safe_load(path.read_text()).items()
 }
-QUICK, SLOW = 1000, 10_000
+QUICK, SLOW = 300, 10_000
 SHARES = 10
 DOCUMENTS = 40
 
