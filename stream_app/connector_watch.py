@@ -91,10 +91,12 @@ class ConnectorWatch:
         if silent_s is None:
             self._running_since_s.pop(source, None)
             return
-        if silent_s < _PATIENCE_S:
-            self._patience_s.pop(source, None)
+        ran_s = now_s - self._running_since_s.setdefault(source, now_s)
         patience_s = self._patience_s.get(source, _PATIENCE_S)
-        if min(silent_s, now_s - self._running_since_s.setdefault(source, now_s)) < patience_s:
+        if silent_s < _PATIENCE_S and ran_s > 2 * patience_s:
+            # Not at once: a record right after the restart says nothing about what the server has to read next.
+            patience_s = self._patience_s.pop(source, _PATIENCE_S)
+        if min(silent_s, ran_s) < patience_s:
             return
         name = connector_name(source)
         log.warning(
