@@ -95,7 +95,7 @@ class ConnectorWatch:
         patience_s = self._patience_s.get(source, _PATIENCE_S)
         if silent_s < _PATIENCE_S and ran_s > 2 * patience_s:
             # Not at once: a record right after the restart says nothing about what the server has to read next.
-            patience_s = self._patience_s.pop(source, _PATIENCE_S)
+            self._patience_s.pop(source, None)
         if min(silent_s, ran_s) < patience_s:
             return
         name = connector_name(source)
