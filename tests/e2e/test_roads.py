@@ -9,7 +9,7 @@ import pytest
 from pipeline_fixture import Pipeline
 from proxy_fixture import BOTH, DOWN, UP
 from stack_fixture import wait_until
-from verdict_fixture import BACK_S, pass_verdict, wait_flowing
+from verdict_fixture import BACK_S, SHARED_S, pass_verdict, wait_flowing
 
 pytestmark = [
     pytest.mark.slow,
@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.guarantee("Order per aggregate"),
 ]
 CUT_S, HALF_OPEN_S, LONG_S, CONTROL_AWAY_S = 5, 15, 120, 60
-SILENT_CONNECTOR_S, ALL_BACK_S = 45, 60
+SILENT_CONNECTOR_S, ALL_BACK_S = 45 + SHARED_S, 60 + SHARED_S
 
 
 def pass_time(seconds: float) -> None:
