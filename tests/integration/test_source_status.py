@@ -96,6 +96,8 @@ def drop_slot(project: TestProject) -> None:
 
     with connect(project) as client:
         client.stop(connector_name(project.name))
+        # One that is still starting would make the slot again.
+        client.wait_stopped(connector_name(project.name), 30)
     wait_until(dropped, "the slot is dropped")
 
 
