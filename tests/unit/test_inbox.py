@@ -195,7 +195,8 @@ def test_sessions_that_are_silent_in_a_pipeline_or_behind_one_are_ended(url: str
             each.execute("BEGIN")
             pipeline = each.pipeline()
             pipeline.__enter__()
-            each.execute("SELECT 1")
+            # With its answer here, the statement has certainly reached the server.
+            assert each.execute("SELECT 1").fetchone() == (1,)
             if each is not inside:
                 pipeline.__exit__(None, None, None)
         wait_until(lambda: silent_for_longer_than_allowed(mine, [inside, behind, other]))
