@@ -91,12 +91,10 @@ class ConnectorWatch:
         if silent_s is None:
             self._running_since_s.pop(source, None)
             return
-        ran_s = now_s - self._running_since_s.setdefault(source, now_s)
-        patience_s = self._patience_s.get(source, _PATIENCE_S)
-        if silent_s < _PATIENCE_S and ran_s > 2 * _PATIENCE_S:
-            # Not at once: a record right after the restart says nothing about what the server has to read next.
+        if silent_s < _PATIENCE_S:
             self._patience_s.pop(source, None)
-        if min(silent_s, ran_s) < patience_s:
+        patience_s = self._patience_s.get(source, _PATIENCE_S)
+        if min(silent_s, now_s - self._running_since_s.setdefault(source, now_s)) < patience_s:
             return
         name = connector_name(source)
         log.warning(
