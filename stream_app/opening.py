@@ -16,8 +16,8 @@ from rowcast.sources.definition import SourceDefinition
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.state import View
 from stream_app.core.tail import Tail
-from stream_app.position import EndOffsets, Position
-from stream_app.store import Ownership, Step, Store, read_position
+from stream_app.position import EndOffsets, Position, read_position
+from stream_app.store import Ownership, Step, Store
 from stream_app.transport import read_ends, read_extent, read_tail
 
 

@@ -24,8 +24,9 @@ from stream_app.lease import MAX_TRIES, claim, count_try, read_definition, read_
 from stream_app.metrics import SourceMetrics
 from stream_app.opening import Claim
 from stream_app.outage import OutageLog
+from stream_app.position import read_position
 from stream_app.session import Session
-from stream_app.store import BULK_METHODS, Ownership, read_position
+from stream_app.store import BULK_METHODS, Ownership
 from stream_app.transport import read_time_ms
 from stream_app.window import WindowWatch
 

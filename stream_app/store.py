@@ -16,8 +16,9 @@ from typing import Any
 import orjson
 import psycopg
 
-from rowcast.errors import OwnershipLostError, StopError
+from rowcast.errors import OwnershipLostError
 from rowcast.failpoint import failpoint
+from stream_app import statements
 from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.reference import Referring
@@ -26,96 +27,6 @@ from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Refusal, 
 from stream_app.generation import Generation
 from stream_app.position import Position
 
-# Of one type at a time, and of what is there only; id texts hold no line ends, see rowcast/identity.py.
-# OFFSET 0 keeps the planner, which knows nothing of tables that were empty a moment ago, from turning the join round.
-_LOAD_AGGREGATES = """
-SELECT w.id_text, a.* FROM unnest(string_to_array(%s::text, E'\\n')) AS w(id_text)
-CROSS JOIN LATERAL (
-    SELECT version, parent_id_text, present, published, refused_reason, refused_record, refused_since, refused_lsn
-    FROM rowcast.aggregate WHERE source = %s AND aggregate = %s AND id_text = w.id_text OFFSET 0) AS a
-"""
-_LOAD_ROWS = """
-SELECT w.row_key, r.columns FROM unnest(string_to_array(%s::text, E'\\n')) AS w(row_key)
-CROSS JOIN LATERAL (
-    SELECT columns FROM rowcast.row_state WHERE source = %s AND table_name = %s AND row_key = w.row_key OFFSET 0) AS r
-"""
-_CHILDREN = """
-SELECT w.parent, a.id_text FROM unnest(string_to_array(%s::text, E'\\n')) AS w(parent)
-CROSS JOIN LATERAL (SELECT id_text FROM rowcast.aggregate
-                    WHERE source = %s AND aggregate = %s AND parent_id_text = w.parent LIMIT %s) AS a
-"""
-# Of types whose rows are tied to their aggregates by a holding.
-_LOAD_HELD = """
-SELECT w.id_text, r.* FROM unnest(string_to_array(%s::text, E'\\n')) AS w(id_text)
-CROSS JOIN LATERAL (
-    SELECT row_key, columns FROM rowcast.row_state
-    WHERE source = %s AND table_name = %s AND owner = w.id_text OFFSET 0) AS r
-"""
-_LOAD_OWNERS = """
-SELECT w.row_key, r.* FROM unnest(string_to_array(%s::text, E'\\n')) AS w(row_key)
-CROSS JOIN LATERAL (
-    SELECT columns, owner FROM rowcast.row_state
-    WHERE source = %s AND table_name = %s AND row_key = w.row_key OFFSET 0) AS r
-"""
-_COPY_ROWS = "COPY rowcast.row_state (source, table_name, row_key, columns, generation, owner) FROM STDIN"
-# Updates go through temporary tables, because COPY takes a fraction of the time of array parameters.
-_CHANGED = """
-CREATE TEMPORARY TABLE IF NOT EXISTS changed_row (
-    table_name text COLLATE "C", row_key text COLLATE "C", columns text, generation bigint, owner text COLLATE "C"
-) ON COMMIT DELETE ROWS;
-CREATE TEMPORARY TABLE IF NOT EXISTS changed_aggregate (
-    aggregate text COLLATE "C", id_text text COLLATE "C", version bigint, parent_id_text text COLLATE "C",
-    present boolean, published text, refused_reason text, refused_record text, refused_since timestamptz,
-    refused_lsn bigint
-) ON COMMIT DELETE ROWS
-"""
-_COPY_CHANGED_ROWS = "COPY pg_temp.changed_row FROM STDIN"
-# Never a join, for the same reason: each row finds the one that it replaces by its key.
-_UPDATE_ROWS = """
-INSERT INTO rowcast.row_state (source, table_name, row_key, columns, generation, owner)
-SELECT %s, * FROM pg_temp.changed_row
-ON CONFLICT (source, table_name, row_key) DO UPDATE SET
-    columns = excluded.columns, generation = excluded.generation, owner = excluded.owner
-"""
-_DELETE_ROWS = """
-DELETE FROM rowcast.row_state WHERE ctid = ANY (ARRAY(
-    SELECT r.ctid FROM unnest(%s::text[], %s::text[]) AS w(table_name, row_key) CROSS JOIN LATERAL (
-        SELECT ctid FROM rowcast.row_state
-        WHERE source = %s AND table_name = w.table_name AND row_key = w.row_key OFFSET 0) AS r))
-"""
-_COPY_AGGREGATES = """
-COPY rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
-                        refused_reason, refused_record, refused_since, refused_lsn) FROM STDIN
-"""
-_COPY_CHANGED_AGGREGATES = "COPY pg_temp.changed_aggregate FROM STDIN"
-_UPDATE_AGGREGATES = """
-INSERT INTO rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
-                               refused_reason, refused_record, refused_since, refused_lsn)
-SELECT %s, * FROM pg_temp.changed_aggregate
-ON CONFLICT (source, aggregate, id_text) DO UPDATE SET
-    version = excluded.version, parent_id_text = excluded.parent_id_text, present = excluded.present,
-    published = excluded.published, refused_reason = excluded.refused_reason,
-    refused_record = excluded.refused_record, refused_since = excluded.refused_since,
-    refused_lsn = excluded.refused_lsn
-"""
-# Another row may hold the aggregate still. The rows that go are seen here, too: none of them has this generation.
-_HELD_NO_MORE = (
-    " AND a.id_text = gone.owner AND NOT EXISTS (SELECT 1 FROM rowcast.row_state r WHERE r.source = %(source)s"
-    " AND r.table_name = %(table)s AND r.owner = gone.owner AND r.generation >= %(generation)s)"
-)
-_ADVANCE = """
-UPDATE rowcast.source SET
-    position_epoch = epoch, change_log_topic_id = %(topic_id)s, next_offset = %(next_offset)s,
-    commit_lsn = %(commit_lsn)s, sub_position = %(sub_position)s, position_revision = %(revision)s,
-    end_offsets = %(end_offsets)s, schema_fingerprint = %(fingerprint)s, heartbeat = %(heartbeat)s,
-    position_at = clock_timestamp(),
-    lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => %(lease_s)s)),
-    failed_tries = CASE WHEN next_offset = %(next_offset)s THEN failed_tries ELSE 0 END,
-    failed_offset = CASE WHEN next_offset = %(next_offset)s THEN failed_offset END
-WHERE source = %(source)s AND epoch = %(epoch)s AND holder = %(holder)s
-  AND next_offset IS NOT DISTINCT FROM %(expected_offset)s
-  AND sub_position IS NOT DISTINCT FROM %(expected_sub)s
-"""
 # Ways to execute a query that are for whole tables, and off for everything else.
 BULK_METHODS = ("enable_seqscan", "enable_bitmapscan", "enable_material", "enable_hashjoin", "enable_mergejoin")
 _WHOLE_TABLES = "; ".join(("SET LOCAL statement_timeout = 0", *(f"SET LOCAL {each} = on" for each in BULK_METHODS)))
@@ -177,7 +88,7 @@ class Store:
 
     def prepare(self) -> None:
         """Make ready to `commit`."""
-        self._connection.execute(_CHANGED)
+        self._connection.execute(statements.CHANGED)
 
     def close(self) -> None:
         """Close the connection."""
@@ -203,7 +114,9 @@ class Store:
         for aggregate, ids in by_type.items():
             wanted, table = "\n".join(ids), self._mapping.tables[aggregate]
             self._load_states(aggregate, wanted, view)
-            for id_text, row_key, columns in self._connection.execute(_LOAD_HELD, (wanted, self._source, table)):
+            for id_text, row_key, columns in self._connection.execute(
+                statements.LOAD_HELD, (wanted, self._source, table)
+            ):
                 view.note_holder(Key(aggregate, id_text), row_key, orjson.loads(columns))
 
     def _load_owners(self, rows: Iterable[Key], view: View) -> None:
@@ -212,13 +125,13 @@ class Store:
             by_type.setdefault(row.aggregate, []).append(row.id_text)
         for aggregate, keys in by_type.items():
             parameters = ("\n".join(keys), self._source, self._mapping.tables[aggregate])
-            for row_key, columns, owner in self._connection.execute(_LOAD_OWNERS, parameters):
+            for row_key, columns, owner in self._connection.execute(statements.LOAD_OWNERS, parameters):
                 view.note_row(Key(aggregate, row_key), orjson.loads(columns), owner)
         for row in rows:
             view.note_row(row, None, None)  # those that are not there
 
     def _load_states(self, aggregate: str, wanted: str, view: View) -> None:
-        for row in self._connection.execute(_LOAD_AGGREGATES, (wanted, self._source, aggregate)):
+        for row in self._connection.execute(statements.LOAD_AGGREGATES, (wanted, self._source, aggregate)):
             key = Key(aggregate, row[0])
             view.aggregates[key] = _state(row)
             view.stored.add(key)
@@ -233,7 +146,7 @@ class Store:
             wanted = "\n".join(ids)
             self._load_states(aggregate, wanted, view)
             table = self._mapping.by_type[aggregate].definition.table
-            for row_key, columns in self._connection.execute(_LOAD_ROWS, (wanted, self._source, table)):
+            for row_key, columns in self._connection.execute(statements.LOAD_ROWS, (wanted, self._source, table)):
                 key = Key(aggregate, row_key)
                 view.rows[key] = orjson.loads(columns)
                 view.stored_rows.add(key)
@@ -246,7 +159,7 @@ class Store:
         for child, parents in by_type.items():
             # One more than can be used: the core sees that there are too many, without getting all of them.
             parameters = ("\n".join(parents), self._source, child, DESCENDANTS_MAX + 1)
-            for parent, id_text in self._connection.execute(_CHILDREN, parameters):
+            for parent, id_text in self._connection.execute(statements.CHILDREN, parameters):
                 view.children[child, parent].add(id_text)
 
     def load_references(self) -> None:
@@ -337,7 +250,7 @@ class Store:
 
     def _advance(self, former: Position | None, position: Position) -> None:
         written = self._connection.execute(
-            _ADVANCE,
+            statements.ADVANCE,
             {
                 "source": self._source,
                 "epoch": self._ownership.epoch,
@@ -388,12 +301,14 @@ class Store:
         fresh = [key for key in kept if key not in view.stored_rows]
         known = [key for key in kept if key in view.stored_rows]
         if fresh:
-            copy_lines(self._connection, _COPY_ROWS, self._row_lines(fresh, view, generation, self._first))
+            copy_lines(self._connection, statements.COPY_ROWS, self._row_lines(fresh, view, generation, self._first))
         if known:
-            copy_lines(self._connection, _COPY_CHANGED_ROWS, self._row_lines(known, view, generation, b""))
-            self._connection.execute(_UPDATE_ROWS, (self._source,))
+            copy_lines(self._connection, statements.COPY_CHANGED_ROWS, self._row_lines(known, view, generation, b""))
+            self._connection.execute(statements.UPDATE_ROWS, (self._source,))
         if gone:
-            self._connection.execute(_DELETE_ROWS, (self._tables(gone), [key.id_text for key in gone], self._source))
+            self._connection.execute(
+                statements.DELETE_ROWS, (self._tables(gone), [key.id_text for key in gone], self._source)
+            )
 
     def _tables(self, keys: Iterable[Key]) -> list[str]:
         return [self._mapping.tables[key.aggregate] for key in keys]
@@ -411,11 +326,11 @@ class Store:
     def _save_aggregates(self, view: View) -> None:
         fresh = [key for key in view.dirty if key not in view.stored]
         if fresh:
-            copy_lines(self._connection, _COPY_AGGREGATES, self._aggregate_lines(fresh, view, self._first))
+            copy_lines(self._connection, statements.COPY_AGGREGATES, self._aggregate_lines(fresh, view, self._first))
         known = [key for key in view.dirty if key in view.stored]
         if known:
-            copy_lines(self._connection, _COPY_CHANGED_AGGREGATES, self._aggregate_lines(known, view, b""))
-            self._connection.execute(_UPDATE_AGGREGATES, (self._source,))
+            copy_lines(self._connection, statements.COPY_CHANGED_AGGREGATES, self._aggregate_lines(known, view, b""))
+            self._connection.execute(statements.UPDATE_AGGREGATES, (self._source,))
 
     def _aggregate_lines(self, keys: Iterable[Key], view: View, first: bytes) -> Iterator[bytes]:
         types = {each.name: first + copy_text(each.name) for each in self._mapping.by_rank}
@@ -453,7 +368,7 @@ class Store:
             " AND (%(generation)s::bigint IS NULL OR generation < %(generation)s) RETURNING row_key, owner)"
             " UPDATE rowcast.aggregate a SET present = false, parent_id_text = NULL FROM gone"
             " WHERE a.source = %(source)s AND a.aggregate = %(aggregate)s"
-            + (_HELD_NO_MORE if aggregate in self._mapping.held else " AND a.id_text = gone.row_key"),
+            + (statements.HELD_NO_MORE if aggregate in self._mapping.held else " AND a.id_text = gone.row_key"),
             {
                 "source": self._source,
                 "table": self._mapping.tables[aggregate],
@@ -563,30 +478,3 @@ def _refusal_fields(refusal: Refusal) -> bytes:
 
 def _instant(value: object) -> str:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def read_position(connection: psycopg.Connection, source: str) -> Position | None:
-    """
-    The committed position of *source*; None when nothing was committed yet.
-
-    Raises:
-        StopError: the control row is gone.
-
-    """
-    row = connection.execute(
-        "SELECT change_log_topic_id, next_offset, commit_lsn, end_offsets, sub_position, heartbeat"
-        " FROM rowcast.source WHERE source = %s",
-        (source,),
-    ).fetchone()
-    if row is None:
-        raise StopError("NOT_APPLIED", f"the control database does not know source {source!r}")
-    if row[1] is None:
-        return None
-    return Position(
-        change_log_topic_id=row[0],
-        next_offset=row[1],
-        commit_lsn=row[2],
-        end_offsets=orjson.loads(row[3]),
-        sub_position=None if row[4] is None else orjson.loads(row[4]),
-        heartbeat=None if row[5] is None else orjson.loads(row[5]),
-    )

@@ -1,0 +1,94 @@
+"""The SQL by which the owner of a source reads and writes its state in the control database."""
+
+from __future__ import annotations
+
+# Of one type at a time, and of what is there only; id texts hold no line ends, see rowcast/identity.py.
+# OFFSET 0 keeps the planner, which knows nothing of tables that were empty a moment ago, from turning the join round.
+LOAD_AGGREGATES = """
+SELECT w.id_text, a.* FROM unnest(string_to_array(%s::text, E'\\n')) AS w(id_text)
+CROSS JOIN LATERAL (
+    SELECT version, parent_id_text, present, published, refused_reason, refused_record, refused_since, refused_lsn
+    FROM rowcast.aggregate WHERE source = %s AND aggregate = %s AND id_text = w.id_text OFFSET 0) AS a
+"""
+LOAD_ROWS = """
+SELECT w.row_key, r.columns FROM unnest(string_to_array(%s::text, E'\\n')) AS w(row_key)
+CROSS JOIN LATERAL (
+    SELECT columns FROM rowcast.row_state WHERE source = %s AND table_name = %s AND row_key = w.row_key OFFSET 0) AS r
+"""
+CHILDREN = """
+SELECT w.parent, a.id_text FROM unnest(string_to_array(%s::text, E'\\n')) AS w(parent)
+CROSS JOIN LATERAL (SELECT id_text FROM rowcast.aggregate
+                    WHERE source = %s AND aggregate = %s AND parent_id_text = w.parent LIMIT %s) AS a
+"""
+# Of types whose rows are tied to their aggregates by a holding.
+LOAD_HELD = """
+SELECT w.id_text, r.* FROM unnest(string_to_array(%s::text, E'\\n')) AS w(id_text)
+CROSS JOIN LATERAL (
+    SELECT row_key, columns FROM rowcast.row_state
+    WHERE source = %s AND table_name = %s AND owner = w.id_text OFFSET 0) AS r
+"""
+LOAD_OWNERS = """
+SELECT w.row_key, r.* FROM unnest(string_to_array(%s::text, E'\\n')) AS w(row_key)
+CROSS JOIN LATERAL (
+    SELECT columns, owner FROM rowcast.row_state
+    WHERE source = %s AND table_name = %s AND row_key = w.row_key OFFSET 0) AS r
+"""
+COPY_ROWS = "COPY rowcast.row_state (source, table_name, row_key, columns, generation, owner) FROM STDIN"
+# Updates go through temporary tables, because COPY takes a fraction of the time of array parameters.
+CHANGED = """
+CREATE TEMPORARY TABLE IF NOT EXISTS changed_row (
+    table_name text COLLATE "C", row_key text COLLATE "C", columns text, generation bigint, owner text COLLATE "C"
+) ON COMMIT DELETE ROWS;
+CREATE TEMPORARY TABLE IF NOT EXISTS changed_aggregate (
+    aggregate text COLLATE "C", id_text text COLLATE "C", version bigint, parent_id_text text COLLATE "C",
+    present boolean, published text, refused_reason text, refused_record text, refused_since timestamptz,
+    refused_lsn bigint
+) ON COMMIT DELETE ROWS
+"""
+COPY_CHANGED_ROWS = "COPY pg_temp.changed_row FROM STDIN"
+# Never a join, for the same reason: each row finds the one that it replaces by its key.
+UPDATE_ROWS = """
+INSERT INTO rowcast.row_state (source, table_name, row_key, columns, generation, owner)
+SELECT %s, * FROM pg_temp.changed_row
+ON CONFLICT (source, table_name, row_key) DO UPDATE SET
+    columns = excluded.columns, generation = excluded.generation, owner = excluded.owner
+"""
+DELETE_ROWS = """
+DELETE FROM rowcast.row_state WHERE ctid = ANY (ARRAY(
+    SELECT r.ctid FROM unnest(%s::text[], %s::text[]) AS w(table_name, row_key) CROSS JOIN LATERAL (
+        SELECT ctid FROM rowcast.row_state
+        WHERE source = %s AND table_name = w.table_name AND row_key = w.row_key OFFSET 0) AS r))
+"""
+COPY_AGGREGATES = """
+COPY rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
+                        refused_reason, refused_record, refused_since, refused_lsn) FROM STDIN
+"""
+COPY_CHANGED_AGGREGATES = "COPY pg_temp.changed_aggregate FROM STDIN"
+UPDATE_AGGREGATES = """
+INSERT INTO rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
+                               refused_reason, refused_record, refused_since, refused_lsn)
+SELECT %s, * FROM pg_temp.changed_aggregate
+ON CONFLICT (source, aggregate, id_text) DO UPDATE SET
+    version = excluded.version, parent_id_text = excluded.parent_id_text, present = excluded.present,
+    published = excluded.published, refused_reason = excluded.refused_reason,
+    refused_record = excluded.refused_record, refused_since = excluded.refused_since,
+    refused_lsn = excluded.refused_lsn
+"""
+# Another row may hold the aggregate still. The rows that go are seen here, too: none of them has this generation.
+HELD_NO_MORE = (
+    " AND a.id_text = gone.owner AND NOT EXISTS (SELECT 1 FROM rowcast.row_state r WHERE r.source = %(source)s"
+    " AND r.table_name = %(table)s AND r.owner = gone.owner AND r.generation >= %(generation)s)"
+)
+ADVANCE = """
+UPDATE rowcast.source SET
+    position_epoch = epoch, change_log_topic_id = %(topic_id)s, next_offset = %(next_offset)s,
+    commit_lsn = %(commit_lsn)s, sub_position = %(sub_position)s, position_revision = %(revision)s,
+    end_offsets = %(end_offsets)s, schema_fingerprint = %(fingerprint)s, heartbeat = %(heartbeat)s,
+    position_at = clock_timestamp(),
+    lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => %(lease_s)s)),
+    failed_tries = CASE WHEN next_offset = %(next_offset)s THEN failed_tries ELSE 0 END,
+    failed_offset = CASE WHEN next_offset = %(next_offset)s THEN failed_offset END
+WHERE source = %(source)s AND epoch = %(epoch)s AND holder = %(holder)s
+  AND next_offset IS NOT DISTINCT FROM %(expected_offset)s
+  AND sub_position IS NOT DISTINCT FROM %(expected_sub)s
+"""
