@@ -10,7 +10,6 @@ rejected ones rejected.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,6 +21,7 @@ import orjson
 
 from rowcast.contracts.contract import EVENT_SUFFIX, Contract, contract_paths, load_contract
 from rowcast.contracts.derivation import DIALECT
+from rowcast.contracts.listing import Listing
 from rowcast.contracts.profile import check_profile
 from rowcast.errors import ConfigurationError
 
@@ -81,7 +81,8 @@ def valid_contracts(schemas: Path) -> tuple[list[Contract], list[Finding]]:
     paths = [path for path, _match in contract_paths(schemas)]
     if not paths:
         raise ConfigurationError("no contract", where=str(schemas), fix="write <domain>/<aggregate>/v1.0.json")
-    contracts, findings = [], list(_strays(schemas, paths))
+    listing = Listing(schemas)
+    contracts, findings = [], list(_strays(listing, paths))
     for path in paths:
         try:
             contract = load_contract(path)
@@ -94,7 +95,7 @@ def valid_contracts(schemas: Path) -> tuple[list[Contract], list[Finding]]:
             contracts.append(contract)
         if not wrong:
             schema = contract.value_schema()
-            findings += [*_check_derived(contract, schema), *_check_examples(contract, schema)]
+            findings += [*_check_derived(contract, schema), *_check_examples(contract, schema, listing)]
     return contracts, sorted(findings)
 
 
@@ -133,16 +134,16 @@ def value_validator(contract: Contract) -> Draft202012Validator:
     return Draft202012Validator(contract.value_schema(), format_checker=Draft202012Validator.FORMAT_CHECKER)
 
 
-def _strays(schemas: Path, paths: list[Path]) -> Iterator[Finding]:
-    known = {str(path) for path in paths} | {str(path.with_name(path.stem + EVENT_SUFFIX)) for path in paths}
-    folders = {f"{path.parent}/{EXAMPLES}/{path.stem}/{verdict}" for path in paths for verdict in _VERDICTS}
-    for folder, _folders, names in sorted(os.walk(schemas)):
-        for name in sorted(names):
-            if name.endswith(".json") and folder not in folders and f"{folder}/{name}" not in known:
-                message = (
-                    "stands where nothing reads it; expected <domain>/<aggregate>/v<major>.<minor>.json or examples"
-                )
-                yield Finding(f"{folder}/{name}", "", "FILE_UNKNOWN", message)
+def _strays(listing: Listing, paths: list[Path]) -> Iterator[Finding]:
+    known, folders = set(), set()
+    for path in paths:
+        folder, version = str(path.parent), path.name.removesuffix(".json")
+        known |= {f"{folder}/{version}.json", f"{folder}/{version}{EVENT_SUFFIX}"}
+        folders |= {f"{folder}/{EXAMPLES}/{version}/{verdict}" for verdict in _VERDICTS}
+    for folder, file in listing:
+        if folder not in folders and file not in known:
+            message = "stands where nothing reads it; expected <domain>/<aggregate>/v<major>.<minor>.json or examples"
+            yield Finding(file, "", "FILE_UNKNOWN", message)
 
 
 def _check_derived(contract: Contract, schema: dict[str, Any]) -> Iterator[Finding]:
@@ -157,26 +158,26 @@ def _check_derived(contract: Contract, schema: dict[str, Any]) -> Iterator[Findi
         yield Finding(str(path), "", "DERIVED_STALE", "differs from its contract; run `rowcast schemas derive`")
 
 
-def _check_examples(contract: Contract, schema: dict[str, Any]) -> Iterator[Finding]:
+def _check_examples(contract: Contract, schema: dict[str, Any], listing: Listing) -> Iterator[Finding]:
     validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
     for verdict in _VERDICTS:
-        paths = contract.examples(verdict)
-        if not paths:
-            folder = contract.path.parent / EXAMPLES / contract.version / verdict
-            yield Finding(str(folder), "", "EXAMPLE_MISSING", f"needs at least one {verdict} example")
-        for path in paths:
-            yield from _check_example(path, validator, accepted=verdict == "accepted")
+        folder = f"{contract.path.parent}/{EXAMPLES}/{contract.version}/{verdict}"
+        files = listing.files(folder)
+        if not files:
+            yield Finding(folder, "", "EXAMPLE_MISSING", f"needs at least one {verdict} example")
+        for file in files:
+            yield from _check_example(file, validator, accepted=verdict == "accepted")
 
 
-def _check_example(path: Path, validator: Any, *, accepted: bool) -> Iterator[Finding]:
+def _check_example(file: str, validator: Any, *, accepted: bool) -> Iterator[Finding]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(Path(file).read_bytes().decode())
     except (OSError, ValueError) as error:
-        yield Finding(str(path), "", "EXAMPLE_UNREADABLE", str(error))
+        yield Finding(file, "", "EXAMPLE_UNREADABLE", str(error))
         return
     valid = validator.is_valid(value)
     if accepted and not valid:
         for refusal in validator.iter_errors(value):
-            yield Finding(str(path), pointer_of(refusal.instance_path), "EXAMPLE_REFUSED", refusal.message)
+            yield Finding(file, pointer_of(refusal.instance_path), "EXAMPLE_REFUSED", refusal.message)
     elif valid and not accepted:
-        yield Finding(str(path), "", "EXAMPLE_ACCEPTED", "is a rejected example, but the schema accepts it")
+        yield Finding(file, "", "EXAMPLE_ACCEPTED", "is a rejected example, but the schema accepts it")

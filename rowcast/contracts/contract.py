@@ -8,6 +8,7 @@ whole event value is derived from it by one rule and published beside it as ``v<
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,17 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from rowcast.contracts.derivation import derive_value_schema
+from rowcast.contracts.json_text import parse_json
 from rowcast.errors import ConfigurationError
 
 FOLDER = "schemas"
 EVENT_SUFFIX = ".event.json"
+_LEVELS_MAX = 100
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _VERSION = re.compile(r"v([1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """One version of the contract of one aggregate type; *entity* is the file's content."""
+    """One version of the contract of one aggregate type; *entity* is the file's content, *content* its bytes."""
 
     path: Path
     domain: str
@@ -33,6 +36,7 @@ class Contract:
     major: int
     minor: int
     entity: Mapping[str, Any] = field(repr=False)
+    content: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def version(self) -> str:
@@ -91,10 +95,23 @@ class Contract:
 
 def contract_paths(schemas: Path) -> Iterator[tuple[Path, re.Match[str]]]:
     """Every contract file under *schemas*, with the match of its version."""
-    for path in sorted(schemas.glob("*/*/*.json")):
-        match = _VERSION.fullmatch(path.name.removesuffix(".json"))
-        if match and _NAME.fullmatch(path.parent.name) and _NAME.fullmatch(path.parent.parent.name):
-            yield path, match
+    for domain in _named(schemas):
+        for aggregate in _named(domain):
+            for name in _names(aggregate):
+                match = _VERSION.fullmatch(name.removesuffix(".json"))
+                if match and name.endswith(".json"):
+                    yield aggregate / name, match
+
+
+def _named(folder: Path) -> list[Path]:
+    return [folder / name for name in _names(folder) if _NAME.fullmatch(name)]
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 - many folders, and nothing but names is needed
+    except OSError:
+        return []
 
 
 def contract_files(folder: Path) -> list[Path]:
@@ -112,15 +129,16 @@ def load_contract(path: Path) -> Contract:
 
     """
     try:
-        entity = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+        content = path.read_bytes()
+        text = content.decode()
     except FileNotFoundError as error:
         raise ConfigurationError("there is no such contract", where=str(path), fix="write it") from error
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot be read: {error}", where=str(path), fix="correct the file") from error
-    return contract_of(path, entity)
+    return contract_of(path, parse_json(text, str(path)), content)
 
 
-def contract_of(path: Path, entity: Any) -> Contract:
+def contract_of(path: Path, entity: Any, content: bytes = b"") -> Contract:
     """
     The contract that *path* would be with the content *entity*.
 
@@ -135,6 +153,10 @@ def contract_of(path: Path, entity: Any) -> Contract:
         raise ConfigurationError(
             "does not describe an entity", where=str(path), fix='give it "type": "object" and "properties"'
         )
+    if _too_deep(entity):
+        raise ConfigurationError(
+            f"nested too deeply, more than {_LEVELS_MAX} levels", where=str(path), fix="use $defs and $ref"
+        )
     return Contract(
         path=path,
         domain=path.parent.parent.name,
@@ -142,6 +164,7 @@ def contract_of(path: Path, entity: Any) -> Contract:
         major=version[0],
         minor=version[1],
         entity=entity,
+        content=content,
     )
 
 
@@ -176,8 +199,12 @@ def _is_schemas(properties: Any) -> bool:
     return isinstance(properties, dict) and all(isinstance(each, dict) for each in properties.values())
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    entry = dict(pairs)
-    if len(entry) < len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return entry
+def _too_deep(value: Any) -> bool:
+    # Level by level: what is that deep must not be walked by recursion, here or further on.
+    level = [value]
+    for _depth in range(_LEVELS_MAX):
+        inner = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [child for children in inner for child in children if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return True

@@ -11,16 +11,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rowcast.contracts.checking import Evidence, Finding
 from rowcast.contracts.compatibility.rules import POLICY
-from rowcast.contracts.compatibility.screening import outline, without_words
-from rowcast.contracts.compatibility.verdict import Finding as Difference
-from rowcast.contracts.compatibility.verdict import compare
+from rowcast.contracts.compatibility.screening import Screening, without_words
 from rowcast.contracts.contract import Contract, contract_of, contract_version
+from rowcast.contracts.json_text import parse_json
 from rowcast.contracts.published import Published
 from rowcast.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rowcast.contracts.compatibility.verdict import Comparison
+    from rowcast.contracts.compatibility.verdict import Finding as Difference
 
 Version = tuple[int, int]
 
@@ -50,12 +53,12 @@ def lineages(schemas: Path, current: Iterable[Contract], before: Published | Non
         if version is None or name.count("/") != 2:
             continue
         known = now.get(path.parent, {}).get(version)
-        if known is not None and path.read_bytes() == content:
+        if known is not None and known.content == content:
             then.setdefault(path.parent, {})[version] = known
             continue
         try:
-            then.setdefault(path.parent, {})[version] = contract_of(path, json.loads(content))
-        except (ValueError, ConfigurationError):
+            then.setdefault(path.parent, {})[version] = contract_of(path, parse_json(content.decode(), name))
+        except (UnicodeDecodeError, ConfigurationError):
             # It was no contract when it was published: there is nothing to keep to.
             continue
     return [Lineage(folder, now.get(folder, {}), then.get(folder, {})) for folder in sorted({*now, *then})]
@@ -114,7 +117,7 @@ def suggestion(lineage: Lineage, old: Contract, new: Contract) -> Version:
     versions = {**lineage.published, **lineage.current}
     siblings = [each for version, each in lineage.published.items() if version[0] == old.major]
     schema = new.value_schema()
-    comparisons = [compare(each.value_schema(), schema) for each in siblings]
+    comparisons = [_compare(each.value_schema(), schema) for each in siblings]
     if all(each.backward and each.forward for each in comparisons):
         return old.major, max(minor for major, minor in versions if major == old.major) + 1
     return max(major for major, _minor in versions) + 1, 0
@@ -128,14 +131,15 @@ def plain(schema: Any) -> str:
 def _major(lineage: Lineage, versions: list[Version]) -> Iterator[Finding]:
     if len(versions) < 2:
         return
-    outlines = {version: outline(without_words(lineage.current[version].entity)) for version in versions}
+    screening = Screening()
+    outlines = {version: screening.outline(lineage.current[version].entity) for version in versions}
     for older, newer in combinations(versions, 2):
         if not outlines[older].compatible(outlines[newer]):
             yield from _pair(lineage.current[older], lineage.current[newer])
 
 
 def _pair(older: Contract, newer: Contract) -> Iterator[Finding]:
-    comparison = compare(older.value_schema(), newer.value_schema())
+    comparison = _compare(older.value_schema(), newer.value_schema())
     seen = set()
     for each in comparison.findings:
         if each.direction == POLICY:
@@ -144,6 +148,13 @@ def _pair(older: Contract, newer: Contract) -> Iterator[Finding]:
         if (each.rule, pointer, each.direction) not in seen:
             seen.add((each.rule, pointer, each.direction))
             yield Finding(str(newer.path), pointer, each.rule, _message(each, older), _evidence(each, older))
+
+
+def _compare(old: Any, new: Any) -> Comparison:
+    # Most changes are compatible at a glance; the engine takes a while to import.
+    from rowcast.contracts.compatibility.verdict import compare
+
+    return compare(old, new)
 
 
 def _message(each: Difference, older: Contract) -> str:

@@ -8,9 +8,10 @@ references only, every field described and classified.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
+from rowcast.contracts.compatibility.document import escape
 from rowcast.contracts.compatibility.validator import FORMATS
 from rowcast.contracts.contract import Contract
 from rowcast.contracts.derivation import DIALECT
@@ -63,15 +64,15 @@ def check_profile(contract: Contract) -> Iterator[Note]:
     for keyword in entity:
         if keyword not in ROOT_KEYWORDS and not keyword.startswith("x-"):
             yield (
-                "/" + keyword,
+                "/" + escape(keyword),
                 "UNSUPPORTED_KEYWORD",
                 f"not supported at the root: {', '.join(sorted(ROOT_KEYWORDS))}",
             )
     yield from _root(contract)
     for name, schema in entity["properties"].items():
-        yield from _property(schema, f"/properties/{name}", entity)
+        yield from _property(schema, f"/properties/{escape(name)}", entity)
     for name, schema in _mapping(entity.get("$defs")).items():
-        yield from _schema(schema, f"/$defs/{name}", entity)
+        yield from _schema(schema, f"/$defs/{escape(name)}", entity)
 
 
 def _root(contract: Contract) -> Iterator[Note]:
@@ -81,7 +82,7 @@ def _root(contract: Contract) -> Iterator[Note]:
             yield "", "DESCRIPTION_MISSING", f"needs a {keyword}"
     if "ancestors" in properties:
         yield "/properties/ancestors", "NAME_RESERVED", "the name is taken: before.ancestors holds former ancestors"
-    required = set(_list(entity.get("required")))
+    required = {name for name in _list(entity.get("required")) if isinstance(name, str)}
     if contract.minor == 0 and required != set(properties):
         message = "must name every property: events carry all, absent values are null; what is added belongs into v{}.1"
         yield "/required", "REQUIRED", message.format(contract.major)
@@ -124,43 +125,73 @@ def _schema(schema: Any, pointer: str, entity: Mapping[str, Any]) -> Iterator[No
         return
     for keyword in schema:
         if keyword not in KEYWORDS and not keyword.startswith("x-"):
-            yield f"{pointer}/{keyword}", "UNSUPPORTED_KEYWORD", "is not part of the supported profile"
-    yield from _reference(schema, pointer, entity)
-    yield from _types(schema, pointer)
-    if "format" in schema and schema["format"] not in FORMATS:
+            yield f"{pointer}/{escape(keyword)}", "UNSUPPORTED_KEYWORD", "is not part of the supported profile"
+        elif keyword in _CHECKS:
+            yield from _CHECKS[keyword](schema, pointer, entity)
+
+
+def _format(schema: Mapping[str, Any], pointer: str, _entity: Mapping[str, Any]) -> Iterator[Note]:
+    if not _among(schema["format"], FORMATS):
         yield f"{pointer}/format", "FORMAT_UNKNOWN", f"nobody would check it; known: {', '.join(sorted(FORMATS))}"
-    extra = schema.get("additionalProperties")
-    if "additionalProperties" in schema and ("properties" in schema or not isinstance(extra, dict)):
+
+
+def _additional(schema: Mapping[str, Any], pointer: str, entity: Mapping[str, Any]) -> Iterator[Note]:
+    extra = schema["additionalProperties"]
+    if "properties" in schema or not isinstance(extra, dict):
         message = "only for maps: a schema, and no properties beside it; published objects stay open"
         yield f"{pointer}/additionalProperties", "CLOSED_READER", message
-    for name in _list(schema.get("required")):
-        if name not in _mapping(schema.get("properties")):
+    yield from _schema(extra, f"{pointer}/additionalProperties", entity)
+
+
+def _required(schema: Mapping[str, Any], pointer: str, _entity: Mapping[str, Any]) -> Iterator[Note]:
+    properties = _mapping(schema.get("properties"))
+    for name in _list(schema["required"]):
+        if not _among(name, properties):
             yield f"{pointer}/required", "REQUIRED", f"names {name!r}, which is not a property"
-    yield from _inner(schema, pointer, entity)
 
 
-def _inner(schema: Mapping[str, Any], pointer: str, entity: Mapping[str, Any]) -> Iterator[Note]:
-    for name, part in _mapping(schema.get("properties")).items():
-        yield from _property(part, f"{pointer}/properties/{name}", entity)
-    for index, part in enumerate(_list(schema.get("oneOf"))):
+def _properties(schema: Mapping[str, Any], pointer: str, entity: Mapping[str, Any]) -> Iterator[Note]:
+    for name, part in _mapping(schema["properties"]).items():
+        yield from _property(part, f"{pointer}/properties/{escape(name)}", entity)
+
+
+def _variants(schema: Mapping[str, Any], pointer: str, entity: Mapping[str, Any]) -> Iterator[Note]:
+    for index, part in enumerate(_list(schema["oneOf"])):
         yield from _schema(part, f"{pointer}/oneOf/{index}", entity)
-    for keyword in ("items", "additionalProperties"):
-        if keyword in schema:
-            yield from _schema(schema[keyword], f"{pointer}/{keyword}", entity)
+
+
+def _items(schema: Mapping[str, Any], pointer: str, entity: Mapping[str, Any]) -> Iterator[Note]:
+    yield from _schema(schema["items"], f"{pointer}/items", entity)
 
 
 def _reference(schema: Mapping[str, Any], pointer: str, entity: Mapping[str, Any]) -> Iterator[Note]:
-    if "$ref" in schema:
-        name = str(schema["$ref"])
-        if not name.startswith("#/$defs/") or name.removeprefix("#/$defs/") not in _mapping(entity.get("$defs")):
-            yield f"{pointer}/$ref", "REFERENCE", "must point at a definition of this file: #/$defs/<name>"
+    name = str(schema["$ref"])
+    if not name.startswith("#/$defs/") or name.removeprefix("#/$defs/") not in _mapping(entity.get("$defs")):
+        yield f"{pointer}/$ref", "REFERENCE", "must point at a definition of this file: #/$defs/<name>"
 
 
-def _types(schema: Mapping[str, Any], pointer: str) -> Iterator[Note]:
-    types = schema.get("type")
-    for name in types if isinstance(types, list) else [types]:
-        if name is not None and name not in TYPES:
+def _types(schema: Mapping[str, Any], pointer: str, _entity: Mapping[str, Any]) -> Iterator[Note]:
+    types = schema["type"]
+    for name in types if isinstance(types, list) else (types,):
+        if not _among(name, TYPES):
             yield f"{pointer}/type", "TYPE_UNKNOWN", f"{name!r} is not a type: {', '.join(sorted(TYPES))}"
+
+
+_CHECKS: dict[str, Callable[[Mapping[str, Any], str, Mapping[str, Any]], Iterator[Note]]] = {
+    "$ref": _reference,
+    "additionalProperties": _additional,
+    "format": _format,
+    "items": _items,
+    "oneOf": _variants,
+    "properties": _properties,
+    "required": _required,
+    "type": _types,
+}
+
+
+def _among(value: Any, names: Container[str]) -> bool:
+    # What stands there may be anything, also what has no hash.
+    return isinstance(value, str) and value in names
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

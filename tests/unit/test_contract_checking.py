@@ -13,7 +13,10 @@ from jsonschema import Draft202012Validator
 
 from rowcast.cli.main import main
 from rowcast.contracts.checking import check_folder
-from rowcast.contracts.contract import find_contract, load_contract
+from rowcast.contracts.contract import contract_of, find_contract, load_contract
+from rowcast.contracts.lint import lint
+from rowcast.contracts.profile import KEYWORDS
+from rowcast.contracts.remedies import REMEDIES
 from rowcast.errors import ConfigurationError
 
 ENTITY: dict[str, Any] = {
@@ -159,6 +162,46 @@ def test_a_fault_in_a_contract_is_found_with_its_pointer(schemas: Path, case: st
     write(schemas / "shop/line/v1.0.json", entity)
     found = [(each.rule, each.pointer) for each in check_folder(schemas) if each.file.endswith("v1.0.json")]
     assert any(each[0] == rule and each[1].startswith(place) for each in found), found
+
+
+ANYTHING: list[Any] = [{}, [{}], [], 1, True, "x", [["a"]]]
+
+
+def rules_with(keyword: str, place: str, value: object) -> set[str]:
+    """The rules that the contract breaks with *value* in a keyword."""
+    entity = json.loads(json.dumps(ENTITY))
+    change(entity, place + keyword, value)
+    try:
+        return {finding.rule for finding in lint(contract_of(Path("shop/line/v1.0.json"), entity))}
+    except ConfigurationError:
+        return {"CONTRACT_UNREADABLE"}
+
+
+@pytest.mark.parametrize("keyword", sorted({*KEYWORDS, "$defs", "x-pii", "x-ancestors"}))
+def test_whatever_stands_in_a_keyword_is_looked_at(keyword: str) -> None:
+    """A keyword may hold anything at all: there are findings or none, never a fault of the check."""
+    places = ("", "properties/id/", "$defs/tag/")
+
+    assert {rule for place in places for value in ANYTHING for rule in rules_with(keyword, place, value)} <= set(
+        REMEDIES
+    )
+
+
+UNREADABLE = {
+    "a number that is none": json.dumps(ENTITY).replace('"Id."', "NaN").encode(),
+    "a number without end": json.dumps(ENTITY).replace('"Id."', "1e999").encode(),
+    "no UTF-8": json.dumps(ENTITY).encode("utf-16"),
+    "levels without end": b'{"type": "object", "properties": {"a": ' + b'{"items": ' * 5000 + b"{}" + b"}" * 5002,
+    "too many levels": json.dumps({**ENTITY, "x-deep": json.loads("[" * 120 + "]" * 120)}).encode(),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_what_is_no_contract_is_found(schemas: Path, case: str) -> None:
+    """Bytes that are no strict JSON, or nested too deeply to be worked with, are a finding."""
+    (schemas / "shop/line/v1.0.json").write_bytes(UNREADABLE[case])
+
+    assert [each.rule for each in check_folder(schemas)] == ["CONTRACT_UNREADABLE"]
 
 
 def test_the_name_ancestors_is_reserved(schemas: Path) -> None:

@@ -6,20 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from rowcast.contracts.compatibility.cell import matches
-from rowcast.contracts.compatibility.document import Node
+from rowcast.contracts.compatibility.document import OPAQUE, Node
 from rowcast.contracts.compatibility.json_value import identity, is_integer, type_of
 
-# Keywords that may reject a value in ways that are not followed here.
-OPAQUE = (
-    "$dynamicRef",
-    "$recursiveRef",
-    "additionalItems",
-    "dependencies",
-    "maxContains",
-    "minContains",
-    "unevaluatedItems",
-    "unevaluatedProperties",
-)
 _DEPTH_MAX = 40
 Verdict = bool | None
 _EXACT_DIGITS = 2**53

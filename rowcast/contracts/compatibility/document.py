@@ -16,6 +16,17 @@ ONE_SCHEMA = (
 )
 SCHEMA_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
 SCHEMA_MAPS = ("$defs", "definitions", "dependentSchemas", "patternProperties", "properties")
+# Keywords that may reject a value in ways that are not followed by any proof.
+OPAQUE = (
+    "$dynamicRef",
+    "$recursiveRef",
+    "additionalItems",
+    "dependencies",
+    "maxContains",
+    "minContains",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+)
 
 
 def escape(part: str | int) -> str:

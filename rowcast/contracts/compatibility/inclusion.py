@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from rowcast.contracts.compatibility.acceptance import OPAQUE, keyword_accepts
+from rowcast.contracts.compatibility.acceptance import keyword_accepts
 from rowcast.contracts.compatibility.array_checks import ARRAY_CHECKS
 from rowcast.contracts.compatibility.bounds import interval
 from rowcast.contracts.compatibility.cell import Cell
 from rowcast.contracts.compatibility.composition_checks import COMPOSITION_CHECKS
 from rowcast.contracts.compatibility.disjointness import is_empty, refuses
-from rowcast.contracts.compatibility.document import Node
+from rowcast.contracts.compatibility.document import OPAQUE, Node
 from rowcast.contracts.compatibility.gap import Candidates, Gap, Seen
 from rowcast.contracts.compatibility.instances import Instances
 from rowcast.contracts.compatibility.object_checks import OBJECT_CHECKS

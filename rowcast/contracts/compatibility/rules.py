@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rowcast.contracts.compatibility.gap import Gap
+if TYPE_CHECKING:
+    from rowcast.contracts.compatibility.gap import Gap
 
 BACKWARD, FORWARD, POLICY = "backward", "forward", "policy"
 UNDECIDED = "UNDECIDED"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rowcast.contracts.compatibility.acceptance import OPAQUE
-from rowcast.contracts.compatibility.document import subschemas
+from rowcast.contracts.compatibility.document import OPAQUE, subschemas
 
 # A writer that is closed below these may emit what the same open schema rejects; a reference may lead elsewhere.
 TURNING = {"$ref", "oneOf", "not", "if", "dependentSchemas", "contains", *OPAQUE}

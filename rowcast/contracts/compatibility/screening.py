@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from rowcast.contracts.compatibility.document import subschemas
 from rowcast.contracts.compatibility.sameness import TURNING
 
@@ -19,15 +21,16 @@ from rowcast.contracts.compatibility.sameness import TURNING
 WORDS = {"title", "description", "examples", "$comment", "deprecated"}
 # Beside `properties` and `required`, all that leaves single properties to themselves.
 _QUIET = {"$schema", "$defs", "type"}
+_APART = {"properties", "required", "$id", *WORDS}
 
 
 @dataclass(frozen=True, slots=True)
 class Outline:
     """An object schema in comparable parts: each property as text, what is required, and everything else."""
 
-    properties: Mapping[str, str]
+    properties: Mapping[str, bytes]
     required: frozenset[str]
-    rest: str
+    rest: bytes
     plain: bool
 
     def compatible(self, other: Outline) -> bool:
@@ -39,13 +42,36 @@ class Outline:
         return all(other.properties.get(name, text) == text for name, text in self.properties.items())
 
 
-def outline(entity: Mapping[str, Any]) -> Outline:
-    """The outline of *entity*, an object schema without words."""
-    rest = {name: part for name, part in entity.items() if name not in ("properties", "required", "$id")}
-    quiet = all(name in _QUIET or name.startswith("x-") for name in rest)
-    plain = quiet and _plain(rest) and all(_plain(part) for part in entity["properties"].values())
-    properties = {name: json.dumps(part, sort_keys=True) for name, part in entity["properties"].items()}
-    return Outline(properties, frozenset(entity.get("required", ())), json.dumps(rest, sort_keys=True), plain)
+class Screening:
+    """Makes outlines; what several versions of a contract share is looked at once."""
+
+    def __init__(self) -> None:
+        self._seen: dict[bytes, tuple[bytes, bool]] = {}
+
+    def outline(self, entity: Mapping[str, Any]) -> Outline:
+        """The outline of *entity*, an object schema."""
+        rest = {name: part for name, part in entity.items() if name not in _APART}
+        text, plain = self._part(rest)
+        plain = plain and all(name in _QUIET or name.startswith("x-") for name in rest)
+        parts = {name: self._part(part) for name, part in entity["properties"].items()}
+        plain = plain and all(each for _text, each in parts.values())
+        properties = {name: part for name, (part, _plain) in parts.items()}
+        return Outline(properties, frozenset(entity.get("required", ())), text, plain)
+
+    def _part(self, schema: Any) -> tuple[bytes, bool]:
+        # Its text without words, and whether single properties of it can be left to themselves.
+        text = _text(schema)
+        if text not in self._seen:
+            self._seen[text] = _text(without_words(schema)), _plain(schema)
+        return self._seen[text]
+
+
+def _text(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:
+        # Large integers, and halves of characters.
+        return json.dumps(value, sort_keys=True).encode()
 
 
 def _plain(schema: Any) -> bool:
