@@ -135,7 +135,12 @@ def load_contract(path: Path) -> Contract:
         raise ConfigurationError("there is no such contract", where=str(path), fix="write it") from error
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot be read: {error}", where=str(path), fix="correct the file") from error
-    return contract_of(path, parse_json(text, str(path)), content)
+    try:
+        entity = parse_json(text, "line")
+    except ConfigurationError as error:
+        message = f"cannot be read: {error.message}, {error.where}"
+        raise ConfigurationError(message, where=str(path), fix="correct the file") from error
+    return contract_of(path, entity, content)
 
 
 def contract_of(path: Path, entity: Any, content: bytes = b"") -> Contract:

@@ -82,7 +82,7 @@ def test_all_findings_of_all_contracts_come_in_one_go(project: Path, capsys: pyt
     path.write_text(path.read_text().replace("urn:rowcast:schema:inventory.item:1.0:entity", "item"))
     assert main(["--project", str(project), "sources", "plan"]) == 2
     told = capsys.readouterr().err
-    assert "instance/v1.0.json:1:2: not JSON" in told
+    assert "instance/v1.0.json: cannot be read: not JSON" in told
     assert "[CONTRACT_UNREADABLE]" in told
     assert "holdings" in told
     assert "[NAME_MISMATCH]" in told
