@@ -13,18 +13,19 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rowcast.errors import ConfigurationError
+from rowcast.secret_file import read_secret
 
 STATE_FOLDER = ".rowcast"
 CONTROL_DATABASE = "rowcast"
 PARTS_CHOICES = ("bundled", "system", "auto")
 _PARTS = ("parts", "postgres_bin", "java_home")
 _TOP = {"brokers", "connect_url", "databases", *_PARTS}
-_DATABASE = {"url", "connect_password"}
+_DATABASE = {"url", "password", "connect_password"}
 _ENVIRONMENT = {"ROWCAST_BROKERS": "brokers", "ROWCAST_CONNECT_URL": "connect_url"}
 _PARTS_ENVIRONMENT = {f"ROWCAST_{name.upper()}": name for name in _PARTS}
 _DATABASE_PREFIX = "ROWCAST_DATABASE_"
@@ -44,13 +45,15 @@ class DatabaseSettings:
     """
     How to reach one PostgreSQL database.
 
-    *url* is a libpq connection string or URI. *connect_password* is what the connector's configuration
-    carries instead of the password: a reference that Connect's config providers resolve.
+    *url* is a libpq connection string or URI. *password* refers to the password, where it is not in the url.
+    *connect_password* is what the connector's configuration carries instead of the password: a reference that Connect's
+    config providers resolve.
     """
 
     name: str
     url: str = field(repr=False)
     connect_password: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
 
     def parameters(self) -> dict[str, Any]:
         """The libpq parameters of the url, by keyword."""
@@ -117,14 +120,14 @@ class Settings:
 
     def database(self, name: str) -> DatabaseSettings:
         """
-        The database called *name*: declared, or of that name in the embedded stack's PostgreSQL.
+        The database called *name*: declared, or of that name in the embedded stack's PostgreSQL. Its url is complete.
 
         Raises:
-            ConfigurationError: it is neither.
+            ConfigurationError: it is neither, or the reference to its password leads nowhere.
 
         """
         if name in self.databases:
-            return self.databases[name]
+            return self._with_password(self.databases[name])
         if self.stack_postgres is None:
             raise ConfigurationError(
                 f"database {name!r} is not known", where=f"databases.{name}", fix=_fix(_DATABASE_PREFIX + name.upper())
@@ -136,6 +139,15 @@ class Settings:
             host=server["host"], port=server["port"], user=server["user"], password=server["password"], dbname=name
         )
         return DatabaseSettings(name, url, server.get("connect_password"))
+
+    def _with_password(self, database: DatabaseSettings) -> DatabaseSettings:
+        if database.password is None:
+            return database
+        from psycopg.conninfo import make_conninfo  # as above
+
+        where = f"rowcast.toml: databases.{database.name}.password"
+        password = read_secret(database.password, self.project, where)
+        return replace(database, url=make_conninfo(database.url, password=password))
 
     def control(self) -> DatabaseSettings:
         """The control database."""
@@ -234,7 +246,7 @@ def _database(name: str, entry: Any) -> DatabaseSettings:
     if not isinstance(entry, dict) or "url" not in entry:
         raise ConfigurationError("needs a url", where=where, fix='url = "postgresql://user@host/name"')
     _refuse_unknown(entry, _DATABASE, where)
-    return DatabaseSettings(name, entry["url"], entry.get("connect_password"))
+    return DatabaseSettings(name, entry["url"], entry.get("connect_password"), entry.get("password"))
 
 
 def known_variables() -> frozenset[str]:

@@ -15,7 +15,7 @@ import jsonschema_rs
 from rowcast.contracts.checking import Finding, check_rules, unreadable
 from rowcast.contracts.compatibility.pattern import FLAVOURS, automaton
 from rowcast.contracts.contract import Contract, contract_files, load_contract
-from rowcast.contracts.profile import Note, is_leaf
+from rowcast.contracts.profile import UNCLASSIFIED, Note, is_leaf
 from rowcast.errors import ConfigurationError
 
 
@@ -61,6 +61,8 @@ def _property(schema: Any, pointer: str, entity: Mapping[str, Any]) -> Iterator[
     schema = _mapping(schema)
     if is_leaf(schema, entity) and not schema.get("examples") and not _speaks_for_itself(schema):
         yield pointer, "EXAMPLES_MISSING", "needs examples: values as readers will see them"
+    if schema.get("x-pii") == UNCLASSIFIED:
+        yield f"{pointer}/x-pii", "PII_UNCLASSIFIED", "nobody has said yet whether it holds personal data"
     yield from _schema(schema, pointer, entity)
 
 

@@ -25,6 +25,7 @@ REMEDIES = {
     "NAME_RESERVED": "rename it; `fields` in the source file maps it to its column",
     "PATTERN_UNCLEAR": "use literals, classes, groups, alternatives and counts between `^` and `$`",
     "PII_MISSING": "`none`, or the class of personal data",
+    "PII_UNCLASSIFIED": "`none`, or the class of personal data",
     "REFERENCE": "point at `#/$defs/<name>`",
     "REQUIRED": "correct the list",
     "SCHEMA_INVALID": "correct it",

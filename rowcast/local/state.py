@@ -9,10 +9,8 @@ there while the stack is meant to be up.
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import threading
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,10 @@ from typing import Any
 from rowcast.errors import ConfigurationError
 from rowcast.local.processes import RunningProcess
 from rowcast.local.program import Program
+from rowcast.secret_file import properties_text, write_private
+
+# The parts of the stack write their files as everything private is written.
+__all__ = ["StackState", "properties_text", "refuse_unusable", "stack_mark", "write_private"]
 
 # These characters end or split a value in the files that Kafka and Connect read.
 _UNUSABLE = ',:{}"\n\r'
@@ -111,35 +113,6 @@ def refuse_unusable(folder: Path) -> None:
 def stack_mark(folder: Path) -> str:
     """What every process of the stack in *folder* carries in its arguments, so that `down` finds also lost ones."""
     return f"rowcast.stack={folder}"
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write *path* in one step, readable by its owner only."""
-    fresh = path.with_name(path.name + ".new")
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    fresh.replace(path)
-
-
-def properties_text(values: Mapping[str, object]) -> str:
-    """A Java properties file, with everything escaped that the format gives a meaning to."""
-    return "".join(f"{_escaped(name)}={_escaped(str(value))}\n" for name, value in values.items())
-
-
-def _escaped(text: str) -> str:
-    pieces = []
-    for character in text:
-        if character in "\\=:#! ":
-            pieces.append("\\" + character)
-        elif character.isascii() and character.isprintable():
-            pieces.append(character)
-        else:
-            units = character.encode("utf-16-be")
-            pieces += [f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2)]
-    return "".join(pieces)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -26,17 +26,20 @@ def refuse_unfit(source: SourceFile, catalogue: Catalogue) -> None:
         DocumentError: names every table and its fix.
 
     """
-    faults = [source.fault("database", message, fix) for message, fix in _server(catalogue)]
+    faults = [source.fault("database", message, fix) for message, fix in server_misfits(catalogue)]
     named = [(f"aggregates.{each.name}.table", each.table) for each in source.aggregates]
     named += [(f"references.{each.name}.table", each.table) for each in source.references]
     for field, name in named:
         table = catalogue.tables.get(name)
-        faults.extend(source.fault(field, f"{name}: {message}", fix) for message, fix in _table(table, catalogue))
+        faults.extend(
+            source.fault(field, f"{name}: {message}", fix) for message, fix in table_misfits(table, catalogue)
+        )
     if faults:
         raise DocumentError(source.path, faults)
 
 
-def _server(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+def server_misfits(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """Why the server cannot be captured from: the message, and what would be accepted."""
     if catalogue.version < _OLDEST_VERSION:
         yield f"PostgreSQL {catalogue.version // 10_000} cannot publish what is needed", "PostgreSQL 14 or newer"
     if catalogue.wal_level != "logical":
@@ -49,7 +52,8 @@ def _server(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
         yield "max_replication_slots is 0", "ALTER SYSTEM SET max_replication_slots = 10, then restart the server"
 
 
-def _table(table: Table | None, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+def table_misfits(table: Table | None, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """Why a table cannot be captured, or may not be: the message, and what would be accepted."""
     if table is None:
         yield f"does not exist in database {catalogue.database!r}", "the schema and name of a table there"
         return

@@ -152,11 +152,14 @@ SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind AS kind, c.relper
 
 _COLUMNS = """
 WITH RECURSIVE resolved AS (
-    SELECT a.attrelid, a.attnum, a.attname, a.attnotnull, a.attgenerated, t.oid AS type, a.atttypmod AS modifier
+    SELECT a.attrelid, a.attnum, a.attname, a.attgenerated, t.oid AS type, a.atttypmod AS modifier,
+           -- one that is not valid says nothing of older rows
+           a.attnotnull AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conrelid = a.attrelid
+             AND k.contype = 'n' AND NOT k.convalidated AND k.conkey = ARRAY[a.attnum]) AS attnotnull
       FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
      WHERE a.attrelid = ANY (%(oids)s) AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL
-    SELECT r.attrelid, r.attnum, r.attname, r.attnotnull OR t.typnotnull, r.attgenerated, t.typbasetype, t.typtypmod
+    SELECT r.attrelid, r.attnum, r.attname, r.attgenerated, t.typbasetype, t.typtypmod, r.attnotnull OR t.typnotnull
       FROM resolved r JOIN pg_type t ON t.oid = r.type WHERE t.typtype = 'd'
 )
 SELECT r.attrelid AS oid, r.attname AS name, format_type(r.type, r.modifier) AS type, NOT r.attnotnull AS nullable,

@@ -135,8 +135,8 @@ def _position(source: str, server_version: int) -> dict[str, str]:
 
 
 def _capture(definition: SourceDefinition) -> dict[str, str]:
-    tables = [re.escape(table.name) for table in definition.tables]
-    columns = [re.escape(f"{table.name}.{column.name}") for table in definition.tables for column in table.columns]
+    tables = [_pattern(table.name) for table in definition.tables]
+    columns = [_pattern(f"{table.name}.{column.name}") for table in definition.tables for column in table.columns]
     return {
         "table.include.list": ",".join(tables),
         # What no contract names never reaches the change log.
@@ -150,6 +150,11 @@ def _capture(definition: SourceDefinition) -> dict[str, str]:
         "notification.enabled.channels": "sink",
         "notification.sink.topic.name": f"{definition.source}.{NOTIFICATIONS_SUFFIX}",
     }
+
+
+def _pattern(name: str) -> str:
+    """*name* as a regular expression in a list: Debezium splits at commas and strips blanks."""
+    return re.sub(r"\\?([\s,])", lambda found: f"\\x{{{ord(found[1]):x}}}", re.escape(name))
 
 
 def _forms() -> dict[str, str]:

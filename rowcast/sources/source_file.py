@@ -25,9 +25,9 @@ from rowcast.sources.field import (
 )
 
 FOLDER = "connectors"
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
-_NAME_FORM = "lower-case letters, digits and _, a letter first, at most 48"
-_TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}")
+SOURCE_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+SOURCE_NAME_FORM = "lower-case letters, digits and _, a letter first, at most 48"
+TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!#$%&'()*+,\-./0-9:;=?@A-Za-z\[\]_~]+")
 _CONTRACT = re.compile(r"v(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
 _ANY = re.compile(r"[^\x00]{1,63}")
@@ -166,7 +166,7 @@ def load_source(path: Path) -> SourceFile:
     """
     document = Document(path)
     root = document.root(_FIELDS)
-    name = root.text("source", _NAME, _NAME_FORM)
+    name = root.text("source", SOURCE_NAME, SOURCE_NAME_FORM)
     if name and name != path.stem:
         root.fault("source", f"{name!r} is not the name of the file", path.stem)
     windows = root.section("windows", ("events", "change_log"))
@@ -175,8 +175,8 @@ def load_source(path: Path) -> SourceFile:
     source = SourceFile(
         path=path,
         source=name,
-        database=root.text("database", _NAME, "the name of a database: " + _NAME_FORM),
-        domain=root.text("domain", _NAME, _NAME_FORM, default=name),
+        database=root.text("database", SOURCE_NAME, "the name of a database: " + SOURCE_NAME_FORM),
+        domain=root.text("domain", SOURCE_NAME, SOURCE_NAME_FORM, default=name),
         uri=root.text("uri", _URI, "an absolute URI such as https://…", default=f"urn:rowcast:source:{name}"),
         events_window_ms=_window(windows, "events", short=short),
         change_log_window_ms=_window(windows, "change_log", short=short),
@@ -197,13 +197,13 @@ def _references(root: Section) -> tuple[ReferenceDefinition, ...]:
     section = root.section("references")
     entries = []
     for name in section:
-        if not _NAME.fullmatch(name):
-            section.fault(name, f"{name!r} is not accepted as a name", _NAME_FORM)
+        if not SOURCE_NAME.fullmatch(name):
+            section.fault(name, f"{name!r} is not accepted as a name", SOURCE_NAME_FORM)
         entry = section.section(name, ("table", "key", "value"))
         entries.append(
             ReferenceDefinition(
                 name=name,
-                table=entry.text("table", _TABLE, "schema.table, such as public.item_status"),
+                table=entry.text("table", TABLE_NAME, "schema.table, such as public.item_status"),
                 key=entry.text("key", _ANY, _COLUMN_FORM),
                 value=read_place(entry, "value"),
             )
@@ -257,8 +257,8 @@ def _aggregates(root: Section) -> tuple[AggregateEntry, ...]:
         root.fault("aggregates", "declares no aggregate", "<name>: {table: …, id: …}")
     entries = []
     for name in section:
-        if not _NAME.fullmatch(name):
-            section.fault(name, f"{name!r} is not accepted as a name", _NAME_FORM)
+        if not SOURCE_NAME.fullmatch(name):
+            section.fault(name, f"{name!r} is not accepted as a name", SOURCE_NAME_FORM)
         entries.append(_aggregate(section.section(name, _AGGREGATE_FIELDS), name))
     _check_tables(section, entries)
     _check_parents(section, entries)
@@ -272,7 +272,7 @@ def _aggregate(section: Section, name: str) -> AggregateEntry:
     renamed = section.section("fields")
     return AggregateEntry(
         name=name,
-        table=section.text("table", _TABLE, "schema.table, such as public.item"),
+        table=section.text("table", TABLE_NAME, "schema.table, such as public.item"),
         document=section.text("document", _ANY, "the name of a json or jsonb column", default=""),
         id=read_places(section, "id", "a column, or a list of columns"),
         parent=_parent(section) if "parent" in section else None,
@@ -286,7 +286,7 @@ def _aggregate(section: Section, name: str) -> AggregateEntry:
 def _parent(section: Section) -> ParentEntry:
     parent = section.section("parent", ("aggregate", "column"))
     return ParentEntry(
-        parent.text("aggregate", _NAME, "the name of an aggregate of this file"),
+        parent.text("aggregate", SOURCE_NAME, "the name of an aggregate of this file"),
         read_places(parent, "column", "the column, or list of columns, that holds the parent's id"),
     )
 

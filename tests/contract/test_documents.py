@@ -196,15 +196,20 @@ def test_the_configuration_page_lists_every_key_and_variable() -> None:
     assert documented == [accepted, {*settings.known_variables(), "ROWCAST_DATABASE_<NAME>"}]
 
 
-def test_the_toml_of_the_configuration_page_is_accepted(tmp_path: Path) -> None:
+def test_the_toml_of_the_configuration_page_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copied word for word, it is a project's configuration."""
+    monkeypatch.setenv("CONTROL_PASSWORD", "secret")
+    secrets = tmp_path / "inventory.properties"
+    secrets.write_text("password=other\n")
     (text,) = re.findall(r"```toml\n(.*?)```", (REPOSITORY / "docs/reference/configuration.md").read_text(), re.DOTALL)
-    (tmp_path / "rowcast.toml").write_text(text)
+    (tmp_path / "rowcast.toml").write_text(text.replace("/run/secrets/inventory.properties", str(secrets)))
     read = settings.load_settings(tmp_path, {})
 
     assert (read.need_brokers(), read.need_connect_url()) == ("kafka-1:9092,kafka-2:9092", "http://connect:8083")
-    assert read.control().parameters()["dbname"] == "rowcast"
-    assert read.database("inventory").connect_password == "${file:/etc/connect/secrets.properties:inventory}"
+    control, inventory = read.control(), read.database("inventory")
+    assert (control.parameters()["dbname"], control.parameters()["password"]) == ("rowcast", "secret")
+    assert inventory.parameters()["password"] == "other"
+    assert inventory.connect_password == "${file:/etc/connect/secrets.properties:inventory}"
 
 
 def test_the_quickstart_is_as_short_as_it_says() -> None:

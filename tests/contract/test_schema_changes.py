@@ -418,7 +418,7 @@ def commands_of(path: str) -> list[list[str]]:
     return [line for line in lines if line]
 
 
-@pytest.mark.parametrize("path", ["examples/ci/contracts.yml", "examples/ci/pre-commit-config.yaml"])
+@pytest.mark.parametrize("path", ["rowcast/draft/frame/contracts.yml", "examples/ci/pre-commit-config.yaml"])
 def test_the_files_for_users_hold_commands_that_exist(path: str) -> None:
     """Workflow and hook are YAML, and the command line takes what they run."""
     assert yaml.safe_load((REPOSITORY / path).read_text())

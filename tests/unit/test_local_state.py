@@ -18,7 +18,8 @@ from rowcast.local.part import silent
 from rowcast.local.postgres import may_reach
 from rowcast.local.processes import Account, Command, RunningProcess, log_tail, run_to_end, start_detached
 from rowcast.local.stack import Stack, declared_databases
-from rowcast.local.state import StackState, properties_text, refuse_unusable
+from rowcast.local.state import StackState, refuse_unusable
+from rowcast.secret_file import properties_text, read_secret
 
 
 def test_values_survive_and_stay_private(tmp_path: Path) -> None:
@@ -63,6 +64,24 @@ def test_unusable_path_is_refused() -> None:
 def test_properties_escape_what_java_would_interpret() -> None:
     """Spaces, separators, backslashes and characters outside ASCII reach Java unchanged."""
     assert properties_text({"log.dirs": "/a b/ü\\=:"}) == "log.dirs=/a\\ b/\\u00fc\\\\\\=\\:\n"
+
+
+@pytest.mark.parametrize("secret", ["plain", " a b ", "p:w=d#!\\", "ü€𝄞", "\ttab\nline", "${env:HOME}", ""])
+def test_a_secret_is_read_back_from_its_file(tmp_path: Path, secret: str) -> None:
+    """Whatever a password holds, the reference to its file gives it again."""
+    (tmp_path / "a.properties").write_text("# note\n" + properties_text({"other": "1", "pass word": secret}))
+    assert read_secret("${file:a.properties:pass word}", tmp_path, "here") == secret
+
+
+@pytest.mark.parametrize(
+    "reference", ["geheim", "${env:NO_SUCH_GEHEIM}", "${file:none:geheim}", "${file:a:geheim}", "${vault:geheim}"]
+)
+def test_a_reference_to_nothing_names_the_place(tmp_path: Path, reference: str) -> None:
+    """The message says where it stands and what is accepted; what was given instead of a reference is not shown."""
+    (tmp_path / "a").write_text("key=value")
+    with pytest.raises(ConfigurationError, match=r"^here: ") as refused:
+        read_secret(reference, tmp_path, "here")
+    assert reference.startswith("$") or reference not in str(refused.value)
 
 
 def test_reused_pid_is_not_taken_for_the_process() -> None:
