@@ -23,8 +23,11 @@ _INTERVAL_S = 2.0
 _ANSWER_S = 10.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 4.0, 15.0
 _TRACE_MAX = 1_000
-# There is a heartbeat each second. A server that has much to read before the next one needs longer, so patience grows.
+# There is a heartbeat each second. A server that has much to read before the next one needs longer, and so does a task
+# that fails: it says that it runs until its last transaction has timed out. So patience grows, until the connector has
+# spoken for a while without a pause.
 _PATIENCE_S, _PATIENCE_S_MAX = 15.0, 600.0
+_PAUSE_S, _SPEAKING_S = 4.0, 5.0
 
 
 class ConnectorWatch:
@@ -44,6 +47,7 @@ class ConnectorWatch:
         # By source: since when its connector says that it runs, and how long it may run in silence.
         self._running_since_s: dict[str, float] = {}
         self._patience_s: dict[str, float] = {}
+        self._speaking_since_s: dict[str, float] = {}
         self._reachable = True
         self._thread = threading.Thread(target=self._run, name="connectors", daemon=True)
 
@@ -90,8 +94,11 @@ class ConnectorWatch:
         now_s = time.monotonic()
         if silent_s is None:
             self._running_since_s.pop(source, None)
+            self._speaking_since_s.pop(source, None)
             return
-        if silent_s < _PATIENCE_S:
+        if silent_s > _PAUSE_S:
+            self._speaking_since_s.pop(source, None)
+        elif now_s - self._speaking_since_s.setdefault(source, now_s) >= _SPEAKING_S:
             self._patience_s.pop(source, None)
         patience_s = self._patience_s.get(source, _PATIENCE_S)
         if min(silent_s, now_s - self._running_since_s.setdefault(source, now_s)) < patience_s:
