@@ -7,7 +7,7 @@ A generation is `reading` while its rows arrive, `emitting` while its events go 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from rowcast.errors import StopError
@@ -18,7 +18,7 @@ READING, EMITTING, COMPLETE, ABANDONED = "reading", "emitting", "complete", "aba
 
 
 class Generation(NamedTuple):
-    """*lsn* and *time* are those of its first row; its events carry them."""
+    """*lsn* and *time* are those of its first row, and 0 and empty before it; its events carry them."""
 
     aggregate: str
     number: int
@@ -29,10 +29,21 @@ class Generation(NamedTuple):
 
 
 class Generations:
-    """The newest generation of each type, and what of them has changed since the last commit."""
+    """
+    The newest generation of each type, and what of them has changed since the last commit.
 
-    def __init__(self, source: str, types: Iterable[str], newest: Iterable[Generation]) -> None:
+    *snapshot_from* tells behind which offset of the change log a snapshot is expected, None when it was never noted.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        types: Iterable[str],
+        newest: Iterable[Generation],
+        snapshot_from: Callable[[], int | None],
+    ) -> None:
         self._source = source
+        self._snapshot_from = snapshot_from
         self._types = tuple(types)
         self._newest = {each.aggregate: each for each in newest}
         self._changed: list[Generation] = []
@@ -71,25 +82,49 @@ class Generations:
         changed, self._changed = self._changed, []
         return changed
 
-    def note_row(self, row: RowChange, offset: int) -> None:
+    def note_start(self, offset: int) -> None:
         """
-        A snapshot row stands at *offset*: a generation begins with the first one.
+        The connector says at *offset* that it begins a snapshot: so does a generation.
 
         Raises:
-            StopError: a snapshot began while another was not finished. Debezium would go on with the slot of
-                the first, whose position does not fit the rows of the second.
+            StopError: nobody asked for it: an earlier one was not finished, or is there already. The connector has
+                lost its place, goes on with the slot of the first, and the slot's position does not fit what it
+                reads now.
 
         """
-        running = [each for each in self._newest.values() if each.status == READING]
-        # All rows of one snapshot carry its LSN; the first table may be empty, then no row is marked as first.
-        if running and (row.first or row.lsn != running[0].lsn):
-            raise StopError(
-                "SNAPSHOT_INTERRUPTED",
-                f"a snapshot began at offset {offset} while an earlier one was not finished",
-                remedy=f"rowcast sources resnapshot {self._source} --yes",
-            )
-        if not running:
-            self._begin(READING, offset, row.lsn, rfc3339(row.time_us))
+        if self.begun:
+            raise self._unasked(offset, "while an earlier one was not finished")
+        newest = max((each.started_offset for each in self._newest.values()), default=None)
+        asked = self._snapshot_from()
+        if newest is not None and not (asked is not None and newest < asked <= offset):
+            raise self._unasked(offset, "although there was one, and the connector was not set up anew")
+        self._begin(READING, offset, 0, "")
+
+    def note_row(self, row: RowChange, offset: int) -> None:
+        """
+        A snapshot row stands at *offset*.
+
+        Raises:
+            StopError: it belongs to a snapshot for which nobody asked, as in `note_start`.
+
+        """
+        if not self.begun:
+            self.note_start(offset)
+        for name, each in self._newest.items():
+            if each.status != READING:
+                continue
+            if not each.lsn:
+                self._set(name, each._replace(lsn=row.lsn, time=rfc3339(row.time_us)))
+            # All rows of one snapshot carry its LSN; the first table may be empty, then no row is marked as first.
+            elif row.first or row.lsn != each.lsn:
+                raise self._unasked(offset, "while an earlier one was not finished")
+
+    def _unasked(self, offset: int, why: str) -> StopError:
+        return StopError(
+            "SNAPSHOT_INTERRUPTED",
+            f"a snapshot began at offset {offset} {why}",
+            remedy=f"rowcast sources resnapshot {self._source} --yes",
+        )
 
     def begin_emitting(self, offset: int, lsn: int, time: str) -> Origin:
         """
@@ -101,7 +136,8 @@ class Generations:
             self._begin(READING, offset, lsn, time)
         for name, each in self._newest.items():
             if each.status == READING:
-                self._set(name, each._replace(status=EMITTING))
+                placed = each if each.lsn else each._replace(lsn=lsn, time=time)
+                self._set(name, placed._replace(status=EMITTING))
         emitting = [each for each in self._newest.values() if each.status == EMITTING]
         return Origin(emitting[0].lsn, emitting[0].time, snapshot=True)
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from stream_app.core.change import Operation, RowChange
+from stream_app.core.change import Operation, RowChange, SnapshotStart
 from stream_app.core.emission import Emitted, Origin, rfc3339
 from stream_app.core.heartbeat import last_heartbeat
 from stream_app.core.reference import referring
@@ -28,7 +28,15 @@ from stream_app.core.sequencing import (
     types_below,
 )
 from stream_app.core.state import Key, View
-from stream_app.core.transaction import Assembler, LargeTransaction, PlacedUnit, SnapshotRow, Spill, Transaction
+from stream_app.core.transaction import (
+    Assembler,
+    LargeTransaction,
+    PlacedUnit,
+    Skipped,
+    SnapshotRow,
+    Spill,
+    Transaction,
+)
 from stream_app.generation import Generations
 from stream_app.landing import Landing, Parcel
 from stream_app.metrics import SourceMetrics
@@ -73,7 +81,9 @@ class Session:
         self._reads.load_references()
         # Those of an open transaction that is too large for memory: reference tables are small, so they stay in it.
         self._reference_rows: list[RowChange] = []
-        self._generations = Generations(self._source, self._mapping.by_type, self._reads.generations())
+        self._generations = Generations(
+            self._source, self._mapping.by_type, self._reads.generations(), self._reads.snapshot_from
+        )
         self._window = WindowWatch(self._source, self._mapping.definition.change_log_window_ms, metrics)
         self._refusals = RefusalWatch(self._source, self._mapping.definition.refused_share_max)
         self._commands_s = 0.0
@@ -152,6 +162,10 @@ class Session:
                 self._landing.wait()
                 self._stage(unit)
                 continue
+            if isinstance(unit, SnapshotStart) or (isinstance(unit, SnapshotRow) and not self._generations.begun):
+                piece = self._begin_reading(piece, each)
+            if isinstance(unit, SnapshotStart):
+                continue
             if isinstance(unit, (Transaction, LargeTransaction)) and self._generations.ends_with_stream:
                 # Streaming begins when the snapshot is over, also where it found no row at all.
                 piece = self._finish_reading(piece, unit.lsn, unit.time_us)
@@ -164,10 +178,6 @@ class Session:
                 else:
                     self._commit_large(each, unit)
             else:
-                if isinstance(unit, SnapshotRow) and not self._generations.begun:
-                    # What was streamed before a new snapshot is committed as it was: with events.
-                    self._commit_piece(piece)
-                    piece = []
                 piece.append(each)
             if isinstance(unit, SnapshotRow):
                 self._generations.note_row(unit.row, each.next_offset - 1)
@@ -188,6 +198,15 @@ class Session:
         """Whether events may follow for any number of aggregates: of a TRUNCATE, or of a reference table."""
         references = self._mapping.references
         return any(row.operation is Operation.TRUNCATE or row.table in references for row in unit.rows)
+
+    def _begin_reading(self, piece: Sequence[PlacedUnit], start: PlacedUnit) -> list[PlacedUnit]:
+        """Commit *piece*, which was streamed before *start*, as it is: with events; returns a piece with *start*."""
+        self._commit_piece(piece)
+        self._generations.note_start(start.next_offset - 1)
+        self._landing.wait()
+        self._staging.clear()  # of a transaction that broke off before it
+        self._reference_rows.clear()
+        return [start._replace(unit=Skipped())]
 
     def _finish_reading(self, piece: Sequence[PlacedUnit], lsn: int, time_us: int) -> list[PlacedUnit]:
         """Commit *piece* and emit the generation that it ends; returns the next, empty piece."""

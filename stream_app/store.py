@@ -180,6 +180,12 @@ class Store:
         flat = [number for (entries,) in rows for number in entries]
         return list(zip(flat[0::3], flat[1::3], flat[2::3], strict=True))
 
+    def snapshot_from(self) -> int | None:
+        """Behind which offset of the change log a snapshot is expected; None: it was never noted."""
+        query = "SELECT snapshot_from FROM rowcast.source WHERE source = %s"
+        row = self._connection.execute(query, (self._source,)).fetchone()
+        return None if row is None or row[0] is None else int(row[0])
+
     def generations(self) -> list[Generation]:
         """The newest generation of each aggregate type that has one."""
         rows = self._connection.execute(
@@ -350,7 +356,8 @@ class Store:
         self._connection.execute(
             "INSERT INTO rowcast.generation (source, aggregate, generation, status, started_offset, lsn, time)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s)"
-            " ON CONFLICT (source, aggregate, generation) DO UPDATE SET status = excluded.status",
+            " ON CONFLICT (source, aggregate, generation) DO UPDATE"
+            " SET status = excluded.status, lsn = excluded.lsn, time = excluded.time",
             (
                 self._source,
                 generation.aggregate,

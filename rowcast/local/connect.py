@@ -32,7 +32,8 @@ SETTINGS = {
     "connector.client.config.override.policy": "All",
     # It starts together with Kafka and would otherwise give up after 60 s on a busy machine.
     "default.api.timeout.ms": 180_000,
-    "offset.flush.interval.ms": 5000,
+    # Until a connector without exactly-once support has flushed its first offset, its death is that of its snapshot.
+    "offset.flush.interval.ms": 1000,
     "scheduled.rebalance.max.delay.ms": 10000,  # the default of 300 s is the whole promise of freshness
     "plugin.discovery": "service_load",
     "config.providers": "file",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rowcast.connect import ConnectClient
 from rowcast.errors import ConfigurationError
@@ -14,9 +14,13 @@ _RUNNING_TIMEOUT_S = 90.0
 _FIXED = ("connector.class", "topic.prefix", "slot.name", "publication.name", "database.dbname")
 
 
-def plan_connector(source: str, wanted: Mapping[str, str], connect: ConnectClient) -> list[Step]:
+def plan_connector(
+    source: str, wanted: Mapping[str, str], connect: ConnectClient, note_capture: Callable[[], None]
+) -> list[Step]:
     """
     The step that creates, alters or restarts the connector, and waits until it runs.
+
+    *note_capture* is called before it is created.
 
     Raises:
         ConfigurationError: the connector exists and reads something else.
@@ -29,13 +33,17 @@ def plan_connector(source: str, wanted: Mapping[str, str], connect: ConnectClien
         connect.put_configuration(name, wanted)
         connect.wait_running(name, _RUNNING_TIMEOUT_S)
 
+    def create() -> None:
+        note_capture()
+        put()
+
     def restart() -> None:
         connect.restart_failed(name)
         connect.wait_running(name, _RUNNING_TIMEOUT_S)
 
     what = f"connector {name}"
     if present is None:
-        return [Step(Change(source, "connect", "create", what, "reads the WAL into the change log"), put)]
+        return [Step(Change(source, "connect", "create", what, "reads the WAL into the change log"), create)]
     for setting in _FIXED:
         if present.get(setting) != wanted.get(setting):
             raise ConfigurationError(

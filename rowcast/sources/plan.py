@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 
 import psycopg
 
@@ -18,6 +19,7 @@ from rowcast.control.database import connect as connect_control
 from rowcast.errors import ConfigurationError, DatabaseUnavailableError
 from rowcast.settings import Settings
 from rowcast.sources.admission import refuse_unfit
+from rowcast.sources.capture import note_capture
 from rowcast.sources.catalogue import Catalogue, connect_source, read_catalogue
 from rowcast.sources.change import Change, Step
 from rowcast.sources.change_log_size import ChangeLogEstimate, estimate_change_log, no_estimate, read_activity
@@ -71,6 +73,7 @@ class Plan:
         )
         admin = self._open.enter_context(TopicAdmin(settings.need_brokers()))
         connect = self._open.enter_context(ConnectClient(settings.need_connect_url()))
+        note = partial(note_capture, source.source, control, connection, settings.need_brokers())
         # First of all, because it knows best why a running source cannot have another table.
         stored = plan_definition(definition, control)
         return [
@@ -78,7 +81,7 @@ class Plan:
             *plan_source_database(definition, catalogue, connection),
             *plan_topics(definition, admin),
             *stored,
-            *plan_connector(source.source, wanted, connect),
+            *plan_connector(source.source, wanted, connect, note),
         ]
 
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kafka import KafkaConsumer, TopicPartition
-
 from rowcast.control.database import connect as connect_control
 from rowcast.control.refusals import wait_outcome
 from rowcast.control.stops import ask_skip_snapshot, resume
 from rowcast.errors import ConfigurationError
 from rowcast.settings import Settings
+from rowcast.sources.capture import change_log_end
 from rowcast.sources.plan import apply
 from rowcast.sources.removal import remove_capture
 from rowcast.sources.source_file import SourceFile
-from rowcast.topics import change_log_topic
 
 
 def resnapshot(source: SourceFile, settings: Settings, progress: Callable[[str], None], timeout_s: float) -> None:
@@ -40,7 +38,7 @@ def resnapshot(source: SourceFile, settings: Settings, progress: Callable[[str],
             )
         remove_capture(source, settings, progress)
         # The connector is gone, so this end cannot move any more.
-        end = _log_end(settings.need_brokers(), change_log_topic(source.source))
+        end = change_log_end(settings.need_brokers(), source.source)
         number = ask_skip_snapshot(control, source.source, end)
         resume(control, source.source)
         outcome = wait_outcome(control, number, timeout_s)
@@ -53,13 +51,3 @@ def resnapshot(source: SourceFile, settings: Settings, progress: Callable[[str],
     progress(f"the worker goes on from offset {end} of the change log")
     for change in apply([source], settings):
         progress(f"{change.action} {change.object}")
-
-
-def _log_end(brokers: str, topic: str) -> int:
-    consumer = KafkaConsumer(bootstrap_servers=brokers, group_id=None)
-    try:
-        partition = TopicPartition(topic, 0)
-        offset: int = consumer.end_offsets([partition])[partition]
-        return offset
-    finally:
-        consumer.close()

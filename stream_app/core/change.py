@@ -86,19 +86,23 @@ class Message(NamedTuple):
     time_us: int
 
 
+class SnapshotStart(NamedTuple):
+    """The connector says that it begins to read its tables; *notice_id* is that of the notice."""
+
+    notice_id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """A record without meaning for events: Debezium's heartbeat or notification, a message outside transactions."""
+    """A record without meaning for events: Debezium's heartbeats and notices, a message outside transactions."""
 
 
-Change = Begin | End | RowChange | Message | Noise
+Change = Begin | End | RowChange | Message | SnapshotStart | Noise
 
 _NOISE = Noise()
-# Debezium's own heartbeats, and its notifications about snapshots.
-_NOISE_FIELDS = (
-    frozenset({"ts_ms"}),
-    frozenset({"id", "type", "aggregate_type", "additional_data", "timestamp"}),
-)
+_HEARTBEAT_FIELDS = frozenset({"ts_ms"})
+_NOTICE_FIELDS = frozenset({"id", "type", "aggregate_type", "additional_data", "timestamp"})
+_STARTED = ("Initial Snapshot", "STARTED")
 _FIRST = frozenset({"first"})
 _LAST = frozenset({"last"})
 
@@ -119,7 +123,9 @@ def parse_change(value: bytes | None) -> Change:
             return _message(data) if data["op"] == "m" else _row_change(data, not holds_placeholder(value or b""))
         if "status" in data:
             return _boundary(data)
-        if data.keys() in _NOISE_FIELDS:
+        if data.keys() == _NOTICE_FIELDS:
+            return SnapshotStart(str(data["id"])) if (data["aggregate_type"], data["type"]) == _STARTED else _NOISE
+        if data.keys() == _HEARTBEAT_FIELDS:
             return _NOISE
     except (KeyError, TypeError, ValueError, Base64Error) as error:
         raise MalformedChangeError(f"not a Debezium change event: {type(error).__name__}: {error}") from error

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from rowcast.errors import MalformedChangeError, StopError
-from stream_app.core.change import Begin, End, Message, Operation, RowChange, parse_change
+from stream_app.core.change import Begin, End, Message, Operation, RowChange, SnapshotStart, parse_change
 
 # Above this many changes a transaction is spilled, so that its size does not become the worker's.
 TRANSACTION_CHANGES_MAX = 20_000
@@ -62,7 +62,7 @@ class Skipped:
     """Something that moves the position and nothing else: noise, or a transaction delivered again."""
 
 
-Unit = Transaction | LargeTransaction | Spill | SnapshotRow | Skipped
+Unit = Transaction | LargeTransaction | Spill | SnapshotStart | SnapshotRow | Skipped
 
 
 class PlacedUnit(NamedTuple):
@@ -144,6 +144,7 @@ class Assembler:
         self._changes_max = changes_max
         self._processed = {(lsn, xid): count for lsn, xid, count in processed}
         self._buckets: dict[int, _Bucket] = {}
+        self._snapshot_start: SnapshotStart | None = None  # the last one; its producer may send it twice
 
     def feed(self, records: Iterable[tuple[int, bytes | None]]) -> Iterator[PlacedUnit]:
         """
@@ -174,6 +175,11 @@ class Assembler:
             return self._finish(change, offset)
         if isinstance(change, Message):
             return self._put(offset, change)
+        if isinstance(change, SnapshotStart):
+            # What was open will not go on: either the snapshot reads it, or nobody asked for one.
+            self._buckets.clear()
+            repeated, self._snapshot_start = change == self._snapshot_start, change
+            return _SKIPPED if repeated else change
         return None if self._buckets else _SKIPPED
 
     def _put(self, offset: int, change: RowChange | Message) -> Unit | None:

@@ -10,6 +10,7 @@ import requests
 from stack_fixture import TestProject, wait_until
 from worker_fixture import WorkerPool, add_tree, histories, rowcast, wait_agreement
 
+from rowcast.connect import ConnectClient
 from rowcast.errors import ConfigurationError
 from rowcast.event import EventKind
 from rowcast.sources.connector import connector_name
@@ -44,6 +45,35 @@ def test_a_snapshot_that_broke_off_stops_the_source_and_begins_anew_on_command(
     wait_agreement(project, 120)
     assert {events[0].kind for events in histories(project).values()} == {EventKind.SNAPSHOT}
     assert all(len(events) == 1 for events in histories(project).values())
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_a_snapshot_that_nobody_asked_for_stops_the_source(project: TestProject, workers: WorkerPool) -> None:
+    """A connector without its offsets reads the tables again and passes over what was committed meanwhile."""
+    gone, kept = ([str(uuid.uuid4()) for _ in range(3)] for _ in range(2))
+    add_tree(project.connection, gone)
+    project.apply()
+    worker = workers.start()
+    wait_agreement(project)
+    name = connector_name(project.name)
+    with ConnectClient(project.stack.connect_url) as connect:
+        connect.stop(name)
+        connect.wait_stopped(name, 60)
+        connect.delete_offsets(name)
+    for table, row in zip(("item", "holdings", "instance"), reversed(gone), strict=True):
+        project.execute(f"DELETE FROM {table} WHERE id = %s", row)  # no streamed change will tell
+    add_tree(project.connection, kept)
+    requests.put(f"{project.stack.connect_url}/connectors/{name}/resume", timeout=30).raise_for_status()
+    wait_until(lambda: b"SNAPSHOT_INTERRUPTED" in worker.log.read_bytes(), "the stop", 60)
+    done = rowcast(project, "sources", "resnapshot", project.name, "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_agreement(project, 60)
+    kinds = {events[0].identity.id_text: [event.kind for event in events] for events in histories(project).values()}
+    assert kinds == {
+        **{row: [EventKind.SNAPSHOT, EventKind.DELETED] for row in gone},
+        **{row: [EventKind.SNAPSHOT] for row in kept},
+    }
 
 
 @pytest.mark.guarantee("Nothing committed is lost")
