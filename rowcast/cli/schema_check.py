@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rowcast.cli.count import counted
+from rowcast.cli.schema_consumers import add_folder
 from rowcast.cli.verbs import Verbs, add_json
 
 
@@ -20,7 +21,8 @@ def register(schemas: Verbs) -> argparse.ArgumentParser:
         "--schemas schemas --json",
         "--against origin/main --format github",
         description="Each version of a major is compared with each other one. With --against, published versions may "
-        "not change either. Exit code 0: nothing wrong; 1: findings; 2: no contract found, or nothing to compare with.",
+        "not change either. What consumers have committed is held against the newest contracts. Exit code 0: nothing "
+        "wrong; 1: findings; 2: no contract found, or nothing to compare with.",
     )
     check.add_argument("--against", metavar="REF|DIR", help="what was published: a git ref, or a folder")
     check.add_argument(
@@ -29,16 +31,19 @@ def register(schemas: Verbs) -> argparse.ArgumentParser:
         help="compare with the tip of the ref, not with where this branch left it",
     )
     check.add_argument("--format", choices=["text", "json", "github", "junit"], default="text", help="how to print it")
+    add_folder(check)
     add_json(check)
     return check
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from rowcast.contracts import consumer_part
     from rowcast.contracts.checking import valid_contracts
     from rowcast.contracts.contract import FOLDER, contract_paths
     from rowcast.contracts.evolution import check_evolution
     from rowcast.contracts.ignores import without_ignored
     from rowcast.contracts.published import published
+    from rowcast.contracts.readership import Readership
     from rowcast.contracts.report import FORMATS, as_json
 
     schemas: Path = arguments.schemas or arguments.project / FOLDER
@@ -46,8 +51,9 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.against:
         before = published(arguments.against, schemas, merge_base=not arguments.no_merge_base)
     contracts, own = valid_contracts(schemas)
-    evolved = check_evolution(schemas, contracts, before)
-    findings = [*own, *without_ignored(evolved, schemas, datetime.now(UTC).date())]
+    readership = Readership(arguments.consumers or schemas.parent / consumer_part.FOLDER, schemas, contracts)
+    evolved = check_evolution(schemas, contracts, before, readership)
+    findings = [*own, *without_ignored(evolved, schemas, datetime.now(UTC).date()), *readership.findings]
     count = len(list(contract_paths(schemas)))
     if arguments.json or arguments.format == "json":
         print(json.dumps({"contracts": count, "findings": as_json(findings)}, indent=2))

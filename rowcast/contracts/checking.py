@@ -10,7 +10,7 @@ rejected ones rejected.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -45,6 +45,14 @@ class Evidence:
     fix: str
 
 
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """The consumers of an event that a finding about its contract breaks, and the others."""
+
+    breaks: tuple[str, ...]
+    untouched: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Finding:
     """One thing that is wrong with *file*, at the JSON *pointer* (empty: the whole file)."""
@@ -54,6 +62,7 @@ class Finding:
     rule: str
     message: str
     evidence: Evidence | None = field(default=None, compare=False)
+    consumers: Affected | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.file}{'#' + self.pointer if self.pointer else ''}: {self.message} [{self.rule}]"
@@ -109,11 +118,15 @@ def check_rules(contract: Contract) -> list[Finding]:
     findings = [
         Finding(str(contract.path), pointer, rule, message) for pointer, rule, message in check_profile(contract)
     ]
-    if not _dialect().is_valid(contract.entity):
-        error = next(_dialect().iter_errors(contract.entity))
+    return [*findings, *schema_faults(contract.path, contract.entity)]
+
+
+def schema_faults(path: Path, schema: Mapping[str, Any]) -> Iterator[Finding]:
+    """Why *schema*, which *path* holds, is no JSON Schema."""
+    if not _dialect().is_valid(schema):
+        error = next(_dialect().iter_errors(schema))
         message = f"not a valid JSON Schema: {error.message}"
-        findings.append(Finding(str(contract.path), pointer_of(error.instance_path), "SCHEMA_INVALID", message))
-    return findings
+        yield Finding(str(path), pointer_of(error.instance_path), "SCHEMA_INVALID", message)
 
 
 @cache

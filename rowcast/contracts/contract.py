@@ -154,6 +154,25 @@ def contract_of(path: Path, entity: Any, content: bytes = b"") -> Contract:
     version = contract_version(path)
     if version is None:
         raise ConfigurationError("not a contract", where=str(path), fix="call it v<major>.<minor>.json")
+    return Contract(
+        path=path,
+        domain=path.parent.parent.name,
+        aggregate=path.parent.name,
+        major=version[0],
+        minor=version[1],
+        entity=described_entity(path, entity),
+        content=content,
+    )
+
+
+def described_entity(path: Path, entity: Any) -> dict[str, Any]:
+    """
+    *entity*, which *path* holds.
+
+    Raises:
+        ConfigurationError: it is not an object schema with properties, or too deep to be worked with.
+
+    """
     if not isinstance(entity, dict) or entity.get("type") != "object" or not _is_schemas(entity.get("properties")):
         raise ConfigurationError(
             "does not describe an entity", where=str(path), fix='give it "type": "object" and "properties"'
@@ -162,15 +181,7 @@ def contract_of(path: Path, entity: Any, content: bytes = b"") -> Contract:
         raise ConfigurationError(
             f"nested too deeply, more than {_LEVELS_MAX} levels", where=str(path), fix="use $defs and $ref"
         )
-    return Contract(
-        path=path,
-        domain=path.parent.parent.name,
-        aggregate=path.parent.name,
-        major=version[0],
-        minor=version[1],
-        entity=entity,
-        content=content,
-    )
+    return entity
 
 
 def contract_version(path: Path) -> tuple[int, int] | None:

@@ -55,6 +55,15 @@ def derive_value_schema(entity: Mapping[str, Any], dataschema: str) -> dict[str,
     return schema
 
 
+def in_contract(pointer: str) -> str:
+    """The JSON *pointer* into a derived schema as one into its contract, where it leads there."""
+    # The derived schema holds the entity twice; `$defs` stand at its root.
+    for part in ("/properties/after", "/properties/before"):
+        if pointer == part or pointer.startswith(part + "/"):
+            return pointer.removeprefix(part)
+    return pointer
+
+
 def _ancestors(types: list[str] | tuple[str, ...]) -> dict[str, Any]:
     return {
         "type": "object",

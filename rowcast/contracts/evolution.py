@@ -17,8 +17,10 @@ from rowcast.contracts.checking import Evidence, Finding
 from rowcast.contracts.compatibility.rules import POLICY
 from rowcast.contracts.compatibility.screening import Screening, without_words
 from rowcast.contracts.contract import Contract, contract_of, contract_version
+from rowcast.contracts.derivation import in_contract
 from rowcast.contracts.json_text import parse_json
 from rowcast.contracts.published import Published
+from rowcast.contracts.readership import Readership
 from rowcast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -64,32 +66,39 @@ def lineages(schemas: Path, current: Iterable[Contract], before: Published | Non
     return [Lineage(folder, now.get(folder, {}), then.get(folder, {})) for folder in sorted({*now, *then})]
 
 
-def check_evolution(schemas: Path, current: Iterable[Contract], before: Published | None) -> list[Finding]:
-    """Everything that is wrong with how the *current* contracts under *schemas* have changed since *before*."""
-    return [finding for each in lineages(schemas, current, before) for finding in evolution_findings(each)]
+def check_evolution(
+    schemas: Path, current: Iterable[Contract], before: Published | None, readership: Readership
+) -> list[Finding]:
+    """
+    Everything that is wrong with how the *current* contracts under *schemas* have changed since *before*.
+
+    What a change breaks names the consumers of *readership* that it breaks, and the others of the event.
+    """
+    return [finding for each in lineages(schemas, current, before) for finding in evolution_findings(each, readership)]
 
 
-def evolution_findings(lineage: Lineage) -> Iterator[Finding]:
+def evolution_findings(lineage: Lineage, readership: Readership) -> Iterator[Finding]:
     """Everything that is wrong with how one aggregate type's contract has changed."""
-    yield from _published_versions(lineage)
+    yield from _published_versions(lineage, readership)
     yield from _numbers(lineage)
     majors = sorted({major for major, _minor in lineage.current})
     for major in majors:
-        yield from _major(lineage, [each for each in sorted(lineage.current) if each[0] == major])
+        yield from _major(lineage, [each for each in sorted(lineage.current) if each[0] == major], readership)
 
 
-def _published_versions(lineage: Lineage) -> Iterator[Finding]:
+def _published_versions(lineage: Lineage, readership: Readership) -> Iterator[Finding]:
     for version, old in sorted(lineage.published.items()):
         new = lineage.current.get(version)
         path = str(lineage.path(version))
         if new is None:
             if not lineage.path(version).exists():
-                yield Finding(path, "", "VERSION_DELETED", f"{old.version} was published and is gone")
+                message = f"{old.version} was published and is gone"
+                yield Finding(path, "", "VERSION_DELETED", message, consumers=readership.deleted(old))
         elif old is not new and plain(old.entity) != plain(new.entity):
             after = suggestion(lineage, old, new)
             where = f"{old.domain}/{old.aggregate}"
             message = f"was published; the change belongs into v{after[0]}.{after[1]}: `schemas new-version {where}`"
-            yield Finding(path, "", "VERSION_EDITED", message)
+            yield Finding(path, "", "VERSION_EDITED", message, consumers=readership.edited(old, new))
 
 
 def _numbers(lineage: Lineage) -> Iterator[Finding]:
@@ -128,26 +137,27 @@ def plain(schema: Any) -> str:
     return json.dumps(without_words(schema), sort_keys=True)
 
 
-def _major(lineage: Lineage, versions: list[Version]) -> Iterator[Finding]:
+def _major(lineage: Lineage, versions: list[Version], readership: Readership) -> Iterator[Finding]:
     if len(versions) < 2:
         return
     screening = Screening()
     outlines = {version: screening.outline(lineage.current[version].entity) for version in versions}
     for older, newer in combinations(versions, 2):
         if not outlines[older].compatible(outlines[newer]):
-            yield from _pair(lineage.current[older], lineage.current[newer])
+            yield from _pair(lineage.current[older], lineage.current[newer], readership)
 
 
-def _pair(older: Contract, newer: Contract) -> Iterator[Finding]:
+def _pair(older: Contract, newer: Contract, readership: Readership) -> Iterator[Finding]:
     comparison = _compare(older.value_schema(), newer.value_schema())
     seen = set()
     for each in comparison.findings:
         if each.direction == POLICY:
             continue
-        pointer = _in_contract(each.pointer)
+        pointer = in_contract(each.pointer)
         if (each.rule, pointer, each.direction) not in seen:
             seen.add((each.rule, pointer, each.direction))
-            yield Finding(str(newer.path), pointer, each.rule, _message(each, older), _evidence(each, older))
+            told = _message(each, older), _evidence(each, older), readership.affected(older, newer, each)
+            yield Finding(str(newer.path), pointer, each.rule, *told)
 
 
 def _compare(old: Any, new: Any) -> Comparison:
@@ -164,11 +174,3 @@ def _message(each: Difference, older: Contract) -> str:
 
 def _evidence(each: Difference, older: Contract) -> Evidence:
     return Evidence(each.direction, older.version, each.old, each.new, each.witness, each.fix)
-
-
-def _in_contract(pointer: str) -> str:
-    # The derived schema holds the entity twice; `$defs` stand at its root.
-    for part in ("/properties/after", "/properties/before"):
-        if pointer == part or pointer.startswith(part + "/"):
-            return pointer.removeprefix(part)
-    return pointer

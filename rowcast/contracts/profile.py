@@ -71,6 +71,11 @@ def check_profile(contract: Contract) -> Iterator[Note]:
                 f"not supported at the root: {', '.join(sorted(ROOT_KEYWORDS))}",
             )
     yield from _root(contract)
+    yield from check_fields(entity)
+
+
+def check_fields(entity: Mapping[str, Any]) -> Iterator[Note]:
+    """What the fields of *entity* and its definitions do outside the profile."""
     for name, schema in entity["properties"].items():
         yield from _property(schema, f"/properties/{escape(name)}", entity)
     for name, schema in _mapping(entity.get("$defs")).items():

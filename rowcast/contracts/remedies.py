@@ -5,6 +5,12 @@ from __future__ import annotations
 REMEDIES = {
     "ANCESTORS": "list the types above, nearest first; `[]` for none",
     "CLOSED_READER": "leave it out; a schema, for a map",
+    "CONSUMER_BROKEN": "ask for no more than the contract promises, or agree on a new version with its owner",
+    "CONSUMER_EVENT_UNKNOWN": "correct the name, or delete the part",
+    "CONSUMER_FIELD_UNKNOWN": "correct the name, or leave it out",
+    "CONSUMER_NAME": "move or rename it",
+    "CONSUMER_UNDECIDED": "say it with keywords of the profile",
+    "CONSUMER_UNREADABLE": "correct the file",
     "CONTRACT_UNREADABLE": "correct the file",
     "DERIVED_MISSING": "`rowcast schemas derive`",
     "DERIVED_STALE": "`rowcast schemas derive`",

@@ -46,8 +46,18 @@ def as_json(findings: Iterable[Finding]) -> list[dict[str, Any]]:
         entry |= {"rule": finding.rule, "message": finding.message, "fix": fix_of(finding)}
         if finding.evidence:
             entry |= asdict(finding.evidence)
+        if finding.consumers:
+            entry["consumers"] = asdict(finding.consumers)
         result.append(entry)
     return result
+
+
+def consumer_lines(finding: Finding) -> Iterator[str]:
+    """Which consumers *finding* breaks, and which not; nothing where none is known."""
+    if finding.consumers:
+        yield f"breaks consumers: {', '.join(finding.consumers.breaks) or 'none that is known'}"
+        if finding.consumers.untouched:
+            yield f"does not touch: {', '.join(finding.consumers.untouched)}"
 
 
 def placed_lines(findings: Iterable[Finding]) -> Iterator[str]:
@@ -68,6 +78,7 @@ def text_lines(findings: Iterable[Finding]) -> Iterator[str]:
             if finding.rule != UNDECIDED:
                 yield f"  for example {json.dumps(finding.evidence.witness, ensure_ascii=False)}"
             yield f"  fix: {finding.evidence.fix}"
+        yield from (f"  {line}" for line in consumer_lines(finding))
 
 
 def github_lines(findings: Iterable[Finding]) -> Iterator[str]:
@@ -75,7 +86,8 @@ def github_lines(findings: Iterable[Finding]) -> Iterator[str]:
     located = Located()
     for finding in findings:
         line, column = located.place(finding)
-        text = _command(f"{finding.message}. Fix: {fix_of(finding)}")
+        told = [f"{finding.message}. Fix: {fix_of(finding)}", *consumer_lines(finding)]
+        text = _command("\n".join(told))
         file = _command(finding.file, ",:")
         yield f"::error file={file},line={line},col={column},title={finding.rule}::{text}"
 
@@ -95,9 +107,10 @@ def junit_lines(findings: Iterable[Finding]) -> Iterator[str]:
         yield '  <testcase classname="schemas" name="no finding"/>'
     for finding in listed:
         line, _column = located.place(finding)
+        told = "\n".join([fix_of(finding), *consumer_lines(finding)])
         name = escape(f"{finding.rule} {finding.pointer}".strip())
         yield f'  <testcase classname="{escape(finding.file)}" name="{name}" line="{line}">'
-        yield f'    <failure message="{escape(finding.message)}">{escape(fix_of(finding))}</failure>'
+        yield f'    <failure message="{escape(finding.message)}">{escape(told)}</failure>'
         yield "  </testcase>"
     yield "</testsuite>"
 

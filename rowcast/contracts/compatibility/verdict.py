@@ -82,6 +82,12 @@ def compare(old: Any, new: Any) -> Comparison:
     return Comparison(backward, forward, (*first, *second, *policy))
 
 
+def reads(writer: Any, reader: Any) -> tuple[bool | None, tuple[Finding, ...]]:
+    """Whether the schema *reader* accepts every document that a writer of *writer* may emit, and what shows if not."""
+    verdict, findings = _judge(SchemaDocument("writer", writer), SchemaDocument("reader", reader), BACKWARD)
+    return verdict, tuple(findings)
+
+
 def _told(rule: str, direction: str, pointer: str, about: str = "") -> tuple[str, str]:
     return f"{pointer or '/'}: {RULES[rule].purpose}{about}{_AFFECTED[direction]}", RULES[rule].fix
 
