@@ -29,7 +29,7 @@ class Child:
             [sys.executable, *arguments], self._log, folder, {"PYTHONPATH": str(REPOSITORY), **environment}
         )
         self.process: RunningProcess = start_detached(command)
-        self.peak_pss_mb = 0.0
+        self.memory: list[tuple[float, float]] = []  # (moment, PSS in MiB)
         self._next_sample_s = 0.0
 
     def __enter__(self) -> Self:
@@ -52,7 +52,11 @@ class Child:
         if not self.process.alive():
             tail = "\n".join(f"  | {line}" for line in log_tail(self._log))
             raise MeasureError(f"the {self._name} ended; {self._log} says:\n{tail}")
-        self.peak_pss_mb = max(self.peak_pss_mb, self.process.pss_mb() or 0.0)
+        self.memory.append((time.monotonic(), self.process.pss_mb() or 0.0))
+
+    def peak_pss_mb(self, from_s: float = 0.0, until_s: float = float("inf")) -> float:
+        """The largest proportional set size that was seen between two moments; 0: none was."""
+        return max((pss_mb for at_s, pss_mb in self.memory if from_s <= at_s <= until_s), default=0.0)
 
     def cpu_s(self) -> float:
         """Processor seconds that it has used so far."""

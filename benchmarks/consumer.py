@@ -43,7 +43,7 @@ def measure(site: Site, published: PublishedEvents, handler: str) -> dict[str, A
         "seconds": round(timing.seconds, 3),
         "events_per_s": round(timing.per_s),
         "consumer_cpu_s": round(cpu_s, 2),
-        "consumer_pss_mb": round(consumer.peak_pss_mb, 1),
+        "consumer_pss_mb": round(consumer.peak_pss_mb(), 1),
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.workload import SIZES
+from benchmarks.workload import DEFAULT_WORKLOADS, SIZES
 from rowcast.errors import ConfigurationError
 
 STAGES = ("debezium", "sequencer", "consumer", "together", "latency")
@@ -50,7 +50,7 @@ def parse_options(argv: list[str] | None = None) -> Options:
     """
     values = vars(_parser().parse_args(argv))
     values["stages"] = values.pop("only") or STAGES
-    values["workloads"] = values.pop("workload") or tuple(SIZES)
+    values["workloads"] = values.pop("workload") or DEFAULT_WORKLOADS
     values["rounds"] = values["rounds"] or (1 if values["quick"] else ROUNDS)
     for name in ("json", "stack"):
         if values[name] is not None:
@@ -77,7 +77,10 @@ def _parser() -> argparse.ArgumentParser:
         "--only", type=_choice(STAGES), metavar="STAGE,…", help=f"measure only these of {', '.join(STAGES)}"
     )
     parser.add_argument(
-        "--workload", type=_choice(tuple(SIZES)), metavar="NAME,…", help=f"only these of {', '.join(SIZES)}"
+        "--workload",
+        type=_choice(tuple(SIZES)),
+        metavar="NAME,…",
+        help=f"only these of {', '.join(SIZES)}; without it {', '.join(DEFAULT_WORKLOADS)}",
     )
     parser.add_argument("--rounds", type=_count, metavar="N", help=f"how often ({ROUNDS}; with --quick 1)")
     parser.add_argument("--scale", type=_share, default=1.0, metavar="X", help="size of the workloads, 1 is full (1)")

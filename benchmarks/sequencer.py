@@ -58,7 +58,8 @@ def measure(site: Site, workload: Workload, log: FilledLog) -> tuple[PublishedEv
         "events_per_s": round(timing.per_s * len(published.ids) / workload.rows),
         "seconds_from_claim": round(timing.ended_s - course.began_s, 3),
         "worker_cpu_s": round(cpu_s, 2),
-        "worker_pss_mb": round(worker.peak_pss_mb, 1),
+        "worker_pss_mb": round(worker.peak_pss_mb(), 1),
+        "worker_pss_mb_quarters": _quarters(course, worker, log),
         "worker_stage_s": stages,
     }
 
@@ -86,6 +87,17 @@ def _follow(control: psycopg.Connection, log: FilledLog, worker: Child) -> Cours
             raise MeasureError(f"the worker stands still at offset {offset} of {log.end}")
         worker.look()
         time.sleep(_POLL_S)
+
+
+def _quarters(course: Course, worker: Child, log: FilledLog) -> dict[str, float]:
+    """The largest proportional set size in each quarter of the log's rows: flat memory shows by the last three."""
+    found, from_s = {}, course.began_s
+    for number in range(1, 5):
+        behind = log.rows[len(log.rows) * number // 4 - 1]
+        until_s = next(at_s for at_s, offsets in course.seen if offsets[log.place] > behind)
+        found[str(number)] = round(worker.peak_pss_mb(from_s, until_s), 1)
+        from_s = until_s
+    return found
 
 
 def _stages(port: int) -> dict[str, float]:

@@ -92,8 +92,8 @@ def measure(site: Site, workload: Workload) -> dict[str, Any]:
         "seconds": round(ended_s - began_s, 3),
         "commit_s": round(committed_s - began_s, 3),
         "rows_per_s": round(workload.rows / (ended_s - began_s)),
-        "worker_pss_mb": round(pipeline.worker.peak_pss_mb, 1),
-        "consumer_pss_mb": round(pipeline.consumer.peak_pss_mb, 1),
+        "worker_pss_mb": round(pipeline.worker.peak_pss_mb(), 1),
+        "consumer_pss_mb": round(pipeline.consumer.peak_pss_mb(), 1),
     }
 
 

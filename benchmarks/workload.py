@@ -35,6 +35,11 @@ SELECT md5('item' || 6 * n + m)::uuid, 'it' || lpad((6 * n + m)::text, 11, '0'),
 FROM generate_series(0, 5) AS m
 """
 _RENAME = "UPDATE public.instance SET title = title || ', revised' WHERE id = md5('instance' || n - {half})::uuid"
+_THOUSAND = " FROM generate_series(1000 * (t - 1) + 1, 1000 * t) AS n"
+_RENAME_THOUSAND = (
+    "UPDATE public.instance SET title = title || ', revised' WHERE id = ANY(ARRAY("
+    "SELECT md5('instance' || n)::uuid FROM generate_series(1000 * (t - {half} - 1) + 1, 1000 * (t - {half})) AS n))"
+)
 # The commits of a workload are not what is measured: they need not wait for the disk one by one.
 _QUICK_COMMITS = "SET synchronous_commit = off"
 
@@ -103,15 +108,33 @@ def trees(transactions: int) -> Workload:
     )
 
 
+def turnover(transactions: int) -> Workload:
+    """Transactions of a thousand rows: the first half inserts titles, the second half changes each of them once."""
+    half = transactions // 2
+    step = sql.SQL("IF t <= {half} THEN " + _INSTANCE + _THOUSAND + "; ELSE " + _RENAME_THOUSAND + "; END IF;").format(
+        half=sql.Literal(half)
+    )
+    return Workload(
+        name="turnover",
+        transactions=2 * half,
+        changes={("instance", "c"): 1000 * half, ("instance", "u"): 1000 * half},
+        versions={"instance": 2},
+        statement=_loop(2 * half, step, "t"),
+    )
+
+
 def sized(name: str, scale: float) -> Workload:
     """The workload called *name* at *scale* times its full size."""
     make, size = SIZES[name]
     return make(max(2, round(size * scale)))
 
 
-def _loop(count: int, step: sql.Composable) -> sql.Composed:
-    body = sql.SQL("DO $$ BEGIN FOR n IN 1..{count} LOOP {step} COMMIT; END LOOP; END $$")
-    return body.format(count=sql.Literal(count), step=step)
+def _loop(count: int, step: sql.Composable, number: str = "n") -> sql.Composed:
+    """One COMMIT after each *step*, which knows its *number*."""
+    body = sql.SQL("DO $$ BEGIN FOR {number} IN 1..{count} LOOP {step} COMMIT; END LOOP; END $$")
+    return body.format(number=sql.SQL(number), count=sql.Literal(count), step=step)
 
 
-SIZES = {"bulk": (bulk, 200_000), "rows": (rows, 20_000), "trees": (trees, 5_000)}
+SIZES = {"bulk": (bulk, 200_000), "rows": (rows, 20_000), "trees": (trees, 5_000), "turnover": (turnover, 2_000)}
+# Measured unless others are named. The rest takes long, and shows memory, not rates.
+DEFAULT_WORKLOADS = ("bulk", "rows", "trees")
