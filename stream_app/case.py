@@ -82,7 +82,7 @@ def _table(name: str, entry: Mapping[str, Any]) -> Table:
         name=name,
         kind="r",
         persistence="p",
-        replica_identity="d",
+        replica_identity="f",  # rows of a case are whole
         columns=columns,
         key=tuple(entry["key"]),
         partition_of=None,

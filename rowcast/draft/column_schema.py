@@ -14,10 +14,10 @@ from typing import Any
 from rowcast.contracts.profile import UNCLASSIFIED
 from rowcast.draft.listing import ListedTable
 from rowcast.sources.catalogue import Column
-from rowcast.sources.column_type import element_types, json_types, plain_type
+from rowcast.sources.column_type import DOMAIN, element_types, json_types, plain_type
 
 # What the form says beyond its JSON type, and an example of it.
-_FORMS: Mapping[str, tuple[Mapping[str, str], Any]] = {
+_FORMS: Mapping[str, tuple[Mapping[str, Any], Any]] = {
     "numeric": ({}, "12.50"),
     "uuid": ({"format": "uuid"}, "0b8d1a5e-6f7a-4d53-9a53-6a7a41c0f5b1"),
     "date": ({"format": "date"}, "2026-03-02"),
@@ -30,6 +30,9 @@ _FORMS: Mapping[str, tuple[Mapping[str, str], Any]] = {
     "inet": ({}, "10.0.0.1"),
     "cidr": ({}, "10.0.0.0/8"),
     "macaddr": ({}, "08:00:2b:01:02:03"),
+    "money": ({}, "12.50"),
+    "bit": ({}, "0101"),
+    "hstore": ({"additionalProperties": {"type": ["string", "null"]}}, {"a": "1"}),
 }
 _EXAMPLES = {"integer": 1, "number": 1.5, "string": "text", "boolean": True}
 
@@ -50,6 +53,8 @@ def draft_property(column: Column, table: ListedTable, refers_to: str = "") -> P
         return "it is generated; PostgreSQL does not publish its values"
     if column.name.startswith("/"):
         return "its name would be read as a place in a document"
+    if column.type == "point":
+        return "write its property by hand: an object with the numbers x and y"
     content = _content(column, table)
     if content is None:
         return f"type {column.type} has no form in events"
@@ -64,14 +69,12 @@ def _description(column: Column, refers_to: str) -> str:
 
 
 def _content(column: Column, table: ListedTable) -> tuple[dict[str, Any], Any] | None:
-    if column.type.endswith("[]"):
-        item = _item(column, table)
-        if item is None:
-            return None
-        return {"type": ["array", "null"] if column.nullable else "array", "items": item[0]}, [item[1]]
     types = json_types(column)
     if types is None:
         return None
+    if column.type.endswith("[]"):
+        items, example = _item(column, table)
+        return {"type": ["array", "null"] if column.nullable else "array", "items": items}, [example]
     if not types:  # what a document holds, its writer decides
         return {}, {"a": 1}
     labels = table.labels.get(column.name) or table.values.get(column.name)
@@ -80,13 +83,15 @@ def _content(column: Column, table: ListedTable) -> tuple[dict[str, Any], Any] |
     return _form(column, types, nullable=column.nullable)
 
 
-def _item(column: Column, table: ListedTable) -> tuple[dict[str, Any], Any] | None:
+def _item(column: Column, table: ListedTable) -> tuple[dict[str, Any], Any]:
     """The items of an array, each of which may be NULL."""
     labels = table.labels.get(column.name)
     if labels:
         return _one_of(labels, nullable=True)
     types = element_types(column)
-    return _form(replace(column, type=column.type.removesuffix("[]")), types, nullable=True) if types else None
+    if not types:  # what documents hold, their writers decide
+        return {}, {"a": 1}
+    return _form(replace(column, type=column.type.removesuffix("[]").removeprefix(DOMAIN)), types, nullable=True)
 
 
 def _one_of(values: tuple[str | int, ...], *, nullable: bool) -> tuple[dict[str, Any], Any]:

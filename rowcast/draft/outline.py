@@ -15,6 +15,7 @@ from rowcast.draft.listing import ListedTable
 from rowcast.sources.admission import table_misfits
 from rowcast.sources.catalogue import Catalogue, Table
 from rowcast.sources.column_type import id_family
+from rowcast.sources.property_fit import losses
 from rowcast.sources.source_file import SOURCE_NAME, TABLE_NAME
 
 
@@ -121,6 +122,8 @@ def _aggregate(listed: ListedTable, table: Table, name: str, choice: LinkChoice)
         drafted = draft_property(column, listed, targets.get(column.name, ""))
         if isinstance(drafted, str):
             notes.append(f"column {column.name!r} is left out: {drafted}")
+        elif lost := next(losses(column, table), None):
+            notes.append(f"column {column.name!r} is left out: {lost[0]}; {lost[1]}")
         else:
             properties[column.name] = drafted
     return AggregateDraft(

@@ -1,7 +1,8 @@
 """
 What the source database's catalogue says about the tables of a source. Reads only.
 
-Types are PostgreSQL's ``format_type`` with every name qualified; a domain counts as the type under it.
+Types are PostgreSQL's ``format_type`` with every name qualified, those of known extensions by their bare name; a domain
+counts as the type under it, and an array of a domain is ``domain <type under it>[]``.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _TIMEOUT_S = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """A column; *enum* when its type is an enumeration, *generated* when it is computed."""
+    """A column; *enum* when its type is an enumeration or an array of one, *generated* when it is computed."""
 
     name: str
     type: str
@@ -162,8 +163,21 @@ WITH RECURSIVE resolved AS (
     SELECT r.attrelid, r.attnum, r.attname, r.attgenerated, t.typbasetype, t.typtypmod, r.attnotnull OR t.typnotnull
       FROM resolved r JOIN pg_type t ON t.oid = r.type WHERE t.typtype = 'd'
 )
-SELECT r.attrelid AS oid, r.attname AS name, format_type(r.type, r.modifier) AS type, NOT r.attnotnull AS nullable,
-       t.typtype = 'e' AS enum, r.attgenerated <> '' AS generated
+SELECT r.attrelid AS oid, r.attname AS name, NOT r.attnotnull AS nullable, r.attgenerated <> '' AS generated,
+       coalesce(e.typtype, t.typtype) = 'e' AS enum,
+       CASE WHEN under.type IS NOT NULL THEN 'domain ' || format_type(under.type, under.modifier) || '[]'
+            WHEN x.extname IS NOT NULL THEN coalesce(e.typname || '[]', t.typname)
+            ELSE format_type(r.type, r.modifier) END AS type
   FROM resolved r JOIN pg_type t ON t.oid = r.type
+  LEFT JOIN pg_type e ON e.oid = t.typelem AND t.oid = e.typarray
+  LEFT JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = coalesce(e.oid, t.oid) AND d.deptype = 'e'
+  LEFT JOIN pg_extension x ON x.oid = d.refobjid AND x.extname = coalesce(e.typname, t.typname)
+   AND x.extname IN ('citext', 'hstore', 'ltree')
+  LEFT JOIN LATERAL (
+      WITH RECURSIVE u AS (
+          SELECT e.typbasetype AS type, e.typtypmod AS modifier WHERE e.typtype = 'd'
+        UNION ALL
+          SELECT b.typbasetype, b.typtypmod FROM u JOIN pg_type b ON b.oid = u.type WHERE b.typtype = 'd')
+      SELECT u.type, u.modifier FROM u JOIN pg_type b ON b.oid = u.type WHERE b.typtype <> 'd') under ON true
  WHERE t.typtype <> 'd' ORDER BY r.attrelid, r.attnum
 """

@@ -13,7 +13,7 @@ from typing import Any
 
 from rowcast.errors import ConfigurationError
 from rowcast.settings import DatabaseSettings
-from rowcast.sources.definition import SourceDefinition
+from rowcast.sources.definition import SourceDefinition, TableDefinition
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 HEARTBEAT_PREFIX = "rowcast.heartbeat"
@@ -74,6 +74,7 @@ def connector_configuration(
         **_database(database),
         **_position(source, server_version),
         **_capture(definition),
+        **_snapshot(definition),
         **_forms(),
         **_delivery(definition),
         "heartbeat.interval.ms": str(HEARTBEAT_INTERVAL_MS),
@@ -157,6 +158,39 @@ def _pattern(name: str) -> str:
     return re.sub(r"\\?([\s,])", lambda found: f"\\x{{{ord(found[1]):x}}}", re.escape(name))
 
 
+_OVERRIDES = "snapshot.select.statement.overrides"
+
+
+def _snapshot(definition: SourceDefinition) -> dict[str, str]:
+    """
+    What a first snapshot reads of tables with dates: dates as days since 1970.
+
+    As dates they would come through a calendar that takes those before 1582-10-15 for others, and has no BC.
+    """
+    dated = [table for table in definition.tables if any(column.type == "date" for column in table.columns)]
+    if not dated:
+        return {}
+    return {
+        _OVERRIDES: ",".join(table.name for table in dated),
+        **{f"{_OVERRIDES}.{table.name}": _snapshot_query(table) for table in dated},
+    }
+
+
+def _snapshot_query(table: TableDefinition) -> str:
+    columns = ", ".join(
+        f"CASE {_quoted(column.name)} WHEN 'infinity' THEN 2147483647 WHEN '-infinity' THEN -2147483648"
+        f" ELSE {_quoted(column.name)} - date '1970-01-01' END::bigint AS {_quoted(column.name)}"
+        if column.type == "date"
+        else _quoted(column.name)
+        for column in table.columns
+    )
+    return f"SELECT {columns} FROM {'.'.join(map(_quoted, table.name.split('.')))}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _forms() -> dict[str, str]:
     return {
         "key.converter": _JSON,
@@ -168,7 +202,8 @@ def _forms() -> dict[str, str]:
         "time.precision.mode": "isostring",
         "decimal.handling.mode": "string",  # exact
         "interval.handling.mode": "string",  # the default is an inexact number
-        "binary.handling.mode": "base64",
+        # JSON has them as base64 all the same, and only so a binary value that is not in the WAL is said to be missing.
+        "binary.handling.mode": "bytes",
         "hstore.handling.mode": "json",
     }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from rowcast.contracts.contract import Contract
 from rowcast.sources.catalogue import Column, Table
-from rowcast.sources.column_type import element_types, id_family, json_types
+from rowcast.sources.column_type import element_types, id_family, is_lost_outside, json_types
 from rowcast.sources.field import ConditionDefinition, FieldDefinition
 from rowcast.sources.place import parse_place
 
@@ -82,6 +82,18 @@ def _place_misfits(contract: Contract, name: str, text: str, table: Table) -> It
     elif json_types(column) is None:
         message = f"column {column_name!r} of {table.name} has type {column.type}, which has no form in events"
         yield message, "a type of docs/reference/types.md"
+    else:
+        yield from losses(column, table)
+
+
+def losses(column: Column, table: Table) -> Iterator[tuple[str, str]]:
+    """Why values of *column* could be lost: the message, and what helps."""
+    if is_lost_outside(column) and (table.leaf_identities or {table.replica_identity}) != {"f"}:
+        message = (
+            f"column {column.name!r} of {table.name} has type {column.type}: a large value that an UPDATE does not"
+            " touch is not in the WAL (TOAST), and the connector fails on it"
+        )
+        yield message, f"ALTER TABLE {table.name} REPLICA IDENTITY FULL"
 
 
 def _form(field: FieldDefinition, table: Table, references: Mapping[str, tuple[Column, Column | None]]) -> _Form:

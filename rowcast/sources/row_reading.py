@@ -6,42 +6,58 @@ For previews: `rowcast.sources.column_type` knows the types, docs/reference/type
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from rowcast.sources.column_type import plain_type
+from rowcast.sources.column_type import DOMAIN, MULTIRANGES, plain_type
 from rowcast.sources.definition import TableDefinition
 from rowcast.sources.place import parse_place
 
 Rows = list[dict[str, Any]]
 
-_TRIMMED = "rtrim(rtrim(to_char({0}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US'), '0'), '.')"
 _TEXT = "({0})::text"
-# What is not named here is JSON by itself: numbers, truths, texts, enumerations.
+_BYTES_OF_TEXT = "translate(encode(convert_to(({0})::text, 'UTF8'), 'base64'), E'\\n', '')"
+# What is not named here is JSON by itself: whole numbers, truths, texts, enumerations.
 _FORMS = {
-    **dict.fromkeys(("numeric", "json", "jsonb", "date", "time without time zone"), _TEXT),
-    "timestamp with time zone": "to_char({0} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')",
-    "timestamp without time zone": _TRIMMED,
-    "time with time zone": "(({0} AT TIME ZONE 'UTC')::time)::text || 'Z'",
+    **dict.fromkeys(("numeric", "json", "jsonb", "time without time zone", "real", "double precision", "bit"), _TEXT),
+    **dict.fromkeys(("date", "timestamp without time zone"), _TEXT),
+    **dict.fromkeys(MULTIRANGES, _BYTES_OF_TEXT),
+    "timestamp with time zone": "({0} AT TIME ZONE 'UTC')::text",
+    "time with time zone": (
+        "replace(CASE ({0})::text WHEN '24:00:00+00' THEN '24:00:00+00' ELSE ({0} AT TIME ZONE 'UTC')::text END,"
+        " '+00', 'Z')"
+    ),
     "bytea": "translate(encode({0}, 'base64'), E'\\n', '')",
     "interval": (
-        "format('P%%sY%%sM%%sDT%%sH%%sM%%sS', extract(year FROM {0}), extract(month FROM {0}), extract(day FROM {0}),"
-        " extract(hour FROM {0}), extract(minute FROM {0}), trim_scale(extract(second FROM {0})::numeric))"
+        "CASE WHEN {0} IS NOT NULL THEN format('P%%sY%%sM%%sDT%%sH%%sM%%sS', extract(year FROM {0}),"
+        " extract(month FROM {0}), extract(day FROM {0}),"
+        " extract(hour FROM {0}), extract(minute FROM {0}), trim_scale(extract(second FROM {0})::numeric)) END"
     ),
+    "money": "(({0})::numeric)::text",
+    "hstore": "(({0})::json)::text",
+    "oid": "({0})::bigint",
+    "point": "CASE WHEN {0} IS NOT NULL THEN jsonb_build_object('x', (({0})[0])::text, 'y', (({0})[1])::text) END",
 }
+# Texts of dates and of bits are as these say.
+_SESSION = "SET datestyle = 'ISO, YMD'; SET extra_float_digits = 1"
 
 
 def _form(column_type: str, expression: sql.Composable) -> sql.Composable:
     if column_type.endswith("[]"):
-        element = _form(column_type[:-2], sql.SQL("u.e"))
+        element_type = column_type[:-2]
+        form = sql.SQL(_BYTES_OF_TEXT).format(sql.SQL("u.e")) if element_type.startswith(DOMAIN) else None
+        # Of several dimensions there are none to carry; the worker knows them by what the connector makes of them.
         return sql.SQL(
-            "CASE WHEN {0} IS NOT NULL THEN (SELECT coalesce(jsonb_agg({1} ORDER BY u.n), '[]')"
+            "CASE WHEN array_ndims({0}) > 1 THEN '[\"[Ljava.lang.Object;@0\"]' WHEN {0} IS NOT NULL"
+            " THEN (SELECT coalesce(jsonb_agg({1} ORDER BY u.n), '[]')"
             " FROM unnest({0}) WITH ORDINALITY AS u(e, n)) END"
-        ).format(expression, element)
+        ).format(expression, form or _form(element_type, sql.SQL("u.e")))
     return sql.SQL(_FORMS.get(plain_type(column_type), "{0}")).format(expression)
 
 
@@ -70,18 +86,58 @@ def read_rows(
     statement = sql.SQL("SELECT {} FROM {} AS r WHERE {} ORDER BY r.ctid DESC LIMIT {}").format(
         columns, sql.Identifier(*table.name.split(".")), where, sql.Literal(limit)
     )
+    connection.execute(_SESSION)
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(statement, parameters).fetchall()
     return [{name: _exact(types[name], value) for name, value in row.items()} for row in rows]
 
 
 def _exact(column_type: str, value: Any) -> Any:
-    # jsonb writes 5 and 1e300 as whole numbers.
-    if column_type.removesuffix("[]") not in {"real", "double precision"}:
-        return value
+    """What SQL alone cannot bring into the form of the change log."""
+    if value is None:
+        return None
     if isinstance(value, list):
-        return [_exact(column_type, each) for each in value]
-    return float(value) if isinstance(value, int) else value
+        return [_exact(column_type.removesuffix("[]"), each) for each in value]
+    kind = plain_type(column_type)
+    if kind in {"real", "double precision"}:
+        return _number(value)
+    if kind == "point":
+        return {name: _number(each) for name, each in value.items()}
+    if kind in {"date", "timestamp without time zone", "timestamp with time zone"}:
+        return _instant(column_type, value)
+    return _bits(value) if kind == "bit" else value
+
+
+def _number(text: str) -> float | str:
+    number = float(text)
+    return number if isfinite(number) else text
+
+
+def _instant(column_type: str, text: str) -> str:
+    """ISO 8601 with years counted through, and the fraction as long as declared where there is a time zone."""
+    if not text[-1].isdigit() and not text.endswith(" BC"):
+        return text  # infinity
+    year, rest = text.removesuffix(" BC").split("-", 1)
+    if text.endswith(" BC"):
+        year = f"{1 - int(year):05d}" if int(year) > 1 else "0000"
+    elif len(year) > _YEAR_DIGITS:
+        year = f"+{year}"
+    text = f"{year}-{rest.replace(' ', 'T')}"
+    if not column_type.endswith("with time zone"):
+        return text
+    digits = int(column_type.partition("(")[2][:1] or 6)
+    whole, _, fraction = text.partition(".")
+    return f"{whole}.{fraction:0<{digits}}Z" if digits else f"{whole}Z"
+
+
+_YEAR_DIGITS = 4
+
+
+def _bits(text: str) -> str | bool:
+    if len(text) == 1:
+        return text == "1"
+    number = int(text, 2)
+    return b64encode(number.to_bytes((number.bit_length() + 7) // 8, "little")).decode()
 
 
 def _column(name: str) -> sql.Composable:

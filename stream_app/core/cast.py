@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from rowcast.errors import MappingError
-from stream_app.core.column import converter
+from stream_app.core.column import scalar_converter
 from stream_app.core.image import kind_of
 
 Cast = Callable[[Any], Any]
@@ -80,7 +80,7 @@ def _boolean(value: Any) -> bool:
 
 
 def _json(value: Any) -> Any:
-    return converter("json")(value) if isinstance(value, str) else value
+    return scalar_converter("json")(value) if isinstance(value, str) else value
 
 
 def _utc(value: Any) -> str:

@@ -60,7 +60,8 @@ class RowChange(NamedTuple):
 
     *xid* and *order* place it in its transaction; both are None for a snapshot read. *lsn* and *time_us*
     are those of the change, or of the snapshot. *last* marks the snapshot's last row. Of a *whole* row every
-    value is there; otherwise some may be unavailable, because they stand unchanged outside the WAL.
+    value is there, but for types that mark it otherwise (`stream_app.core.column.is_marked_otherwise`); of any other,
+    some may be unavailable, because they stand unchanged outside the WAL.
     """
 
     operation: Operation

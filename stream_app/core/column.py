@@ -1,15 +1,16 @@
 """
-The JSON form of a column's value in events, by its PostgreSQL type.
+The JSON form of a column's value in events, by its PostgreSQL type; `stream_app.core.array` has those of arrays.
 
 Input is what Debezium writes with the settings of docs/reference/settings.md (``isostring`` times, ``string``
-decimals, ``base64`` binaries). The forms are published for ever: see docs/reference/types.md.
+decimals, base64 binaries). The forms are published for ever: see docs/reference/types.md.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -19,11 +20,32 @@ from rowcast.errors import MappingError
 
 # What Debezium writes for a TOAST column that an UPDATE did not touch; see its unavailable.value.placeholder.
 PLACEHOLDER = "__debezium_unavailable_value"
-# The same for arrays: one element, or a fixed value for the element types that cannot hold the text.
-_PLACEHOLDER_UUID = "b68a35a7-17ad-35b3-af2a-ae46edb4545a"
-_PLACEHOLDER_ARRAYS: tuple[list[Any], ...] = ([PLACEHOLDER], [_PLACEHOLDER_UUID])
 _PLACEHOLDER_BYTES = PLACEHOLDER.encode()
-_PLACEHOLDER_UUID_BYTES = _PLACEHOLDER_UUID.encode()
+# The same for types that cannot hold the text: binary ones, arrays of uuid and of integers.
+_PLACEHOLDER_BINARY = b64encode(_PLACEHOLDER_BYTES).decode()
+_PLACEHOLDER_UUID = "b68a35a7-17ad-35b3-af2a-ae46edb4545a"
+_PLACEHOLDER_NUMBERS = list(_PLACEHOLDER_BYTES)
+_PLACEHOLDER_HSTORE = f'{{"{PLACEHOLDER}":"{PLACEHOLDER}"}}'
+_PLACEHOLDER_TEXTS = frozenset({PLACEHOLDER, _PLACEHOLDER_BINARY, _PLACEHOLDER_HSTORE})
+_PLACEHOLDER_ARRAYS: tuple[list[Any], ...] = (
+    [PLACEHOLDER],
+    [_PLACEHOLDER_UUID],
+    [_PLACEHOLDER_BINARY],
+    _PLACEHOLDER_NUMBERS,
+)
+# As they stand in a JSON document, by what the type of the column is or begins with; all others have the text.
+_NUMBERS_IN_JSON = orjson.dumps(_PLACEHOLDER_NUMBERS)
+_MARKED_OTHERWISE = {
+    "bytea": _PLACEHOLDER_BINARY.encode(),
+    "bytea[]": _PLACEHOLDER_BINARY.encode(),
+    "uuid[]": _PLACEHOLDER_UUID.encode(),
+    "integer[]": _NUMBERS_IN_JSON,
+    "bigint[]": _NUMBERS_IN_JSON,
+}
+# Never outside their row, so never unavailable.
+_INLINE = frozenset(
+    {"smallint", "integer", "bigint", "real", "double precision", "boolean", "uuid", "date", "interval", "oid"}
+)
 
 Converter = Callable[[Any], Any]
 
@@ -32,35 +54,39 @@ def is_unavailable(value: Any) -> bool:
     """Whether *value* stands for "unchanged, and not in the WAL"."""
     kind = value.__class__
     if kind is str:
-        return bool(value == PLACEHOLDER)
+        return value in _PLACEHOLDER_TEXTS
     return kind is list and value in _PLACEHOLDER_ARRAYS
 
 
 def holds_placeholder(document: bytes) -> bool:
-    """Whether a JSON *document* may hold a value that is unavailable; never False when it does."""
-    return _PLACEHOLDER_BYTES in document or _PLACEHOLDER_UUID_BYTES in document
+    """
+    Whether a JSON *document* may hold a value that is unavailable.
+
+    Never False when it does, but for values of the types for which `is_marked_otherwise` is true.
+    """
+    return _PLACEHOLDER_BYTES in document
 
 
-def converter(column_type: str) -> Converter:
-    """The function from Debezium's value to the event's, for a ``format_type`` name."""
-    if column_type.endswith("[]"):
-        element = converter(column_type[:-2])
-        return lambda value: _elements(element, value)
-    return _CONVERTERS.get(
-        column_type.partition("(")[0].strip(), _CONVERTERS.get(_without_precision(column_type), unchanged)
-    )
+def is_marked_otherwise(column_type: str) -> bool:
+    """Whether the placeholder of a column of this type is something else than the usual text."""
+    return column_type in _MARKED_OTHERWISE or column_type in _MULTIRANGES
 
 
-def _elements(element: Converter, value: Any) -> list[Any] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list):
-        raise MappingError("not an array")
-    return [element(each) for each in value]
+def placeholders(column_types: Iterable[str]) -> tuple[bytes, ...]:
+    """What stands in the JSON of an entity when a value of one of these types is unavailable."""
+    kinds = {_plain(each) for each in column_types} - _INLINE
+    return tuple(sorted({_MARKED_OTHERWISE.get(each, _PLACEHOLDER_BYTES) for each in kinds}))
 
 
-def _without_precision(column_type: str) -> str:
-    # "timestamp(3) without time zone" → "timestamp without time zone"
+def scalar_converter(column_type: str) -> Converter:
+    """The function from Debezium's value to the event's, for the ``format_type`` name of what is no array."""
+    if column_type.startswith("bit") and not column_type.startswith("bit varying"):
+        return _bits(int(column_type.partition("(")[2].rstrip(")") or 1))
+    return _CONVERTERS.get(_plain(column_type), unchanged)
+
+
+def _plain(column_type: str) -> str:
+    # "timestamp(3) without time zone" → "timestamp without time zone", "numeric(5,2)[]" → "numeric[]"
     head, bracket, rest = column_type.partition("(")
     return head + rest.partition(")")[2] if bracket else column_type
 
@@ -99,15 +125,69 @@ def _exact_float(text: str) -> float:
 
 def _without_zone(value: Any) -> Any:
     # isostring mode appends "Z" to dates and to timestamps without time zone, which have none.
-    return value[:-1] if isinstance(value, str) and value.endswith("Z") else value
+    if not isinstance(value, str):
+        return value
+    text = value[:-1] if value.endswith("Z") else value
+    return text if text[:1] not in _SIGNS else infinity_or(text)
 
+
+_SIGNS = frozenset({"+", "-"})
+_YEAR = re.compile(r"[+-][0-9]{4,}")
+# PostgreSQL's years go from 4713 BC, which is year -4712, to 5874897; the connector writes infinity as one beyond.
+_YEAR_MIN, _YEAR_MAX = -4_712, 5_874_897
+# Without its sign in a first snapshot.
+_YEAR_MINUS_INFINITY = 292_269_055
+
+
+def infinity_or(text: str) -> str:
+    """A date or time whose year has a sign, as it is, unless the connector meant one of the infinities."""
+    found = _YEAR.match(text)
+    year = int(found[0]) if found else 0
+    if year < _YEAR_MIN or year == _YEAR_MINUS_INFINITY:
+        return "-infinity"
+    return "infinity" if year > _YEAR_MAX else text
+
+
+_NUMERIC_NAMES = {"NAN": "NaN", "POSITIVE_INFINITY": "Infinity", "NEGATIVE_INFINITY": "-Infinity"}
+
+
+def _numeric(value: Any) -> Any:
+    return _NUMERIC_NAMES.get(value, value)
+
+
+def _bits(length: int) -> Converter:
+    def convert(value: Any) -> Any:
+        if value is None or isinstance(value, bool):
+            return None if value is None else "01"[value]
+        # The connector writes little-endian bytes and leaves out those that are zero.
+        return format(int.from_bytes(b64decode(value), "little"), f"0{length}b")
+
+    return convert
+
+
+def _point(value: Any) -> Any:
+    return None if value is None else {"x": value["x"], "y": value["y"]}
+
+
+def text_of_bytes(value: Any) -> str | None:
+    """The text of a value that the connector writes as bytes, because it does not know its type."""
+    return None if value is None else b64decode(value).decode()
+
+
+RANGES = ("int4range", "int8range", "numrange", "daterange", "tsrange", "tstzrange")
+_MULTIRANGES = frozenset(each.replace("range", "multirange") for each in RANGES)
+_MARKED_OTHERWISE.update(dict.fromkeys(_MULTIRANGES, _PLACEHOLDER_BYTES))
 
 _CONVERTERS: dict[str, Converter] = {
     "json": _document,
     "jsonb": _document,
+    "hstore": _document,
     "date": _without_zone,
     "timestamp without time zone": _without_zone,
     "time without time zone": _without_zone,
+    "numeric": _numeric,
+    "point": _point,
+    **dict.fromkeys(_MULTIRANGES, text_of_bytes),
 }
 
 

@@ -16,7 +16,6 @@ import orjson
 
 from rowcast.errors import PoisonError
 from rowcast.event import EventKind, Moment, Record
-from stream_app.core.column import holds_placeholder
 from stream_app.core.holding import held_row, raw_rows
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.state import AggregateState, Key, Published, Refusal, View, publish, read_published
@@ -154,7 +153,7 @@ def _draft(view: View, mapping: AggregateMapping, key: Key, origin: Origin) -> t
     published = publish(entity, ancestors)
     if published == former:
         return None
-    if holds_placeholder(published):
+    if mapping.placeholders and mapping.lacks(published):
         mapping.check_available(columns)
     before = None if former is None else _former(former, entity, ancestors)
     kind = EventKind.CREATED if former is None else EventKind.UPDATED

@@ -56,7 +56,7 @@ def foresee(source: SourceMapping, view: View, units: Sequence[Sequence[tuple[Ke
             mapping = source.by_type[row.aggregate]
             former = known.get(row) or (view.rows[row], view.owners[row])
             # A changed primary key arrives as a delete directly followed by an insert, which alone lacks values.
-            moved = left[:2] == (row.aggregate, (change.order or 0) - 1) and _is_completed(change)
+            moved = left[:2] == (row.aggregate, (change.order or 0) - 1) and _is_completed(mapping, change)
             shift = _shift(mapping, row, change, (former, left[2] if moved else former))
             left = (row.aggregate if change.operation is Operation.DELETE else "", change.order or 0, former)
             known[row] = shift.columns, shift.after
@@ -65,8 +65,8 @@ def foresee(source: SourceMapping, view: View, units: Sequence[Sequence[tuple[Ke
     return foreseen
 
 
-def _is_completed(change: RowChange) -> bool:
-    lacks = not change.whole and any(map(is_unavailable, (change.after or {}).values()))
+def _is_completed(mapping: AggregateMapping, change: RowChange) -> bool:
+    lacks = (not change.whole or mapping.seldom_whole) and any(map(is_unavailable, (change.after or {}).values()))
     return lacks and change.operation is Operation.CREATE
 
 
@@ -78,7 +78,7 @@ def _shift(mapping: AggregateMapping, row: Key, change: RowChange, known: tuple[
     assert change.after is not None, "a change other than a delete has an after image"
     assert mapping.holding is not None, "the type has a holding"
     columns = mapping.keep(change.after)
-    if not change.whole:
+    if not change.whole or mapping.seldom_whole:
         complete(columns, completing[0])
     image = mapping.image(columns)
     owner = _owner(mapping.holding, image) or completing[1] or WITHOUT_ID + row.id_text

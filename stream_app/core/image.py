@@ -44,7 +44,10 @@ class Image:
         value = self._columns[column]
         if is_unavailable(value):
             raise MappingError(f"{self._table}: the value of column {column!r} is not available")
-        self._values[column] = value = self._converters[column](value)
+        try:
+            self._values[column] = value = self._converters[column](value)
+        except MappingError as error:
+            raise MappingError(f"{self._table}: column {column!r}: {error}") from error
         return value
 
 

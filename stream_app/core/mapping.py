@@ -18,8 +18,16 @@ from rowcast.identity import join_id_parts
 from rowcast.sources.definition import AggregateDefinition, SourceDefinition, TableDefinition
 from rowcast.sources.function_module import Function, load_functions
 from rowcast.sources.place import parse_place
+from stream_app.core.array import converter
 from stream_app.core.change import Columns
-from stream_app.core.column import Converter, converter, id_part, is_unavailable, unchanged
+from stream_app.core.column import (
+    Converter,
+    id_part,
+    is_marked_otherwise,
+    is_unavailable,
+    placeholders,
+    unchanged,
+)
 from stream_app.core.field import Condition, condition, field_reader
 from stream_app.core.image import Image, Reader, kind_of, place_reader
 from stream_app.core.reference import ReferenceTable, compile_references
@@ -35,7 +43,8 @@ class AggregateMapping:
     that row state keeps; *ancestor_types* the types up the hierarchy, nearest first; *readings* has each field
     with its column, and its converter unless the value stays as it is. *makers* takes the place of *readings* where
     a field is not simply a column. *holding* says how a row is tied to its aggregate where that is not its primary
-    key, see `stream_app.core.holding`.
+    key, see `stream_app.core.holding`. *placeholders* stand in an entity of which a value is not available, unless it
+    is made by *makers*; *seldom_whole*: a row may lack values although it does not say so.
     """
 
     source: str
@@ -52,6 +61,8 @@ class AggregateMapping:
     key: tuple[str, ...]
     makers: tuple[tuple[str, Reader], ...] = ()
     holding: Holding | None = None
+    placeholders: tuple[bytes, ...] = ()
+    seldom_whole: bool = False
 
     @property
     def name(self) -> str:
@@ -138,6 +149,7 @@ class AggregateMapping:
             }
         except (KeyError, MappingError):
             self.check_available(columns)
+            self._check_forms(columns)
             raise
 
     def check_available(self, columns: Columns) -> None:
@@ -150,6 +162,17 @@ class AggregateMapping:
         """
         for field, column, _convert in self.readings:
             self._available(columns, column, field)
+
+    def _check_forms(self, columns: Columns) -> None:
+        for _field, column, convert in self.readings:
+            try:
+                (convert or unchanged)(columns[column])
+            except MappingError as error:
+                raise MappingError(f"{self.definition.table}: column {column!r}: {error}") from error
+
+    def lacks(self, published: bytes) -> bool:
+        """Whether an entity, of which *published* is the JSON, may have values that are not available."""
+        return any(each in published for each in self.placeholders)
 
     def _made(self, columns: Columns) -> dict[str, Any]:
         image = self.image(columns)
@@ -322,6 +345,8 @@ def _compile(
         if plain
         else tuple((name, field_reader(each, functions, references)) for name, each in aggregate.fields.items()),
         holding=holding,
+        placeholders=placeholders(types[column] for column in columns.values()),
+        seldom_whole=any(is_marked_otherwise(types[name]) for name in needed),
     )
 
 

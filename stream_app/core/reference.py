@@ -17,8 +17,9 @@ from rowcast.errors import MappingError
 from rowcast.identity import join_id_parts
 from rowcast.sources.definition import ReferenceDefinition, SourceDefinition, TableDefinition
 from rowcast.sources.place import parse_place
+from stream_app.core.array import converter
 from stream_app.core.change import Columns, Operation, RowChange
-from stream_app.core.column import Converter, converter, id_part, is_unavailable
+from stream_app.core.column import Converter, id_part, is_unavailable
 from stream_app.core.image import Image, Reader, place_reader
 
 # Keys that change together beyond this number: every entity that uses the table is looked at.

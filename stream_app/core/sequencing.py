@@ -304,7 +304,7 @@ def _fold(source: SourceMapping, view: View, change: PlacedChange, former: Colum
     mapping = source.by_type[key.aggregate]
     assert row.after is not None, "a change other than a delete has an after image"
     columns = mapping.keep(row.after)
-    if not row.whole:
+    if not row.whole or mapping.seldom_whole:
         complete(columns, former)
     if sure:
         parent_id_text = None if parent is None else parent.id_text

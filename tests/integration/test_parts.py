@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from program_fixture import VERSIONS, Installed, unpack_postgres
 from stack_fixture import SharedStack, TestProject
+from type_trial import try_types
 from worker_fixture import WorkerPool, add_tree, commit_random, histories, wait_agreement
 
 from rowcast.local.java import bundled_java
@@ -85,7 +86,7 @@ def _claim_to_be_postgres(folder: Path, version: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("major", sorted(VERSIONS))
 def test_rows_become_events_on_every_major_version(major: str, folder: Path, tmp_path: Path, reachable: Path) -> None:
-    """A stack with this PostgreSQL comes up, a source is applied, and its events agree with its tables."""
+    """A source is applied, its events agree with its tables, and every type has its documented form."""
     java_home = Path(bundled_java().folder).parent
     installed = Installed(reachable, unpack_postgres(major, reachable), java_home)
 
@@ -100,6 +101,13 @@ def test_rows_become_events_on_every_major_version(major: str, folder: Path, tmp
         _move_rows(project, WorkerPool(project, tmp_path))
     finally:
         project.close()
+    typed = stack.new_project(tmp_path / "typed")
+    pool = WorkerPool(typed, tmp_path / "typed")
+    try:
+        try_types(typed, pool, extensions=True)
+    finally:
+        pool.end()
+        typed.close()
 
 
 def _move_rows(project: TestProject, workers: WorkerPool) -> None:

@@ -260,7 +260,7 @@ def test_a_row_without_id_is_refused_by_its_key_until_it_has_one(rows: Rows) -> 
     reasons = rows.refusals()
     assert reasons.keys() == {f"row:{number}" for number in range(1, 6)}
     assert reasons["row:1"] == "/doc/id is null or missing; it is the id"
-    assert reasons["row:2"].startswith("not a JSON document")
+    assert reasons["row:2"].startswith("public.instance: column 'doc': not a JSON document")
     assert reasons["row:3"] == "/doc/id is a list; an id is a string or a whole number"
     assert reasons["row:4"] == "/doc/id: the id has more than 1000 bytes"
     assert reasons["row:5"] == "/doc/id: a number has no member 'id'"

@@ -4,7 +4,7 @@ import pytest
 
 from rowcast.errors import ContractViolationError, MappingError, StopError
 from stream_app.contract import _validator
-from stream_app.core.column import converter
+from stream_app.core.array import converter
 from stream_app.core.state import AggregateState, Key, Refusal, View
 from stream_app.refusal import RefusalWatch
 

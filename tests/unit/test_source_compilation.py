@@ -372,7 +372,8 @@ def items(kind: object) -> dict[str, Any]:
 )
 def test_items_that_no_element_can_be_are_refused(source: SourceFile, kind: object, column_type: str) -> None:
     """A list's items count as its own type does."""
-    tagged = replace(LINE, columns=(*LINE.columns, column("tags", column_type, nullable=True)))
+    columns = (*LINE.columns, column("tags", column_type, nullable=True))
+    tagged = replace(LINE, columns=columns, replica_identity="f")
     with pytest.raises(DocumentError, match=r"v1\.0\.json#/properties/tags: the items of property 'tags'"):
         compile_definition(source, items(kind), catalogue(ORDERS, tagged))
 
@@ -388,9 +389,47 @@ def test_items_that_no_element_can_be_are_refused(source: SourceFile, kind: obje
     ],
 )
 def test_items_that_fit_are_accepted(source: SourceFile, kind: object, column_type: str) -> None:
-    """The form of the elements decides; of an enumeration's or a document's nothing is known beforehand."""
-    tagged = replace(LINE, columns=(*LINE.columns, column("tags", column_type, nullable=True)))
+    """The form of the elements decides; of a document's nothing is known beforehand."""
+    columns = (*LINE.columns, column("tags", column_type, nullable=True, enum=column_type == "shop.state[]"))
+    tagged = replace(LINE, columns=columns, replica_identity="f")
     assert compile_definition(source, items(kind), catalogue(ORDERS, tagged)).aggregates[1].fields["tags"].is_plain
+
+
+def untyped() -> dict[str, Any]:
+    """The contracts, with a line whose tags may be anything."""
+    made = contract("line", ["order"], id="string", amount=["integer", "null"], tags="string")
+    made.entity["properties"]["tags"] = {}
+    return {**CONTRACTS, "line": made}
+
+
+UNFIT = [
+    *("bit varying(8)", "tsquery", "line", "shop.pair", "shop.span", "interval[]", "money[]", "bit(3)[]", "point[]"),
+    *("domain date[]", "domain shop.state[]", "shop.pair[]", "int4multirange[]", "public.citext[]"),
+]
+
+
+@pytest.mark.parametrize("column_type", UNFIT)
+def test_a_type_without_a_form_is_refused(source: SourceFile, column_type: str) -> None:
+    """Also arrays of what the connector cannot carry as an element."""
+    tagged = replace(LINE, columns=(*LINE.columns, column("tags", column_type)), replica_identity="f")
+    with pytest.raises(DocumentError, match=r"column 'tags' of public\.line has type .*, which has no form in events"):
+        compile_definition(source, untyped(), catalogue(ORDERS, tagged))
+
+
+@pytest.mark.parametrize("column_type", ["numeric[]", "smallint[]", "domain text[]", "date[]", "bit(65)"])
+@pytest.mark.parametrize(("identity", "below"), [("d", ""), ("d", "df"), ("i", "")])
+def test_what_is_lost_outside_its_row_needs_replica_identity_full(
+    source: SourceFile, column_type: str, identity: str, below: str
+) -> None:
+    """The connector fails on a large value that an UPDATE does not touch; of partitions each has to have it."""
+    columns = (*LINE.columns, column("tags", column_type))
+    tagged = replace(LINE, columns=columns, replica_identity=identity, leaf_identities=frozenset(below))
+    with pytest.raises(DocumentError) as refusal:
+        compile_definition(source, untyped(), catalogue(ORDERS, tagged))
+    assert "column 'tags' of public.line" in str(refusal.value)
+    assert "ALTER TABLE public.line REPLICA IDENTITY FULL" in str(refusal.value)
+    full = replace(tagged, replica_identity="f", leaf_identities=frozenset("f" if below else ""))
+    assert compile_definition(source, untyped(), catalogue(ORDERS, full)).tables
 
 
 @pytest.mark.parametrize(("kind", "column_type"), [("integer", "text"), ("integer", "real"), ("boolean", "integer")])
