@@ -7,6 +7,7 @@ import signal
 import pytest
 from consumer_fixture import broker, consumers, service
 from guarantees import GuaranteeCount
+from node_fixture import node_reader
 from pipeline_fixture import pipeline
 from program_fixture import reachable, second_copy
 from proxy_fixture import proxies
@@ -16,6 +17,7 @@ from worker_fixture import workers
 __all__ = [
     "broker",
     "consumers",
+    "node_reader",
     "pipeline",
     "project",
     "proxies",

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from node_fixture import Reader
 from stack_fixture import REPOSITORY, SharedStack, random_name, wait_until
 
 # The three tables of Chinook that hang together, where the data itself is not there.
@@ -108,9 +109,12 @@ def _script() -> str:
 
 @pytest.mark.slow
 def test_a_newcomer_gets_from_init_to_a_consumer_of_three_aggregates(
-    stack: SharedStack, wheel_python: Path, tmp_path: Path
+    stack: SharedStack, wheel_python: Path, node_reader: Reader, tmp_path: Path
 ) -> None:
-    """Each command of the README works in an empty folder, and its consumer sees every row and every later change."""
+    """
+    Each command of the README works in an empty folder, and its consumer sees every row and every later change; so does
+    a client of another language.
+    """
     newcomer = Newcomer(stack, wheel_python, tmp_path)
     imported = subprocess.run(
         [str(wheel_python), "-c", "import rowcast, stream_app; print(rowcast.__file__, stream_app.__file__)"],
@@ -152,4 +156,8 @@ def test_a_newcomer_gets_from_init_to_a_consumer_of_three_aggregates(
             shown = newcomer.run("events", "show", f"{newcomer.name}.album", "album:1:2")
             assert '"artist_id": 2' in shown
             newcomer.run("sources", "status")
+            now = connection.execute("SELECT clock_timestamp() AT TIME ZONE 'UTC'").fetchone() or ()
+            read = node_reader(stack.brokers, f"{newcomer.name}.album.v1", "168", f"{now[0].isoformat()}Z")
+            albums = connection.execute("SELECT count(*) + 1 FROM album").fetchone() or ()
+            assert (read.returncode, read.stdout.count("\n")) == (0, albums[0]), read.stderr
     newcomer.run("sources", "remove", newcomer.name, "--yes")
