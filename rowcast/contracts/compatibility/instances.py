@@ -60,14 +60,14 @@ Key = tuple[tuple[int, str], ...]
 class Instances:
     """Makes instances of the schemas of one writer; *reader* is where further interesting values are found."""
 
-    def __init__(self, writer: SchemaDocument, reader: SchemaDocument) -> None:
+    def __init__(self, writer: SchemaDocument, reader: SchemaDocument, seed: int = 20201201) -> None:
         self._documents = (writer, reader)
         self._cells: dict[Key, list[Cell]] = {}
         self._first: dict[Key, list[Any]] = {}
         self._kept: list[Cell] = []
         self._objects: dict[tuple[int, bool], dict[str, Any] | None] = {}
         self._scalars: dict[int, list[Any]] = {}
-        self._random = random.Random(20201201)  # noqa: S311 - the same witness every time
+        self._random = random.Random(seed)  # noqa: S311 - the same witness every time
 
     @cached_property
     def _named(self) -> tuple[list[Any], list[str]]:
