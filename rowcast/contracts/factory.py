@@ -195,4 +195,4 @@ class EventFactory:
 
 
 def _time(seconds: int) -> str:
-    return (_START + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
+    return f"{_START + timedelta(seconds=seconds):%Y-%m-%dT%H:%M:%SZ}"
