@@ -44,7 +44,7 @@ def _table_document(table: Table) -> dict[str, Any]:
         column.name: {"type": column.type, "nullable": column.nullable, **({"enum": True} if column.enum else {})}
         for column in table.columns
     }
-    return {"key": list(table.key), "columns": columns}
+    return {"key": list(table.id_columns), "columns": columns}
 
 
 def _outcome_document(outcome: Outcome) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _unfit(listed: ListedTable, catalogue: Catalogue) -> str | None:
     misfits = [f"{message}; {fix}" for message, fix in table_misfits(table, catalogue)]
     if misfits or table is None:
         return "; ".join(misfits)
-    for name in table.key:
+    for name in dict.fromkeys((*table.row_key, *table.id_columns)):
         column = table.column(name)
         if name.startswith("/"):
             return f"the name of its key column {name!r} would be read as a place in a document"

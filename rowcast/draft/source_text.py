@@ -38,7 +38,7 @@ def source_text(source: str, database: str, outline: Outline) -> str:
 def _aggregate(aggregate: AggregateDraft) -> Iterator[str]:
     yield f"  {_scalar(aggregate.name)}:"
     yield f"    table: {_scalar(aggregate.table.name)}"
-    yield f"    id: {_scalars(aggregate.table.key)}"
+    yield f"    id: {_scalars(aggregate.table.id_columns)}"
     if aggregate.link is not None:
         yield f"    {_parent(aggregate.link)}"
     for note in aggregate.notes:

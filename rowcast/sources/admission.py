@@ -66,6 +66,8 @@ def table_misfits(table: Table | None, catalogue: Catalogue) -> Iterator[tuple[s
         yield "is a partition", f"the partitioned table, {table.partition_of}"
     if table.inherits:
         yield f"inherits from {table.inherits}; its rows would belong to two tables", "a table without INHERITS"
+    if table.heir:
+        yield f"is inherited by {table.heir}; a snapshot would read the rows of both", "a table without INHERITS"
     yield from _identity(table, catalogue)
 
 
@@ -76,11 +78,22 @@ def _identity(table: Table, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
             "has replica identity NOTHING; once published, every UPDATE and DELETE of the application would fail",
             f"ALTER TABLE {table.name} REPLICA IDENTITY DEFAULT, with a primary key",
         )
-    if not table.key:
+    if "i" in table.leaf_identities:
+        message = "has a partition whose replica identity is an index; its deletions may lack the primary key"
+        yield message, "ALTER TABLE <partition> REPLICA IDENTITY DEFAULT, or FULL"
+    if table.deferrable and "d" in identities:
+        yield (
+            "has a deferrable primary key; once published, every UPDATE and DELETE of the application would fail",
+            f"ALTER TABLE {table.name} REPLICA IDENTITY FULL, or a primary key that is not deferrable",
+        )
+    if not table.id_columns:
         harm = "once published, every UPDATE and DELETE of the application would fail" if "d" in identities else ""
         message = "has no primary key" + (f"; {harm}" if harm else ", by which its rows could be told apart")
         yield message, f"ALTER TABLE {table.name} ADD PRIMARY KEY (…)"
     generated = [column.name for column in table.columns if column.generated]
+    if kept := [name for name in dict.fromkeys((*table.row_key, *table.id_columns)) if name in generated]:
+        message = f"is told apart by the generated column {kept[0]!r}, which PostgreSQL does not publish"
+        yield message, f"a key of {table.name} with stored columns alone"
     if "f" in identities and generated and catalogue.version >= 180_000:
         yield (
             (

@@ -36,7 +36,9 @@ class Table:
     """
     A table as it stands. *kind*, *persistence* and *replica_identity* are PostgreSQL's letters
     (``relkind``, ``relpersistence``, ``relreplident``); *partition_of* and *inherits* name a parent table;
-    *leaf_identities* are the replica identities of the partitions below.
+    *leaf_identities* are the replica identities of the partitions below; *identity* has the columns of the index where
+    one is the replica identity. *deferrable*: the primary key is, so it is no replica identity. *heir* is a table that
+    inherits from this one.
     """
 
     name: str
@@ -48,6 +50,19 @@ class Table:
     partition_of: str | None
     inherits: str | None
     leaf_identities: frozenset[str]
+    identity: tuple[str, ...] = ()
+    deferrable: bool = False
+    heir: str | None = None
+
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        """The primary key, or what stands for it where there is none."""
+        return self.key or self.identity
+
+    @property
+    def row_key(self) -> tuple[str, ...]:
+        """The columns that tell rows apart and are in the WAL of every change, also of a DELETE."""
+        return self.identity if self.identity and not set(self.key) <= set(self.identity) else self.id_columns
 
     def column(self, name: str) -> Column | None:
         """The column of that name."""
@@ -123,6 +138,9 @@ def _table(relation: Mapping[str, Any], columns: list[Column]) -> Table:
         partition_of=parent if is_partition else None,
         inherits=None if is_partition else parent,
         leaf_identities=frozenset(relation["leaf_identities"] or ()),
+        identity=tuple(relation["identity"] or ()),
+        deferrable=relation["deferrable"] or False,
+        heir=relation["heir"],
     )
 
 
@@ -144,6 +162,13 @@ SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind AS kind, c.relper
           FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
           JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
          WHERE i.indrelid = c.oid AND i.indisprimary AND k.place <= i.indnkeyatts) AS key,
+       (SELECT array_agg(a.attname::text ORDER BY k.place)
+          FROM pg_index i CROSS JOIN unnest(i.indkey::int2[]) WITH ORDINALITY AS k(number, place)
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.number
+         WHERE i.indrelid = c.oid AND i.indisreplident AND c.relreplident = 'i'
+           AND k.place <= i.indnkeyatts) AS identity,
+       (SELECT NOT i.indimmediate FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) AS deferrable,
+       (SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = c.oid AND c.relkind = 'r' LIMIT 1) AS heir,
        CASE WHEN c.relkind = 'p' THEN
          (SELECT array_agg(DISTINCT l.relreplident::text) FROM pg_partition_tree(c.oid) t
             JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) END AS leaf_identities

@@ -129,7 +129,7 @@ def _aggregate(entry: AggregateEntry, contract: Contract) -> AggregateDefinition
 
 def _table(table: Table, places: Iterable[str]) -> TableDefinition:
     # What nothing names is not captured at all: it stays out of the change log, not only out of the events.
-    needed = {*table.key, *(parse_place(place).column for place in places)}
+    needed = {*table.row_key, *(parse_place(place).column for place in places)}
     return TableDefinition(
         name=table.name,
         columns=tuple(
@@ -137,7 +137,7 @@ def _table(table: Table, places: Iterable[str]) -> TableDefinition:
             for column in table.columns
             if column.name in needed
         ),
-        key=table.key,
+        key=table.row_key,
         replica_identity=table.replica_identity,
     )
 
@@ -178,11 +178,11 @@ def _id_faults(source: SourceFile, entry: AggregateEntry, table: Table) -> Itera
     at = f"aggregates.{entry.name}.id"
     places = [parse_place(each) for each in entry.id]
     from_document = any(place.path is not None for place in places)
-    if entry.id != table.key and not from_document:
+    if entry.id != table.id_columns and not from_document:
         message = f"{list(entry.id)} is not the primary key of {table.name}"
-        yield source.fault(at, message, ", ".join(table.key) + "; or a place in a document, /<column>/<path>")
+        yield source.fault(at, message, ", ".join(table.id_columns) + "; or a place in a document, /<column>/<path>")
         return
-    for name in table.key:  # it names the rows, whatever names the aggregates
+    for name in dict.fromkeys((*table.row_key, *table.id_columns)):  # it names the rows, whatever names the aggregates
         column = table.column(name)
         if column and id_family(column) is None:
             message = f"column {name!r} of type {column.type} has no one text form that could be an id"

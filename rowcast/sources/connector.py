@@ -75,6 +75,7 @@ def connector_configuration(
         **_position(source, server_version),
         **_capture(definition),
         **_snapshot(definition),
+        **_keys(definition),
         **_forms(),
         **_delivery(definition),
         "heartbeat.interval.ms": str(HEARTBEAT_INTERVAL_MS),
@@ -174,6 +175,17 @@ def _snapshot(definition: SourceDefinition) -> dict[str, str]:
         _OVERRIDES: ",".join(table.name for table in dated),
         **{f"{_OVERRIDES}.{table.name}": _snapshot_query(table) for table in dated},
     }
+
+
+def _keys(definition: SourceDefinition) -> dict[str, str]:
+    """
+    Where an index is the replica identity, its columns are the key, so that another value is a deletion and an insert.
+
+    The primary key may not be in the WAL of changes there.
+    """
+    indexed = [table for table in definition.tables if table.replica_identity == "i"]
+    keys = ";".join(f"{re.escape(table.name)}:{','.join(table.key)}" for table in indexed)
+    return {"message.key.columns": keys} if keys else {}
 
 
 def _snapshot_query(table: TableDefinition) -> str:

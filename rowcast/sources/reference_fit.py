@@ -39,6 +39,9 @@ def reference_misfits(reference: ReferenceDefinition, catalogue: Catalogue) -> I
     if (reference.key,) != table.key:
         message = f"{reference.key!r} is not the primary key of {table.name}"
         yield "key", message, table.key[0] if len(table.key) == 1 else "a table whose primary key is one column"
+    elif table.row_key != table.key:
+        message = f"{table.name} has a replica identity without its primary key, so deletions do not say what went"
+        yield "table", message, f"ALTER TABLE {table.name} REPLICA IDENTITY DEFAULT"
     elif key is None or id_family(key) is None:
         message = f"column {reference.key!r} has no one text form that could be a key"
         yield "key", message, "an integer, text, varchar, uuid, date or enum column"

@@ -148,11 +148,12 @@ def infinity_or(text: str) -> str:
     return "infinity" if year > _YEAR_MAX else text
 
 
-_NUMERIC_NAMES = {"NAN": "NaN", "POSITIVE_INFINITY": "Infinity", "NEGATIVE_INFINITY": "-Infinity"}
+# By how the connector's names of them begin.
+_NO_NUMBERS = {"NA": "NaN", "PO": "Infinity", "NE": "-Infinity"}
 
 
 def _numeric(value: Any) -> Any:
-    return _NUMERIC_NAMES.get(value, value)
+    return None if value is None else _NO_NUMBERS.get(value[:2], value)
 
 
 def _bits(length: int) -> Converter:

@@ -1,0 +1,231 @@
+"""Row images of every replica identity, keys of every kind, partitions, TRUNCATE: the topic says what SELECT says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from psycopg import sql
+from stack_fixture import TestProject, wait_until
+from worker_fixture import WorkerPool, histories, rowcast
+
+from rowcast.identity import join_id_parts
+from rowcast.sources.admission import table_misfits
+from rowcast.sources.catalogue import read_catalogue
+
+VALUES = "note text, blob bytea, doc jsonb, tags text[], numbers bigint[]"
+# As an application might have them; each identity with a key of its own kind.
+TABLES = {
+    "plain": (f"(id integer PRIMARY KEY, {VALUES})", "DEFAULT"),
+    "whole": (f"(id uuid PRIMARY KEY, {VALUES})", "FULL"),
+    "indexed": (f"(id text PRIMARY KEY, code text NOT NULL UNIQUE, {VALUES})", "USING INDEX indexed_code_key"),
+    "keyless": (
+        f"(id text NOT NULL UNIQUE, {VALUES})",
+        "USING INDEX keyless_id_key",
+    ),
+    "parted": (f"(id integer, day timestamp, {VALUES}, PRIMARY KEY (id, day)) PARTITION BY RANGE (day)", ""),
+}
+COLUMNS = ("note", "blob", "doc", "tags", "numbers")
+HOSTILE = ["", " ", "a,b", "a/b", "~", "%41", "'\"\\", "\n\t\x01", "\U0001f600é", "￿", "x" * 600, "NULL", "row:1", "-"]
+# What a large value is made of; it stands outside its row.
+LARGE = {
+    "note": "repeat(md5(%s::text), 300)",
+    "blob": "decode(repeat(md5(%s::text), 300), 'hex')",
+    "doc": "to_jsonb(repeat(md5(%s::text), 300))",
+    "tags": "(SELECT array_agg(md5(g::text || %s)) FROM generate_series(1, 300) g)",
+    "numbers": "(SELECT array_agg(g * (%s::text::bigint + 1)) FROM generate_series(1, 2000) g)",
+}
+
+
+@pytest.fixture
+def tables(project: TestProject) -> TestProject:
+    """A project with the tables, each an aggregate."""
+    ids = {"parted": "[id, day]"}
+    declared = "".join(f"  {name}: {{table: public.{name}, id: {ids.get(name, 'id')}}}\n" for name in TABLES)
+    project.source_path.write_text(
+        f"source: {project.name}\ndatabase: {project.name}\ntopics: {{partitions: 3}}\naggregates:\n{declared}"
+    )
+    for name, (columns, identity) in TABLES.items():
+        project.execute(f"CREATE TABLE {name} {columns}")
+        if identity:
+            project.execute(f"ALTER TABLE {name} REPLICA IDENTITY {identity}")
+        for column in ("note", "blob", "doc", "tags", "numbers"):
+            project.execute(f"ALTER TABLE {name} ALTER {column} SET STORAGE EXTERNAL")
+        keys = {"parted": ("id", "day"), "indexed": ("id", "code")}.get(name, ("id",))
+        project.write_contract(name, (), {each: {} for each in (*keys, *COLUMNS)})
+    project.execute("CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM ('2026-01-01') TO ('2026-07-01')")
+    project.execute("CREATE TABLE parted_2 PARTITION OF parted FOR VALUES FROM ('2026-07-01') TO ('2027-01-01')")
+    return project
+
+
+def key_of(name: str, number: int) -> tuple[object, ...]:
+    """The *number*-th key of a table."""
+    if name == "whole":
+        return (f"00000000-0000-0000-0000-{number:012d}",)
+    if name == "parted":
+        return number, f"2026-{1 + number % 12:02d}-01 00:00:00"
+    return (HOSTILE[number % len(HOSTILE)] + str(number),) if name in {"indexed", "keyless"} else (number,)
+
+
+def key_columns(name: str) -> tuple[str, ...]:
+    """The primary key, or what stands for it."""
+    return ("id", "day") if name == "parted" else ("id",)
+
+
+def change(project: TestProject, rng: random.Random) -> None:
+    """One statement on a random row."""
+    name = rng.choice(list(TABLES))
+    key, other = key_of(name, rng.randrange(30)), key_of(name, rng.randrange(30))
+    where = " AND ".join(f"{column} = %s" for column in key_columns(name))
+    column = rng.choice(COLUMNS)
+    kind = rng.choice(["insert", "insert", "large", "small", "null", "delete", "key", "code"])
+    if kind == "insert":
+        names = (*key_columns(name), *(("code",) if name == "indexed" else ()), "note")
+        values = (*key, *((f"c{key[0]}",) if name == "indexed" else ()), f"n{rng.random()}")
+        marks = ", ".join("%s" for _ in values)
+        conflict = "ON CONFLICT DO NOTHING"
+        project.execute(f"INSERT INTO {name} ({', '.join(names)}) VALUES ({marks}) {conflict}", *values)
+    elif kind == "large":
+        value = LARGE[column]
+        project.execute(f"UPDATE {name} SET {column} = {value} WHERE {where}", str(rng.randrange(99)), *key)
+    elif kind == "small":
+        project.execute(f"UPDATE {name} SET note = %s WHERE {where}", f"s{rng.random()}", *key)
+    elif kind == "null":
+        project.execute(f"UPDATE {name} SET {column} = NULL WHERE {where}", *key)
+    elif kind == "delete":
+        project.execute(f"DELETE FROM {name} WHERE {where}", *key)
+    elif kind == "key":
+        taken = project.execute(f"SELECT FROM {name} WHERE {where}", *other).fetchone()
+        if taken is None:
+            sets = ", ".join(f"{each} = %s" for each in key_columns(name))
+            project.execute(f"UPDATE {name} SET {sets} WHERE {where}", *other, *key)
+    elif name == "indexed":
+        project.execute(f"UPDATE indexed SET code = %s WHERE {where}", f"c{rng.random()}", *key)
+
+
+def change_randomly(project: TestProject, seed: int, transactions: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(transactions):
+        with project.connection.transaction():
+            for _ in range(rng.randint(1, 6)):
+                change(project, rng)
+            if rng.random() < 0.02:
+                project.execute(f"TRUNCATE {rng.choice(list(TABLES))}")
+
+
+def truth(project: TestProject) -> dict[tuple[str, str], Any]:
+    """What SELECT shows, in the form of events."""
+    found = {}
+    for name in TABLES:
+        fields = [*key_columns(name), *(["code"] if name == "indexed" else []), *COLUMNS]
+        rows = project.execute(
+            sql.SQL("SELECT to_jsonb(t), encode(blob, 'base64') FROM {} t").format(sql.Identifier(name)).as_string()
+        )
+        for row, blob in rows:
+            row["blob"] = None if blob is None else blob.replace("\n", "")
+            key = join_id_parts([str(row[each]) for each in key_columns(name)])
+            found[name, key] = {each: row[each] for each in fields}
+    return found
+
+
+def published(project: TestProject, names: Sequence[str] = tuple(TABLES)) -> dict[tuple[str, str], Any]:
+    last = [events[-1] for events in histories(project, names, major=2).values()]
+    return {
+        (event.identity.aggregate, event.identity.id_text): dict(event.after)
+        for event in last
+        if event.after is not None
+    }
+
+
+def wait_equal(project: TestProject) -> None:
+    """Wait until the topics say what SELECT says; the source has to be quiet."""
+    wanted = truth(project)
+    try:
+        wait_until(lambda: published(project) == wanted, "topics agree with SELECT", 40)
+    except pytest.fail.Exception:
+        found = published(project)
+        wrong = [
+            f"{each}: {str(wanted.get(each))[:300]} but {str(found.get(each))[:300]}"
+            for each in wanted.keys() | found.keys()
+            if wanted.get(each) != found.get(each)
+        ]
+        pytest.fail("\n".join(wrong[:5]))
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_every_row_image_gives_what_select_shows(tables: TestProject, workers: WorkerPool, seed: int) -> None:
+    """Large values that no change touches, deletions without old image, changed keys, hostile keys, TRUNCATE."""
+    change_randomly(tables, seed, 25)
+    tables.apply()
+    workers.start().wait_owned()
+    change_randomly(tables, seed + 100, 25 if seed == 1 else 300)
+    wait_equal(tables)
+    assert {name for name, _ in published(tables)} == set(TABLES)
+    assert any("deleted" in str(event.kind) for events in histories(tables, TABLES, 2).values() for event in events)
+
+
+UNFIT = {
+    "has a deferrable primary key": "CREATE TABLE unfit (id int PRIMARY KEY DEFERRABLE)",
+    "is inherited by public.heir": "CREATE TABLE unfit (id int PRIMARY KEY); CREATE TABLE heir () INHERITS (unfit)",
+    "inherits from public.above": "CREATE TABLE above (id int); CREATE TABLE unfit (PRIMARY KEY (id)) INHERITS (above)",
+    "is told apart by the generated column 'id'": (
+        "CREATE TABLE unfit (one int, id int GENERATED ALWAYS AS (one + 1) STORED PRIMARY KEY)"
+    ),
+    "has a partition whose replica identity is an index": (
+        "CREATE TABLE unfit (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+        "CREATE TABLE unfit_1 PARTITION OF unfit DEFAULT; ALTER TABLE unfit_1 REPLICA IDENTITY USING INDEX unfit_1_pkey"
+    ),
+    "has replica identity NOTHING": (
+        "CREATE TABLE unfit (id int PRIMARY KEY); ALTER TABLE unfit REPLICA IDENTITY NOTHING"
+    ),
+    "has no primary key": "CREATE TABLE unfit (id int UNIQUE)",
+}
+
+
+def test_a_table_whose_rows_could_not_be_told_apart_is_refused(project: TestProject) -> None:
+    """Named with what is wrong and what helps, before anything is touched."""
+    project.source_path.write_text(
+        f"source: {project.name}\ndatabase: {project.name}\naggregates:\n  unfit: {{table: public.unfit, id: id}}\n"
+    )
+    project.write_contract("unfit", (), {"id": {}})
+    for message, statements in UNFIT.items():
+        with project.connection.transaction(force_rollback=True):
+            project.execute(statements)
+            project.execute("SET LOCAL search_path = pg_catalog")
+            catalogue = read_catalogue(project.connection, ["public.unfit"])
+        found = [each for each, _ in table_misfits(catalogue.tables["public.unfit"], catalogue)]
+        assert [each for each in found if each.startswith(message)], (message, found)
+
+
+@pytest.mark.slow
+def test_partitions_that_come_and_go_with_their_rows_are_made_up_for_by_a_new_snapshot(
+    tables: TestProject, workers: WorkerPool
+) -> None:
+    """New partitions are captured at once; what the WAL does not say, the next snapshot does."""
+    tables.execute(
+        "INSERT INTO parted (id, day)"
+        " SELECT g, '2026-01-15'::timestamp + g * '1 day'::interval FROM generate_series(1, 300) g"
+    )
+    tables.apply()
+    workers.start().wait_owned()
+    tables.execute("CREATE TABLE parted_3 PARTITION OF parted FOR VALUES FROM ('2027-01-01') TO ('2028-01-01')")
+    tables.execute("INSERT INTO parted (id, day) SELECT g, '2027-01-15' FROM generate_series(1, 5) g")
+    tables.execute("TRUNCATE parted")
+    tables.execute("INSERT INTO parted (id, day) VALUES (1, '2026-02-01'), (2, '2026-08-01'), (3, '2027-02-01')")
+    wait_equal(tables)
+
+    tables.execute("CREATE TABLE brought (LIKE parted INCLUDING ALL)")
+    tables.execute("INSERT INTO brought (id, day) VALUES (4, '2028-02-01')")
+    tables.execute("ALTER TABLE parted ATTACH PARTITION brought FOR VALUES FROM ('2028-01-01') TO ('2029-01-01')")
+    tables.execute("ALTER TABLE parted DETACH PARTITION parted_1")
+    tables.execute("TRUNCATE parted_2")
+    assert rowcast(tables, "sources", "remove", tables.name, "--yes").returncode == 0
+    tables.apply()
+    wait_equal(tables)
+    assert {id_text for name, id_text in published(tables) if name == "parted"} == {
+        "3,2027-02-01T00%3A00%3A00",
+        "4,2028-02-01T00%3A00%3A00",
+    }
