@@ -87,7 +87,9 @@ def migrate(connection: psycopg.Connection, schema: str, package: str) -> list[s
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
         row = connection.execute("SELECT to_regclass(%s)", (f"{schema}.migration",)).fetchone()
         if row is None or row[0] is None:
-            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(name))
+            if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).fetchone() is None:
+                # IF NOT EXISTS would ask for the right to create it all the same.
+                connection.execute(sql.SQL("CREATE SCHEMA {}").format(name))
             connection.execute(
                 sql.SQL(
                     "CREATE TABLE {} (name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"

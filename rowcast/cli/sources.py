@@ -29,7 +29,14 @@ def register(verbs: Verbs) -> None:
         _plan,
         "show what apply would change, and how large the change log will get; touches nothing",
         "inventory --json",
+        "inventory --sql",
         description="Exit code 0: nothing would change; 1: something would; 2: refused, or something is not reachable.",
+    )
+    plan.add_argument(
+        "--sql",
+        action="store_true",
+        help="print instead the SQL that a DBA has to run so that the logins of the settings get by with the least"
+        " rights; asks the databases alone",
     )
     apply = sources.verb(
         "apply",
@@ -75,6 +82,8 @@ def _plan(arguments: argparse.Namespace) -> int:
     from rowcast.sources.plan import estimate, plan
 
     sources, settings = _load(arguments)
+    if arguments.sql:
+        return _print_sql(sources, settings, as_json=arguments.json)
     changes, estimates = plan(sources, settings), estimate(sources, settings)
     if arguments.json:
         document = {"changes": [asdict(each) for each in changes], "estimates": [asdict(each) for each in estimates]}
@@ -87,6 +96,17 @@ def _plan(arguments: argparse.Namespace) -> int:
             + (f"; `rowcast sources apply` makes {'it' if len(changes) == 1 else 'them'}" if changes else "")
         )
     return 1 if changes else 0
+
+
+def _print_sql(sources: Sequence[SourceFile], settings: Settings, *, as_json: bool) -> int:
+    from rowcast.sources.dba_script import dba_scripts
+
+    scripts = dba_scripts(sources, settings)
+    if as_json:
+        print(json.dumps({"scripts": [asdict(each) for each in scripts]}, indent=2))
+    else:
+        print("\n\n".join("\n".join(each.lines()) for each in scripts) or "-- nothing to run")
+    return 1 if scripts else 0
 
 
 def _apply(arguments: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ def find_links(
         for key in each.foreign_keys:
             reason = _unfit(key, tables[name], tables.get(key.target))
             if reason is None:
-                order = [key.target_columns.index(column) for column in tables[key.target].key]
+                order = [key.target_columns.index(column) for column in tables[key.target].id_columns]
                 found.append(Link(names[key.target], tuple(key.columns[at] for at in order)))
             else:
                 notes.append(f"{', '.join(map(repr, key.columns))} is no link to a parent: {reason}")
@@ -61,7 +61,7 @@ def _unfit(key: ForeignKey, table: Table, target: Table | None) -> str | None:
         return "it refers to the table itself"
     if target is None:
         return f"{key.target} is left out"
-    if sorted(key.target_columns) != sorted(target.key):
+    if sorted(key.target_columns) != sorted(target.id_columns):
         return f"it refers to other columns of {key.target} than its primary key"
     for name, target_name in zip(key.columns, key.target_columns, strict=True):
         column, target_column = table.column(name), target.column(target_name)

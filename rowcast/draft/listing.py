@@ -33,14 +33,14 @@ class ListedTable:
     """
     A table, view or foreign table; partitions are not listed, their root is.
 
-    *hidden* says why the login cannot read all of its rows, and what to do about it; None when it can. *labels* are
-    those of enumerations, by column, also of arrays of them; *values* are the only ones that a CHECK allows.
+    *extension* is the one that it belongs to, or empty. *labels* are those of enumerations, by column, also of arrays
+    of them; *values* are the only ones that a CHECK allows.
     """
 
     schema: str
     table: str
     comment: str
-    hidden: tuple[str, str] | None
+    extension: str
     foreign_keys: tuple[ForeignKey, ...] = ()
     comments: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -81,7 +81,7 @@ def _listed(relation: dict[str, Any], columns: _Rows, keys: _Rows, checks: _Rows
         schema=relation["schema"],
         table=relation["table"],
         comment=relation["comment"] or "",
-        hidden=_hidden(relation),
+        extension=relation["extension"] or "",
         # A constraint may be declared twice.
         foreign_keys=tuple(
             dict.fromkeys(
@@ -93,16 +93,6 @@ def _listed(relation: dict[str, Any], columns: _Rows, keys: _Rows, checks: _Rows
         labels={row["name"]: tuple(row["labels"]) for row in columns if row["labels"]},
         values=_values(checks),
     )
-
-
-def _hidden(relation: dict[str, Any]) -> tuple[str, str] | None:
-    if relation["extension"]:
-        return f"belongs to the extension {relation['extension']}", "a table of the application"
-    if not relation["readable"]:
-        return "the login may not read it", "GRANT USAGE on its schema and SELECT on it, then `rowcast init` again"
-    if relation["secured"]:
-        return "row-level security hides rows from the login", "ALTER ROLE … BYPASSRLS, then `rowcast init` again"
-    return None
 
 
 def _values(checks: _Rows) -> dict[str, tuple[str | int, ...]]:
@@ -120,9 +110,7 @@ _RELATIONS = """
 SELECT c.oid, n.nspname AS schema, c.relname AS table, obj_description(c.oid, 'pg_class') AS comment,
        (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
          WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
-           AND d.refclassid = 'pg_extension'::regclass LIMIT 1) AS extension,
-       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable,
-       row_security_active(c.oid) AS secured
+           AND d.refclassid = 'pg_extension'::regclass LIMIT 1) AS extension
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition
    AND n.nspname !~ '^pg_' AND n.nspname <> ALL (%(foreign)s)

@@ -72,8 +72,8 @@ class _Refusal(str):
 
 
 def _unfit(listed: ListedTable, catalogue: Catalogue) -> str | None:
-    if listed.hidden is not None:
-        return "{}; {}".format(*listed.hidden)
+    if listed.extension:
+        return f"belongs to the extension {listed.extension}"
     if not nameable(listed):
         return "a source file names tables by ASCII letters, digits, _ and $ alone, a letter or _ first; rename it"
     table = catalogue.tables.get(listed.name)

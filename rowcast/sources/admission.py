@@ -47,7 +47,7 @@ def server_misfits(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     if catalogue.in_recovery:
         yield "the server is a standby", "the primary server"
     if not catalogue.may_replicate:
-        yield "the login may not replicate", "ALTER ROLE … REPLICATION, or another login"
+        yield "the login may not replicate", "ALTER ROLE … REPLICATION: `rowcast sources plan --sql`"
     if catalogue.slots_max < 1:
         yield "max_replication_slots is 0", "ALTER SYSTEM SET max_replication_slots = 10, then restart the server"
 
@@ -68,7 +68,15 @@ def table_misfits(table: Table | None, catalogue: Catalogue) -> Iterator[tuple[s
         yield f"inherits from {table.inherits}; its rows would belong to two tables", "a table without INHERITS"
     if table.heir:
         yield f"is inherited by {table.heir}; a snapshot would read the rows of both", "a table without INHERITS"
+    yield from _rights(table)
     yield from _identity(table, catalogue)
+
+
+def _rights(table: Table) -> Iterator[tuple[str, str]]:
+    if not table.readable:
+        yield "the login may not read it", "GRANT USAGE on its schema and SELECT on it: `rowcast sources plan --sql`"
+    elif table.secured:
+        yield "row-level security hides rows from the login", "ALTER ROLE … BYPASSRLS: `rowcast sources plan --sql`"
 
 
 def _identity(table: Table, catalogue: Catalogue) -> Iterator[tuple[str, str]]:

@@ -38,7 +38,8 @@ class Table:
     (``relkind``, ``relpersistence``, ``relreplident``); *partition_of* and *inherits* name a parent table;
     *leaf_identities* are the replica identities of the partitions below; *identity* has the columns of the index where
     one is the replica identity. *deferrable*: the primary key is, so it is no replica identity. *heir* is a table that
-    inherits from this one.
+    inherits from this one. The login may read it when it is *readable*; row-level security hides rows from the login
+    when it is *secured*.
     """
 
     name: str
@@ -53,6 +54,8 @@ class Table:
     identity: tuple[str, ...] = ()
     deferrable: bool = False
     heir: str | None = None
+    readable: bool = True
+    secured: bool = False
 
     @property
     def id_columns(self) -> tuple[str, ...]:
@@ -141,6 +144,8 @@ def _table(relation: Mapping[str, Any], columns: list[Column]) -> Table:
         identity=tuple(relation["identity"] or ()),
         deferrable=relation["deferrable"] or False,
         heir=relation["heir"],
+        readable=relation["readable"],
+        secured=relation["secured"],
     )
 
 
@@ -171,7 +176,9 @@ SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind AS kind, c.relper
        (SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = c.oid AND c.relkind = 'r' LIMIT 1) AS heir,
        CASE WHEN c.relkind = 'p' THEN
          (SELECT array_agg(DISTINCT l.relreplident::text) FROM pg_partition_tree(c.oid) t
-            JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) END AS leaf_identities
+            JOIN pg_class l ON l.oid = t.relid WHERE t.isleaf) END AS leaf_identities,
+       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable,
+       row_security_active(c.oid) AS secured
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE n.nspname || '.' || c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """

@@ -27,7 +27,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A change and what makes it; *run* may be called again after a failure."""
+    """
+    A change and what makes it; *run* may be called again after a failure.
+
+    *statement* is the SQL that makes it, where it is made in a source's database.
+    """
 
     change: Change
     run: Callable[[], object]
+    statement: str = ""

@@ -101,7 +101,7 @@ def plan(sources: Iterable[SourceFile], settings: Settings) -> list[Change]:
     """
     changes: list[Change] = []
     for source in sources:
-        with _translated(), Plan(source, settings) as planned:
+        with translated(), Plan(source, settings) as planned:
             shared = {(change.area, change.object) for change in changes}
             changes.extend(change for change in planned.changes if (change.area, change.object) not in shared)
     return changes
@@ -117,7 +117,7 @@ def estimate(sources: Iterable[SourceFile], settings: Settings) -> list[ChangeLo
     """
     estimates = []
     for source in sources:
-        with _translated(), connect_source(settings.database(source.database)) as connection:
+        with translated(), connect_source(settings.database(source.database)) as connection:
             tables = source.tables
             definition = admit(source, contracts_of(source, settings), read_catalogue(connection, tables))
             try:
@@ -142,7 +142,7 @@ def apply(
     """
     plan(sources, settings)  # refuse whatever can be refused in any of them first
     changes = []
-    with _translated(), connect_control(settings.control().url, application=APPLICATION, autocommit=True) as lock:
+    with translated(), connect_control(settings.control().url, application=APPLICATION, autocommit=True) as lock:
         hold_apply_lock(lock)
         for source in sources:
             with Plan(source, settings) as planned:
@@ -154,13 +154,13 @@ def apply(
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Turn errors of PostgreSQL into those of this project."""
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:
         raise ConfigurationError(
-            str(error).strip(), where="database", fix="grant it, or let the DBA run what `plan` shows"
+            str(error).strip(), where="database", fix="let a DBA run what `rowcast sources plan --sql` prints"
         ) from error
     except psycopg.OperationalError as error:
         raise DatabaseUnavailableError(str(error).strip()) from error

@@ -38,18 +38,44 @@ def plan_source_database(
     """
     present = _Present(definition, catalogue, connection)
     present.refuse_foreign_slot()
-    return [*_heartbeat(definition.source, present, connection), *_publication(definition, present, connection)]
+    if not present.may_beat:
+        raise ConfigurationError(
+            "the login may not read and count up in it",
+            where="table rowcast.heartbeat",
+            fix="USAGE on the schema, SELECT and UPDATE on the table: `rowcast sources plan --sql`",
+        )
+    return present.steps()
+
+
+def source_database_statements(
+    definition: SourceDefinition, catalogue: Catalogue, connection: psycopg.Connection[Any]
+) -> list[str]:
+    """
+    The SQL of `plan_source_database`, for somebody with more rights than this login, and the grants that it needs then.
+
+    Raises:
+        ConfigurationError: slot or publication of this name belong to something else.
+
+    """
+    present = _Present(definition, catalogue, connection)
+    present.refuse_foreign_slot()
+    return [*(step.statement for step in present.steps()), *present.grants()]
 
 
 class _Present:
     """What is there now."""
 
     def __init__(self, definition: SourceDefinition, catalogue: Catalogue, connection: psycopg.Connection[Any]) -> None:
-        self.source, self.catalogue, self.connection = definition.source, catalogue, connection
+        self.definition, self.source = definition, definition.source
+        self.catalogue, self.connection = catalogue, connection
         self.schema = self._one("SELECT 1 FROM pg_namespace WHERE nspname = 'rowcast'") is not None
-        self.table = self._one("SELECT to_regclass('rowcast.heartbeat') AS name") != {"name": None}
-        self.row = self.table and bool(
-            self._one("SELECT 1 FROM rowcast.heartbeat WHERE source = %s", (definition.source,))
+        rights = self._one(_HEARTBEAT_RIGHTS)
+        self.table = rights is not None
+        self.may_beat = rights is None or bool(rights["usable"])
+        self.row = (
+            self.table
+            and self.may_beat
+            and bool(self._one("SELECT 1 FROM rowcast.heartbeat WHERE source = %s", (definition.source,)))
         )
         self.slot = self._one(
             "SELECT database, plugin FROM pg_replication_slots WHERE slot_name = %s", (slot_name(definition.source),)
@@ -59,6 +85,20 @@ class _Present:
     def _one(self, query: LiteralString, parameters: tuple[object, ...] = ()) -> dict[str, Any] | None:
         with self.connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(query, parameters).fetchone()
+
+    def steps(self) -> list[Step]:
+        """What makes the database as declared."""
+        definition, connection = self.definition, self.connection
+        return [*_heartbeat(definition.source, self, connection), *_publication(definition, self, connection)]
+
+    def grants(self) -> Iterator[str]:
+        """What lets the login beat, where somebody else made the table."""
+        row = self._one("SELECT current_user AS login, rolsuper FROM pg_roles WHERE rolname = current_user")
+        assert row is not None, "a login has a role"
+        if not row["rolsuper"] and not (self.table and self.may_beat):
+            login = sql.Identifier(row["login"])
+            for form in ("USAGE ON SCHEMA rowcast", "SELECT, UPDATE ON rowcast.heartbeat"):
+                yield _text(sql.SQL("GRANT {} TO {}").format(sql.SQL(form), login), self.connection)
 
     def refuse_foreign_slot(self) -> None:
         slot = self.slot
@@ -90,18 +130,31 @@ class _Present:
 
 
 def _heartbeat(source: str, present: _Present, connection: psycopg.Connection[Any]) -> Iterator[Step]:
-    def step(what: str, reason: str, statement: sql.SQL, parameters: tuple[object, ...] | None = None) -> Step:
+    def step(what: str, reason: str, statement: sql.SQL | sql.Composed) -> Step:
         change = Change(source, "source database", "create", what, reason)
-        return Step(change, partial(connection.execute, statement, parameters))
+        return Step(change, partial(connection.execute, statement), _text(statement, connection))
 
     if not present.schema:
         yield step("schema rowcast", "holds the heartbeat table", sql.SQL("CREATE SCHEMA IF NOT EXISTS rowcast"))
     if not present.table:
         yield step("table rowcast.heartbeat", "counts the heartbeats; not published", sql.SQL(_HEARTBEAT_TABLE))
     if not present.row:
-        insert = sql.SQL("INSERT INTO rowcast.heartbeat (source) VALUES (%s) ON CONFLICT DO NOTHING")
-        yield step(f"row {source!r} of rowcast.heartbeat", "the connector counts up in it", insert, (source,))
+        form = "INSERT INTO rowcast.heartbeat (source) VALUES ({}) ON CONFLICT DO NOTHING"
+        insert = sql.SQL(form).format(sql.Literal(source))
+        yield step(f"row {source!r} of rowcast.heartbeat", "the connector counts up in it", insert)
 
+
+def _text(statement: sql.SQL | sql.Composed, connection: psycopg.Connection[Any]) -> str:
+    return statement.as_string(connection).strip()
+
+
+# Asked of the catalogue, because a login without rights on the schema may not even name the table.
+_HEARTBEAT_RIGHTS = """
+SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+       AND has_table_privilege(c.oid, 'UPDATE') AS usable
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'rowcast' AND c.relname = 'heartbeat'
+"""
 
 _HEARTBEAT_TABLE = """
 CREATE TABLE IF NOT EXISTS rowcast.heartbeat (
@@ -121,7 +174,7 @@ def _publication(
 
     def step(action: Action, reason: str, statement: sql.Composed) -> Step:
         change = Change(definition.source, "source database", action, f"publication {name}", reason)
-        return Step(change, partial(connection.execute, statement))
+        return Step(change, partial(connection.execute, statement), _text(statement, connection))
 
     if present.publication is None:
         form = "CREATE PUBLICATION {} FOR TABLE {} WITH (publish = {}, publish_via_partition_root = true)"
