@@ -30,9 +30,19 @@ _FORMS: Mapping[str, tuple[Mapping[str, Any], Any]] = {
     "inet": ({}, "10.0.0.1"),
     "cidr": ({}, "10.0.0.0/8"),
     "macaddr": ({}, "08:00:2b:01:02:03"),
+    "macaddr8": ({}, "08:00:2b:01:02:03:04:05"),
     "money": ({}, "12.50"),
-    "bit": ({}, "0101"),
+    "xml": ({}, "<a/>"),
+    "ltree": ({}, "a.b"),
+    "tsvector": ({}, "'a':1"),
     "hstore": ({"additionalProperties": {"type": ["string", "null"]}}, {"a": "1"}),
+    "int4range": ({}, "[1,5)"),
+    "int8range": ({}, "[1,5)"),
+    "numrange": ({}, "[1.5,2.5)"),
+    "daterange": ({}, "[2026-01-01,2026-02-01)"),
+    "tsrange": ({}, '["2026-01-01 00:00:00",)'),
+    "tstzrange": ({}, '["2026-01-01 00:00:00+00",)'),
+    "bit": ({}, "0101"),
 }
 _EXAMPLES = {"integer": 1, "number": 1.5, "string": "text", "boolean": True}
 

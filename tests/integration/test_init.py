@@ -44,6 +44,12 @@ CREATE TABLE hen (id int PRIMARY KEY, egg int REFERENCES egg);
 ALTER TABLE egg ADD FOREIGN KEY (hen) REFERENCES hen;
 CREATE TABLE chick (id int PRIMARY KEY, hen int REFERENCES hen);
 CREATE TABLE two (id int PRIMARY KEY, a int REFERENCES tree, "b c" int REFERENCES tree);
+CREATE TABLE typed (id int PRIMARY KEY, a smallint, b bigint, c oid, d real, e double precision, f numeric, g money,
+  h "char", i name, j xml, k char(3), l uuid, m date, n timestamp(3), o timestamptz, p time, q timetz, r interval,
+  s bytea, t bit(8), v point, w inet, x cidr, y macaddr, z macaddr8, aa tsvector, ab int4range, ac numrange,
+  ad daterange, ae tstzrange, af int8multirange, ag numeric(5,2)[], ah date[], ai jsonb[], aj bytea[], ak price[],
+  al varbit, am box, an int4, ao interval[], ap uuid[], aq timestamptz[], ar bool[], as_ mood[], at bit(100));
+ALTER TABLE typed REPLICA IDENTITY FULL;
 CREATE TABLE code (id int PRIMARY KEY, code text UNIQUE);
 CREATE TABLE coded (id int PRIMARY KEY, code text REFERENCES code (code));
 CREATE TABLE measure (at timestamptz, id int, value float8, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
@@ -135,7 +141,7 @@ def test_a_hostile_schema_is_drafted_without_a_guess(
     parents = {each.name: each.parent and (each.parent.aggregate, each.parent.columns) for each in source.aggregates}
     assert parents == {
         **dict.fromkeys(("code", "coded", "egg", "hen", "keys_alone", "mixed_case", "on", "public_orders", "reading")),
-        **dict.fromkeys(("measure", "sales_orders", "secured", "tree", "two")),
+        **dict.fromkeys(("measure", "sales_orders", "secured", "tree", "two", "typed")),
         "chick": ("hen", ("hen",)),
         "line": ("sales_orders", ("number", "region")),
     }
@@ -269,7 +275,7 @@ def test_known_databases_are_drafted_whole(
     path, count, parents = SAMPLES[name]
     script = (Path(os.environ["ROWCAST_TEST_DATA"]) / "databases" / path).read_text(encoding="utf-8")
     script = re.sub(r"(?m)^(DROP DATABASE|CREATE DATABASE|\\c).*$", "", script)
-    document = init(folder, capsys, "--database", load(stack, script).url, "--source", name)
+    document = init(folder, capsys, "--database", load(stack, script).url, "--source", random_name(name))
     assert_accepted(folder, capsys)
     assert (len(document["aggregates"]), document["left_out"]) == (count, {})
     assert {each["aggregate"]: each["ancestors"][0] for each in document["aggregates"] if each["ancestors"]} == parents
