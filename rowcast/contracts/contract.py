@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rowcast.contracts.derivation import derive_value_schema
-from rowcast.contracts.json_text import parse_json
+from rowcast.contracts.json_text import is_deeper, parse_json
 from rowcast.errors import ConfigurationError
 
 FOLDER = "schemas"
@@ -177,7 +177,7 @@ def described_entity(path: Path, entity: Any) -> dict[str, Any]:
         raise ConfigurationError(
             "does not describe an entity", where=str(path), fix='give it "type": "object" and "properties"'
         )
-    if _too_deep(entity):
+    if is_deeper(entity, _LEVELS_MAX):
         raise ConfigurationError(
             f"nested too deeply, more than {_LEVELS_MAX} levels", where=str(path), fix="use $defs and $ref"
         )
@@ -213,14 +213,3 @@ def find_contract(schemas: Path, domain: str, aggregate: str, version: tuple[int
 
 def _is_schemas(properties: Any) -> bool:
     return isinstance(properties, dict) and all(isinstance(each, dict) for each in properties.values())
-
-
-def _too_deep(value: Any) -> bool:
-    # Level by level: what is that deep must not be walked by recursion, here or further on.
-    level = [value]
-    for _depth in range(_LEVELS_MAX):
-        inner = [each.values() if isinstance(each, dict) else each for each in level]
-        level = [child for children in inner for child in children if isinstance(child, (dict, list))]
-        if not level:
-            return False
-    return True

@@ -45,7 +45,7 @@ def parse_json(text: str, name: str) -> Any:
 
     """
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
+        return json.loads(text, object_pairs_hook=stands_once, parse_constant=_refuse, parse_float=_finite)
     except json.JSONDecodeError as error:
         where = f"{name}:{error.lineno}:{error.colno}"
         raise ConfigurationError(f"not JSON: {error.msg}", where=where, fix="correct the file") from error
@@ -55,7 +55,25 @@ def parse_json(text: str, name: str) -> Any:
         raise ConfigurationError(message, where=f"{name}:{line}:{column}", fix="correct the file") from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def is_deeper(value: Any, levels: int) -> bool:
+    """Whether *value* is nested deeper than *levels*; found without recursion, which such a value would exhaust."""
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _depth in range(levels):
+        inner = [each.values() if isinstance(each, dict) else each for each in level]
+        level = [child for children in inner for child in children if isinstance(child, (dict, list))]
+        if not level:
+            return False
+    return bool(level)
+
+
+def stands_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """
+    The object of *pairs*, as a hook of the standard reader.
+
+    Raises:
+        ValueError: a name stands twice.
+
+    """
     entry = dict(pairs)
     if len(entry) < len(pairs):
         raise ValueError("a name stands twice in one object")
