@@ -273,6 +273,7 @@ class Session:
         self._landing.wait()
         self._stage(unit.rest)
         truncated = self._staging.apply_truncates()
+        self._staging.complete_moved(unit.lsn, truncated)
         merging = {"merging": unit.lsn}
         self._begin_merging(unit, truncated, replace(self._position, sub_position=merging))
         for last, rows in self._staging.batches(CHUNK_AGGREGATES_MAX):
@@ -293,7 +294,7 @@ class Session:
         step = Step(pending_types=types_below(self._mapping, truncated), pending_children=True)
         self._commit_units([placed], (step, origin_of(unit)), frozenset(self._mapping.by_type))
         self._landing.wait()
-        self._staging.clear()
+        self._staging.clear(done=True)
         self._emit_pending()
 
     def _begin_merging(self, unit: LargeTransaction, truncated: Sequence[str], position: Position) -> None:

@@ -7,16 +7,18 @@ stands before its BEGIN, so that a crash reads it again; folding the same change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import orjson
 import psycopg
 
 from rowcast.failpoint import failpoint
 from stream_app.copying import NULL, copy_lines, copy_text
-from stream_app.core.change import Operation, RowChange
-from stream_app.core.column import holds_placeholder
-from stream_app.core.mapping import SourceMapping
+from stream_app.core.change import Columns, Operation, RowChange
+from stream_app.core.column import holds_placeholder, is_unavailable
+from stream_app.core.holding import complete
+from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.sequencing import key_of
 from stream_app.core.state import Key
 
@@ -27,9 +29,25 @@ WHERE source = %s AND aggregate = %s AND operation <> 't' AND id_text > %s
 ORDER BY id_text LIMIT %s
 """
 _CHANGES = """
-SELECT ord, operation, columns FROM rowcast.staged_change
-WHERE source = %s AND aggregate = %s AND id_text BETWEEN %s AND %s AND operation <> 't' ORDER BY ord
+SELECT s.ord, s.operation, coalesce(m.columns, s.columns) FROM rowcast.staged_change s
+LEFT JOIN rowcast.moved_row m ON m.source = s.source AND m.ord = s.ord AND m.lsn = %s
+WHERE s.source = %s AND s.aggregate = %s AND s.id_text BETWEEN %s AND %s AND s.operation <> 't' ORDER BY s.ord
 """
+_COPY_MOVED = "COPY rowcast.moved_row (source, lsn, ord, aggregate, former, columns) FROM STDIN"
+_MOVED = """
+SELECT ord, columns, former FROM rowcast.moved_row
+WHERE source = %s AND lsn = 0 AND aggregate = %s AND ord > %s ORDER BY ord LIMIT %s
+"""
+_FORGET_MOVED = "DELETE FROM rowcast.moved_row WHERE source = %s AND (lsn = 0 OR %s)"
+_HISTORY = """
+SELECT s.id_text, s.ord, s.operation, coalesce(m.columns, s.columns) FROM rowcast.staged_change s
+LEFT JOIN rowcast.moved_row m ON m.source = s.source AND m.ord = s.ord AND m.lsn = %s
+WHERE s.source = %s AND s.aggregate = %s AND s.id_text = ANY (%s) AND s.operation <> 't' ORDER BY s.ord
+"""
+_ROWS = """
+SELECT row_key, columns FROM rowcast.row_state WHERE source = %s AND table_name = %s AND row_key = ANY (%s)
+"""
+_MOVED_AT_ONCE = 500
 
 
 class Staging:
@@ -51,12 +69,16 @@ class Staging:
         self._hold = hold
         self._mapping = mapping
         self._source = mapping.definition.source
+        self._lsn = 0
+        self._deleted: tuple[int, Key] | None = None
+        self._moved: list[tuple[int, Key, dict[str, Any]]] = []
 
-    def clear(self) -> None:
-        """Forget everything: the change log has it."""
+    def clear(self, *, done: bool = False) -> None:
+        """Forget what is staged: the change log has it. With *done* also what was found out about changed keys."""
         with self._connection.transaction():
             self._hold()
             self._connection.execute("DELETE FROM rowcast.staged_change WHERE source = %s", (self._source,))
+            self._connection.execute(_FORGET_MOVED, (self._source, done))
 
     def stage(self, changes: Iterable[tuple[int, RowChange]]) -> None:
         """Keep *changes* (order, change) of the open transaction."""
@@ -64,6 +86,9 @@ class Staging:
             # A zombie must not mix its rows with those of the next owner.
             self._hold()
             copy_lines(self._connection, _COPY, self._lines(changes))
+            if self._moved:
+                copy_lines(self._connection, _COPY_MOVED, self._moved_lines())
+                self._moved.clear()
             failpoint("sequencer.in_staging")
 
     def _lines(self, changes: Iterable[tuple[int, RowChange]]) -> Iterator[bytes]:
@@ -75,7 +100,9 @@ class Staging:
             else:
                 key = key_of(self._mapping, row)
                 image = row.before if row.operation is Operation.DELETE else row.after
-                columns = copy_text(orjson.dumps(self._mapping.by_type[key.aggregate].keep(image or {})))
+                kept = self._mapping.by_type[key.aggregate].keep(image or {})
+                self._note_moved(order, key, row, kept)
+                columns = copy_text(orjson.dumps(kept))
             fields = (types[key.aggregate], key.id_text.encode(), row.operation.value.encode(), columns)
             yield b"%b\t%d\t%b\t%b\t%b\t%b\n" % (source, order, *fields)
 
@@ -95,6 +122,55 @@ class Staging:
                 )
         return [aggregate for aggregate, _ in rows]
 
+    def _note_moved(self, order: int, key: Key, row: RowChange, columns: dict[str, Any]) -> None:
+        """A changed primary key is a delete directly followed by an insert, which alone may lack values."""
+        if row.operation is Operation.DELETE:
+            self._deleted = order, key
+        elif row.operation is Operation.CREATE and self._deleted is not None:
+            place, former = self._deleted
+            if (place, former.aggregate) == (order - 1, key.aggregate) and any(map(is_unavailable, columns.values())):
+                self._moved.append((order, former, columns))
+
+    def _moved_lines(self) -> Iterator[bytes]:
+        source = copy_text(self._source)
+        for order, former, columns in self._moved:
+            fields = (copy_text(former.aggregate), former.id_text.encode(), copy_text(orjson.dumps(columns)))
+            yield b"%b\t0\t%d\t%b\t%b\t%b\n" % (source, order, *fields)
+
+    def complete_moved(self, lsn: int, truncated: Collection[str]) -> None:
+        """
+        Complete the rows that got another key with what stands unchanged outside the WAL.
+
+        Before anything of the transaction at *lsn* is folded; *truncated* types had no rows when it began.
+        """
+        self._lsn = lsn
+        with self._connection.transaction():
+            self._hold()
+            repeated = "SELECT FROM rowcast.moved_row WHERE source = %s AND lsn = %s LIMIT 1"
+            if self._connection.execute(repeated, (self._source, lsn)).fetchone() is None:
+                for mapping in self._mapping.by_rank:
+                    self._complete_type(mapping, mapping.name in truncated)
+
+    def _complete_type(self, mapping: AggregateMapping, truncated: bool) -> None:
+        place, last = (self._source, mapping.name), 0
+        while moved := self._connection.execute(_MOVED, (*place, last, _MOVED_AT_ONCE)).fetchall():
+            last = moved[-1][0]
+            former = [id_text for _, _, id_text in moved]
+            rows: dict[str, Columns | None] = {}
+            if not truncated:
+                found = self._connection.execute(_ROWS, (self._source, mapping.definition.table, former))
+                rows = {row_key: orjson.loads(columns) for row_key, columns in found}
+            history: dict[str, list[_Staged]] = {}
+            for id_text, *staged in self._connection.execute(_HISTORY, (self._lsn, *place, former)):
+                history.setdefault(id_text, []).append(_Staged(*staged))
+            completed = _complete(moved, rows, history)
+            lines = [
+                (self._source, self._lsn, order, mapping.name, id_text, orjson.dumps(completed[order]).decode())
+                for order, _, id_text in moved
+            ]
+            with self._connection.cursor() as cursor:
+                cursor.executemany("INSERT INTO rowcast.moved_row VALUES (%s, %s, %s, %s, %s, %s)", lines)
+
     def batches(self, limit: int) -> Iterator[tuple[Key, tuple[RowChange, ...]]]:
         """
         All changes of at most *limit* aggregates at a time, in the order of the transaction, with the last key.
@@ -109,8 +185,41 @@ class Staging:
                 if not ids:
                     break
                 last = ids[-1]
-                rows = self._reading.execute(_CHANGES, (*place, ids[0], last))
+                rows = self._reading.execute(_CHANGES, (self._lsn, *place, ids[0], last))
                 yield Key(mapping.name, last), tuple([_change(mapping.definition.table, *row) for row in rows])
+
+
+class _Staged(NamedTuple):
+    order: int
+    operation: str
+    columns: str
+
+
+def _complete(
+    moved: Iterable[tuple[int, str, str]],
+    rows: Mapping[str, Columns | None],
+    history: Mapping[str, Iterable[_Staged]],
+) -> dict[int, dict[str, Any]]:
+    """
+    The columns of the inserts *moved* (order, columns, former id), by order.
+
+    *rows* are those before the transaction, *history* has its changes, both by former id.
+    """
+    completed: dict[int, dict[str, Any]] = {}
+    for order, columns, former in moved:
+        known = rows.get(former)
+        for each in history.get(former, ()):
+            if each.order >= order - 1:
+                break
+            if each.operation == Operation.DELETE:
+                known = None
+                continue
+            changed = completed.get(each.order) or orjson.loads(each.columns)
+            complete(changed, known)
+            known = changed
+        completed[order] = orjson.loads(columns)
+        complete(completed[order], known)
+    return completed
 
 
 def _change(table: str, order: int, code: str, columns: str) -> RowChange:

@@ -229,3 +229,43 @@ def test_partitions_that_come_and_go_with_their_rows_are_made_up_for_by_a_new_sn
         "3,2027-02-01T00%3A00%3A00",
         "4,2028-02-01T00%3A00%3A00",
     }
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.parametrize("step", ["", "after_publish=kill@3"])
+def test_a_large_transaction_keeps_what_changed_keys_leave_outside_the_wal(
+    tables: TestProject, workers: WorkerPool, step: str
+) -> None:
+    """Also of keys that change twice, or come after a value that the transaction wrote, and when the worker dies."""
+    large = ", ".join(f"{column} = {value.replace('%s', 'id')}" for column, value in LARGE.items())
+    for name in ("plain", "indexed"):
+        code = ", code" if name == "indexed" else ""
+        tables.execute(f"INSERT INTO {name} (id{code}) SELECT g{code and ', g'} FROM generate_series(10, 40) g")
+    tables.execute(f"UPDATE plain SET {large}")
+    tables.execute("UPDATE indexed SET note = repeat(md5(id), 300), blob = repeat(id, 3000)::bytea")
+    tables.apply()
+    first = workers.start(f"sequencer.{step}" if step else "")
+    first.wait_owned()
+    wait_equal(tables)
+    with tables.connection.transaction():
+        tables.execute("INSERT INTO plain (id, note) SELECT g, 'n' || g FROM generate_series(100000, 103000) g")
+        tables.execute(
+            "DO $$ BEGIN FOR i IN 1..18000 LOOP UPDATE plain SET note = i::text WHERE id = 40; END LOOP; END $$"
+        )
+        tables.execute("UPDATE plain SET note = repeat('new', 3000) WHERE id BETWEEN 10 AND 14")
+        tables.execute("UPDATE plain SET id = id + 90000 WHERE id BETWEEN 10 AND 30")
+        tables.execute("UPDATE plain SET id = id - 60000 WHERE id BETWEEN 90012 AND 90020")
+        tables.execute("UPDATE plain SET blob = NULL WHERE id BETWEEN 90021 AND 90025")
+        tables.execute("UPDATE indexed SET id = id || 'x', code = 'c' || code")
+        tables.execute("UPDATE indexed SET note = 'y' WHERE id < '2'")
+    if step:
+        assert first.wait_ended(60) == -9
+        with tables.control() as control:
+            (place,) = control.execute("SELECT sub_position FROM rowcast.source").fetchone() or ("",)
+        assert "merging" in place, place
+        assert "last" in place, "some of its rows are folded, and others are not"
+        workers.start().wait_owned()
+    wait_equal(tables)
+    with tables.control() as control:
+        assert control.execute("SELECT count(*) FROM rowcast.moved_row").fetchone() == (0,)
