@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rowcast.cli import schema_check, schema_codegen, schema_consumers, schema_diff, schema_lint, schema_version
+from rowcast.cli import (
+    schema_asyncapi,
+    schema_check,
+    schema_codegen,
+    schema_consumers,
+    schema_diff,
+    schema_lint,
+    schema_version,
+)
 from rowcast.cli.verbs import Verbs
 
 
@@ -15,12 +23,14 @@ def register(verbs: Verbs) -> None:
     check = schema_check.register(schemas)
     codegen = schema_codegen.register(schemas)
     consumers = schema_consumers.register(schemas)
-    schema_consumers.add_folder(consumers)
+    asyncapi = schema_asyncapi.register(schemas)
+    for parser in (asyncapi, consumers):
+        schema_consumers.add_folder(parser)
     schema_diff.register(schemas)
     schema_lint.register(schemas)
     version = schema_version.register(schemas)
     derive = schemas.verb("derive", _derive, "write v<major>.<minor>.event.json beside every contract", "")
-    for parser in (check, codegen, consumers, version, derive):
+    for parser in (asyncapi, check, codegen, consumers, version, derive):
         parser.add_argument(
             "--schemas", type=Path, metavar="DIR", help="folder of contracts (default: schemas/ of the project)"
         )

@@ -76,3 +76,12 @@ def load_part(path: Path, name: re.Match[str]) -> ConsumerPart:
     return ConsumerPart(
         path=path, app=path.parent.name, domain=name[1], aggregate=name[2], major=int(name[3]), entity=entity
     )
+
+
+def apps_by_event(folder: Path) -> dict[str, list[str]]:
+    """The apps that have committed a part, by the event that its name says; what is in it is the check's matter."""
+    apps: dict[str, list[str]] = {}
+    for path, name in part_files(folder):
+        if name is not None:
+            apps.setdefault(path.name.removesuffix(".json"), []).append(path.parent.name)
+    return apps
