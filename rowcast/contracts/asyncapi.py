@@ -1,8 +1,9 @@
 """
 The AsyncAPI 3.1 document of the events: one channel and one message for each topic.
 
-Deterministic. Payloads are the derived schemas in the dialect that AsyncAPI demands, JSON Schema draft-07: for the
-profile of contracts nothing is lost (but that it knows no `uuid` and `duration`), `$defs` become schemas of the document, what stands beside a `$ref` is kept.
+Deterministic. Payloads are the derived schemas in the dialect that AsyncAPI demands, JSON Schema draft-07: `$defs`
+become schemas of the document, and what stands beside a `$ref` is kept. Of the profile of contracts only the formats
+`uuid` and `duration` are unknown to that dialect.
 """
 
 from __future__ import annotations
