@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from rowcast.annotation import CONTEXT_PREFIX
 from rowcast.errors import ConfigurationError
 from rowcast.settings import DatabaseSettings
 from rowcast.sources.definition import SourceDefinition, TableDefinition
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 HEARTBEAT_PREFIX = "rowcast.heartbeat"
-CONTEXT_PREFIX = "rowcast.context"
 HEARTBEAT_INTERVAL_MS = 1_000
 NOTIFICATIONS_SUFFIX = "notifications"
 _QUEUE_BYTES_MAX = 64 * 1024 * 1024

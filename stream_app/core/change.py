@@ -22,7 +22,6 @@ from stream_app.core.column import holds_placeholder
 Columns = Mapping[str, Any]
 
 HEARTBEAT_PREFIX = "rowcast.heartbeat"
-CONTEXT_PREFIX = "rowcast.context"
 
 
 class Operation(StrEnum):

@@ -8,15 +8,15 @@ hierarchy at a time; then the units are worked through in order, in memory.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import orjson
 
+from rowcast.annotation import CONTEXT_BYTES_MAX, CONTEXT_PREFIX, TRACEPARENT
 from rowcast.errors import MappingError, StopError
-from stream_app.core.change import CONTEXT_PREFIX, Columns, Message, Operation, RowChange
+from stream_app.core.change import Columns, Message, Operation, RowChange
 from stream_app.core.emission import Emitted, Origin, emit, rfc3339
 from stream_app.core.holding import Shift, complete, fold_shifts, foresee, may_move, parents_in
 from stream_app.core.mapping import SourceMapping
@@ -29,8 +29,6 @@ Work = Transaction | SnapshotRow
 Lookups = Generator[Lookup, None, None]
 # Below this many descendants in a batch, moved parents are worked through in memory; above, in chunks.
 DESCENDANTS_MAX = 5_000
-# W3C Trace Context, section 3.2.
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _CONTEXT_FIELDS = ("actor", "reason")
 
 
@@ -405,6 +403,9 @@ def _context(messages: Iterable[Message]) -> tuple[Mapping[str, Any], str | None
     for message in messages:
         if message.prefix != CONTEXT_PREFIX:
             continue
+        if len(message.content) > CONTEXT_BYTES_MAX:
+            context, traceparent = {"error": f"the context message has more than {CONTEXT_BYTES_MAX} bytes"}, None
+            continue
         try:
             content = orjson.loads(message.content)
         except ValueError:
@@ -414,5 +415,5 @@ def _context(messages: Iterable[Message]) -> tuple[Mapping[str, Any], str | None
             continue
         context = {name: content[name] for name in _CONTEXT_FIELDS if isinstance(content.get(name), str)}
         given = content.get("traceparent")
-        traceparent = given if isinstance(given, str) and _TRACEPARENT.fullmatch(given) else None
+        traceparent = given if isinstance(given, str) and TRACEPARENT.fullmatch(given) else None
     return context, traceparent

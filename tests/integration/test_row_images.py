@@ -11,6 +11,8 @@ from psycopg import sql
 from stack_fixture import TestProject, wait_until
 from worker_fixture import WorkerPool, histories, rowcast
 
+from rowcast.annotation import annotate
+from rowcast.errors import ConfigurationError
 from rowcast.identity import join_id_parts
 from rowcast.sources.admission import table_misfits
 from rowcast.sources.catalogue import read_catalogue
@@ -29,6 +31,7 @@ TABLES = {
 }
 COLUMNS = ("note", "blob", "doc", "tags", "numbers")
 HOSTILE = ["", " ", "a,b", "a/b", "~", "%41", "'\"\\", "\n\t\x01", "\U0001f600é", "￿", "x" * 600, "NULL", "row:1", "-"]
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 # What a large value is made of; it stands outside its row.
 LARGE = {
     "note": "repeat(md5(%s::text), 300)",
@@ -164,6 +167,18 @@ def test_every_row_image_gives_what_select_shows(tables: TestProject, workers: W
     change_randomly(tables, seed + 100, 25 if seed == 1 else 300)
     wait_equal(tables)
     assert {name for name, _ in published(tables)} == set(TABLES)
+    with tables.connection.transaction():
+        tables.execute("INSERT INTO plain (id) VALUES (998)")
+        annotate(tables.connection, actor="ann", reason="why", traceparent=TRACE)
+    with tables.connection.transaction(force_rollback=True):
+        annotate(tables.connection, actor="nobody")
+    tables.execute("INSERT INTO plain (id) VALUES (999)")
+    with pytest.raises(ConfigurationError, match="no transaction to annotate"):
+        annotate(tables.connection, actor="nobody")
+    wait_equal(tables)
+    told = {events[0].identity.id_text: events[0] for events in histories(tables, ("plain",), 2).values()}
+    assert (told["998"].context, told["998"].traceparent) == ({"actor": "ann", "reason": "why"}, TRACE)
+    assert (told["999"].context, told["999"].traceparent) == ({}, None)
     assert any("deleted" in str(event.kind) for events in histories(tables, TABLES, 2).values() for event in events)
 
 

@@ -99,6 +99,18 @@ def test_delete_and_insert_of_the_same_id_is_one_update(pipeline: Pipeline) -> N
     assert (back.kind, back.version) == (EventKind.CREATED, 4)
 
 
+def test_what_comes_to_nothing_in_a_transaction_makes_no_event(pipeline: Pipeline) -> None:
+    """Insert and delete, there and back again, delete and the same insert; and no version is used up."""
+    gone = ("c", "instance", None, instance(2)), ("d", "instance", instance(2), None)
+    assert pipeline.commit(*gone) == []
+    pipeline.commit(("c", "instance", None, instance(1)))
+    back = ("u", "instance", None, instance(1, "z")), ("u", "instance", None, instance(1))
+    assert pipeline.commit(*back) == []
+    assert pipeline.commit(("d", "instance", instance(1), None), ("c", "instance", None, instance(1))) == []
+    again = ("d", "instance", instance(1), None), ("c", "instance", None, instance(1, "y")), *gone
+    assert [(each.kind, each.version) for each in pipeline.commit(*again)] == [(EventKind.UPDATED, 2)]
+
+
 def test_ancestors_are_known_whatever_the_order_inside_the_transaction(pipeline: Pipeline) -> None:
     """Children written before their parents still carry all their ancestors, and parents go out first."""
     events = pipeline.commit(
@@ -206,6 +218,11 @@ def test_context_travels_with_every_event_of_its_transaction(pipeline: Pipeline)
     assert [each.context for each in events] == [{"actor": "ann", "reason": "move"}] * 2
     assert [each.traceparent for each in events] == [parent] * 2
     assert broken.context == {"error": "the context message is not a JSON object"}
+    (long,) = pipeline.commit(
+        ("c", "instance", None, instance(4)), messages=[message, ("rowcast.context", {"actor": "x" * 10_000})]
+    )
+    assert long.context == {"error": "the context message has more than 10000 bytes"}
+    assert long.traceparent is None
 
 
 def test_numbers_that_python_takes_for_equal_are_different_json(pipeline: Pipeline) -> None:
