@@ -129,7 +129,7 @@ class Site:
                 for step in plan:
                     step.run()
         keep = {definition.change_log, PROGRESS_TOPIC}
-        with TopicAdmin(self.brokers) as admin:
+        with TopicAdmin(self.settings.kafka()) as admin:
             self._renew_topics(admin, [each for each in wanted_topics(definition) if each.name not in keep])
 
     def worker(self, port: int = 0) -> Child:
@@ -143,7 +143,7 @@ class Site:
             for source in load_sources(self.folder):
                 remove(source, self.settings, lambda _line: None)
         finally:
-            with TopicAdmin(self.brokers) as admin:
+            with TopicAdmin(self.settings.kafka()) as admin:
                 topics = [change_log_topic(self.name), *map(self.domain_topic, AGGREGATES)]
                 if present := admin.present(topics):
                     admin.delete(list(present))

@@ -18,6 +18,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.partitioner.default import murmur2
 
+from rowcast.brokers import Brokers
 from rowcast.consumer.connection import broker_errors, client_options
 from rowcast.consumer.partitions import Delivery, Partition
 from rowcast.consumer.reader import Reader
@@ -44,8 +45,8 @@ class Span:
 class EventLog:
     """The domain topics at *brokers*."""
 
-    def __init__(self, brokers: str) -> None:
-        self._options = client_options(brokers, {})
+    def __init__(self, brokers: Brokers) -> None:
+        self._options = client_options(brokers.servers, brokers.security)
 
     def partitions(self, name: str) -> list[Partition]:
         """

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from rowcast.brokers import FILES, MECHANISMS, PROTOCOLS, SECRETS, SECURITY, Brokers
 from rowcast.errors import ConfigurationError
 from rowcast.secret_file import read_secret
 
@@ -24,7 +25,7 @@ STATE_FOLDER = ".rowcast"
 CONTROL_DATABASE = "rowcast"
 PARTS_CHOICES = ("bundled", "system", "auto")
 _PARTS = ("parts", "postgres_bin", "java_home")
-_TOP = {"brokers", "connect_url", "databases", *_PARTS}
+_TOP = {"brokers", "connect_url", "databases", "kafka", *_PARTS}
 _DATABASE = {"url", "password", "connect_password"}
 _ENVIRONMENT = {"ROWCAST_BROKERS": "brokers", "ROWCAST_CONNECT_URL": "connect_url"}
 _PARTS_ENVIRONMENT = {f"ROWCAST_{name.upper()}": name for name in _PARTS}
@@ -86,13 +87,18 @@ class PartsSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything outside the source files: *project* folder, *brokers*, *connect_url*, *databases* by name."""
+    """
+    Everything outside the source files: *project* folder, *brokers*, *connect_url*, *databases* by name.
+
+    *security* is the section ``kafka`` as it stands: passwords are references.
+    """
 
     project: Path
     brokers: str | None
     connect_url: str | None
     databases: Mapping[str, DatabaseSettings]
     stack_postgres: Mapping[str, Any] | None = field(default=None, repr=False)
+    security: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def state_folder(self) -> Path:
@@ -109,6 +115,29 @@ class Settings:
         if self.brokers is None:
             raise ConfigurationError("no Kafka brokers are known", where="brokers", fix=_fix("ROWCAST_BROKERS"))
         return self.brokers
+
+    def kafka(self) -> Brokers:
+        """
+        How to reach Kafka.
+
+        Raises:
+            ConfigurationError: no brokers are known, or a reference to a password or a file leads nowhere.
+
+        """
+        servers = self.need_brokers()
+        security = {}
+        for name, text in self.security.items():
+            if name in SECRETS:
+                security[name] = read_secret(text, self.project, f"rowcast.toml: kafka.{name}")
+            elif name in FILES:
+                security[name] = str(self.project / text)
+                if not (self.project / text).is_file():
+                    raise ConfigurationError(
+                        f"there is no file {security[name]}", where=f"rowcast.toml: kafka.{name}", fix="a PEM file"
+                    )
+            else:
+                security[name] = text
+        return Brokers(servers, security)
 
     def need_connect_url(self) -> str:
         """The REST address of Kafka Connect, or an error that says where to set it."""
@@ -178,7 +207,14 @@ def load_settings(project: Path, environ: Mapping[str, str] | None = None) -> Se
         elif variable.startswith(_DATABASE_PREFIX):
             name = variable.removeprefix(_DATABASE_PREFIX).lower()
             databases[name] = DatabaseSettings(name, text)
-    return Settings(project, values["brokers"], values["connect_url"], databases, stack.get("postgres"))
+    return Settings(
+        project,
+        values["brokers"],
+        values["connect_url"],
+        databases,
+        stack.get("postgres"),
+        _security(declared.get("kafka", {})),
+    )
 
 
 def load_parts_settings(project: Path, environ: Mapping[str, str] | None = None) -> PartsSettings:
@@ -239,6 +275,29 @@ def _read_stack(path: Path) -> dict[str, Any]:
             "not a JSON object", where=str(path), fix="run `rowcast down --wipe`, then `rowcast up`"
         )
     return stack
+
+
+def _security(entry: Any) -> dict[str, str]:
+    where = "rowcast.toml: kafka"
+    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+        raise ConfigurationError("not a section of texts", where=where, fix='security_protocol = "SASL_SSL"')
+    _refuse_unknown(entry, set(SECURITY), where)
+    for name, accepted in (("security_protocol", PROTOCOLS), ("sasl_mechanism", MECHANISMS)):
+        if name in entry and entry[name] not in accepted:
+            raise ConfigurationError(
+                f"{entry[name]!r} is not accepted", where=f"{where}.{name}", fix=", ".join(accepted)
+            )
+    protocol = entry.get("security_protocol", PROTOCOLS[0])
+    needed = ("sasl_mechanism", "sasl_plain_username", "sasl_plain_password") if "SASL" in protocol else ()
+    for name in needed:
+        if name not in entry:
+            raise ConfigurationError("is missing", where=f"{where}.{name}", fix=f"{protocol} needs {', '.join(needed)}")
+    for name in entry:
+        if protocol == "PLAINTEXT" or ("SSL" not in protocol.split("_")[-1] and name.startswith("ssl_")):
+            raise ConfigurationError(
+                f"has no effect with {protocol}", where=f"{where}.{name}", fix="SSL or SASL_SSL, or leave it out"
+            )
+    return dict(entry)
 
 
 def _database(name: str, entry: Any) -> DatabaseSettings:

@@ -35,7 +35,7 @@ _HEALTHY_S = 30.0
 
 def build_app(settings: Settings, listener: socket.socket) -> faust.App:
     """The application for *settings*: its sequencer service, `/health` and `/metrics` on *listener*."""
-    brokers, control = settings.need_brokers(), settings.control()
+    brokers, control = settings.kafka(), settings.control()
     metrics = Metrics()
     supervisor = Supervisor(brokers, control.url, metrics)
     watch = ConnectorWatch(settings.need_connect_url(), supervisor.silences, metrics)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import psycopg
 
+from rowcast.brokers import Brokers
 from rowcast.errors import MalformedEventError, StopError
 from rowcast.failpoint import failpoint
 from rowcast.sources.definition import SourceDefinition
@@ -33,7 +34,7 @@ class Claim:
     mapping: SourceMapping
     connection: psycopg.Connection
     reading: psycopg.Connection
-    brokers: str
+    brokers: Brokers
 
 
 def open_position(claim: Claim, store: Store) -> Position:

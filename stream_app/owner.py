@@ -16,6 +16,7 @@ from contextlib import closing
 
 import psycopg
 
+from rowcast.brokers import Brokers
 from rowcast.database import connect, unavailable_when_broken
 from rowcast.errors import OwnershipLostError, StopError, TransientError
 from stream_app.contract import compile_validators
@@ -51,7 +52,7 @@ _SETTINGS = " ".join(
 class Owner:
     """Works on *source* in a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, endpoints: tuple[str, str], source: str, holder: str, metrics: SourceMetrics) -> None:
+    def __init__(self, endpoints: tuple[Brokers, str], source: str, holder: str, metrics: SourceMetrics) -> None:
         self._brokers, self._control_url = endpoints
         self.source = source
         self._holder = holder

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from rowcast.brokers import Brokers
 from rowcast.errors import BrokerUnavailableError, OwnershipLostError
 from rowcast.event import Record
 from rowcast.failpoint import failpoint
@@ -28,18 +29,17 @@ EndOffsets = dict[str, dict[str, int]]
 class Publisher:
     """The only producer of a source's domain topics while its claim lasts."""
 
-    def __init__(self, brokers: str, source: str) -> None:
+    def __init__(self, brokers: Brokers, source: str) -> None:
         self._source = source
         self._producer = Producer(
             {
-                "bootstrap.servers": brokers,
+                **brokers.librdkafka(),
                 "transactional.id": f"rowcast.{source}",
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_S * 1000,
                 "message.timeout.ms": TRANSACTION_TIMEOUT_S * 1000,
                 "socket.timeout.ms": 10_000,  # a silent broker is dialled anew well before the transaction ends
                 "enable.idempotence": True,
                 "acks": "all",
-                "log_level": 4,  # warnings; connection chatter is not news
                 "partitioner": "murmur2_random",
                 "compression.type": "lz4",
                 "message.max.bytes": 2 * EVENT_BYTES_MAX,

@@ -15,6 +15,7 @@ import uuid
 
 import psycopg
 
+from rowcast.brokers import Brokers
 from rowcast.control.database import connect, migrate
 from rowcast.errors import DatabaseUnavailableError
 from stream_app.lease import RENEW_S, claimable, held, release, renew
@@ -31,7 +32,7 @@ STOP_TIMEOUT_S = 25.0
 class Supervisor:
     """The owners of one worker process. `tick` is called once a second, from one thread."""
 
-    def __init__(self, brokers: str, control_url: str, metrics: Metrics) -> None:
+    def __init__(self, brokers: Brokers, control_url: str, metrics: Metrics) -> None:
         self._brokers, self._control_url = brokers, control_url
         self._metrics = metrics
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"

@@ -22,6 +22,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from rowcast.brokers import Brokers
 from rowcast.errors import BrokerUnavailableError, MalformedEventError, StopError
 from rowcast.event import Record
 
@@ -41,13 +42,12 @@ class LogExtent:
     end: int
 
 
-def _consumer(brokers: str, source: str, **extra: object) -> Consumer:
+def _consumer(brokers: Brokers, source: str, **extra: object) -> Consumer:
     return Consumer(
         {
-            "bootstrap.servers": brokers,
+            **brokers.librdkafka(),
             # librdkafka wants a group even where partitions are assigned by hand; nothing is committed to it.
             "group.id": f"rowcast-{source}",
-            "log_level": 4,  # warnings; connection chatter is not news
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
@@ -70,7 +70,7 @@ class ChangeLogReader:
     *quiet_since_s* (monotonic time).
     """
 
-    def __init__(self, brokers: str, source: str, topic: str, offset: int) -> None:
+    def __init__(self, brokers: Brokers, source: str, topic: str, offset: int) -> None:
         self._topic = topic
         self.oldest_ms: int | None = None
         self.quiet_since_s: float | None = None
@@ -116,7 +116,7 @@ class ChangeLogReader:
         self._consumer.close()
 
 
-def read_time_ms(brokers: str, source: str, topic: str, offset: int) -> int | None:
+def read_time_ms(brokers: Brokers, source: str, topic: str, offset: int) -> int | None:
     """
     When the record at *offset* was appended (Unix time); None when the log ends there.
 
@@ -136,7 +136,7 @@ def read_time_ms(brokers: str, source: str, topic: str, offset: int) -> int | No
         reader.close()
 
 
-def read_extent(brokers: str, topic: str) -> LogExtent:
+def read_extent(brokers: Brokers, topic: str) -> LogExtent:
     """
     What the one-partition *topic* holds now.
 
@@ -145,7 +145,7 @@ def read_extent(brokers: str, topic: str) -> LogExtent:
         BrokerUnavailableError: Kafka did not answer.
 
     """
-    admin = AdminClient({"bootstrap.servers": brokers, "log_level": 4})
+    admin = AdminClient(brokers.librdkafka())
     partition = TopicPartition(topic, 0)
     try:
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=_REQUEST_TIMEOUT_S)[topic].result()
@@ -164,10 +164,10 @@ def _admin_error(topic: str, error: KafkaException) -> Exception:
 
 
 def read_ends(
-    brokers: str, partitions: Mapping[str, int], isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
+    brokers: Brokers, partitions: Mapping[str, int], isolation: IsolationLevel = IsolationLevel.READ_COMMITTED
 ) -> dict[str, dict[str, int]]:
     """The end offset of every partition of the topics in *partitions* (topic → partition count)."""
-    admin = AdminClient({"bootstrap.servers": brokers, "log_level": 4})
+    admin = AdminClient(brokers.librdkafka())
     wanted = [TopicPartition(topic, number) for topic, count in partitions.items() for number in range(count)]
     futures = admin.list_offsets(
         dict.fromkeys(wanted, OffsetSpec.latest()),
@@ -183,7 +183,7 @@ def read_ends(
     return ends
 
 
-def _read_settled_ends(brokers: str, partitions: Mapping[str, int]) -> dict[str, dict[str, int]]:
+def _read_settled_ends(brokers: Brokers, partitions: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """
     The end offsets once no transaction is open.
 
@@ -204,7 +204,7 @@ def _read_settled_ends(brokers: str, partitions: Mapping[str, int]) -> dict[str,
         time.sleep(_PAUSE_S)
 
 
-def read_tail(brokers: str, source: str, ends: Mapping[str, Mapping[str, int]]) -> list[Record]:
+def read_tail(brokers: Brokers, source: str, ends: Mapping[str, Mapping[str, int]]) -> list[Record]:
     """
     All committed records of the domain topics from *ends* on, each partition in order.
 

@@ -11,6 +11,7 @@ from node_fixture import node_reader
 from pipeline_fixture import pipeline
 from program_fixture import reachable, second_copy
 from proxy_fixture import proxies
+from secured_kafka import secured_kafka
 from stack_fixture import project, stack
 from worker_fixture import workers
 
@@ -23,6 +24,7 @@ __all__ = [
     "proxies",
     "reachable",
     "second_copy",
+    "secured_kafka",
     "service",
     "stack",
     "workers",

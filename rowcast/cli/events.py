@@ -70,7 +70,7 @@ def _tail(arguments: argparse.Namespace) -> int:
 
     if arguments.seconds is not None and (arguments.last is not None or arguments.until is not None):
         raise ConfigurationError("ends by itself", where="--for", fix="leave it out with --last and --until")
-    log = EventLog(load_settings(arguments.project).need_brokers())
+    log = EventLog(load_settings(arguments.project).kafka())
     partitions = log.partitions(arguments.topic)
     wanted_partitions = [partition_of(arguments.id, partitions)] if arguments.id else partitions
 
@@ -97,7 +97,7 @@ def _show(arguments: argparse.Namespace) -> int:
     from rowcast.event_log import EventLog
     from rowcast.settings import load_settings
 
-    log = EventLog(load_settings(arguments.project).need_brokers())
+    log = EventLog(load_settings(arguments.project).kafka())
     # An id text has no colon, an event's id has two: <aggregate>:<id text>:<version>.
     _aggregate, colon, rest = arguments.id.partition(":")
     id_text, _colon, _version_text = rest.rpartition(":") if colon else (arguments.id, "", "")

@@ -40,7 +40,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError("Faust is not installed", where="rowcast worker", fix="pip install 'rowcast[worker]'")
     # Shows a wrong setting here, with this command's exit code, rather than inside Faust.
     settings = load_settings(arguments.project)
-    settings.need_brokers()
+    settings.kafka()
     settings.need_connect_url()
     settings.control()
     environment = {**os.environ, "ROWCAST_PROJECT": str(arguments.project)}

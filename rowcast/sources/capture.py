@@ -10,11 +10,12 @@ from __future__ import annotations
 import psycopg
 from kafka import KafkaConsumer, TopicPartition
 
+from rowcast.brokers import Brokers
 from rowcast.sources.connector import slot_name
 from rowcast.topics import change_log_topic
 
 
-def note_capture(source: str, control: psycopg.Connection, connection: psycopg.Connection, brokers: str) -> None:
+def note_capture(source: str, control: psycopg.Connection, connection: psycopg.Connection, brokers: Brokers) -> None:
     """
     Say in the control database that a snapshot of *source* is expected from here on, unless its slot is there.
 
@@ -26,9 +27,9 @@ def note_capture(source: str, control: psycopg.Connection, connection: psycopg.C
     control.execute("UPDATE rowcast.source SET snapshot_from = %s WHERE source = %s", (end, source))
 
 
-def change_log_end(brokers: str, source: str) -> int:
+def change_log_end(brokers: Brokers, source: str) -> int:
     """The offset behind the last record of the change log."""
-    consumer = KafkaConsumer(bootstrap_servers=brokers, group_id=None)
+    consumer = KafkaConsumer(**brokers.kafka_python(), group_id=None)
     try:
         partition = TopicPartition(change_log_topic(source), 0)
         offset: int = consumer.end_offsets([partition])[partition]

@@ -71,9 +71,9 @@ class Plan:
         control = self._open.enter_context(
             connect_control(settings.control().url, application=APPLICATION, autocommit=True)
         )
-        admin = self._open.enter_context(TopicAdmin(settings.need_brokers()))
+        admin = self._open.enter_context(TopicAdmin(settings.kafka()))
         connect = self._open.enter_context(ConnectClient(settings.need_connect_url()))
-        note = partial(note_capture, source.source, control, connection, settings.need_brokers())
+        note = partial(note_capture, source.source, control, connection, settings.kafka())
         # First of all, because it knows best why a running source cannot have another table.
         stored = plan_definition(definition, control)
         return [

@@ -38,7 +38,7 @@ def resnapshot(source: SourceFile, settings: Settings, progress: Callable[[str],
             )
         remove_capture(source, settings, progress)
         # The connector is gone, so this end cannot move any more.
-        end = change_log_end(settings.need_brokers(), source.source)
+        end = change_log_end(settings.kafka(), source.source)
         number = ask_skip_snapshot(control, source.source, end)
         resume(control, source.source)
         outcome = wait_outcome(control, number, timeout_s)

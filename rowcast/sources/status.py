@@ -123,7 +123,7 @@ def _read_control(status: SourceStatus, subject: Subject, settings: Settings) ->
 
 def _read_kafka(status: SourceStatus, subject: Subject, settings: Settings) -> Iterator[Problem]:
     topic = change_log_topic(subject.source)
-    with TopicAdmin(settings.need_brokers()) as admin:
+    with TopicAdmin(settings.kafka()) as admin:
         if topic not in admin.present([topic]):
             yield Problem("CHANGE_LOG_MISSING", f"topic {topic} does not exist", subject.apply)
             return

@@ -17,6 +17,7 @@ from typing import Any
 from kafka.admin import ConfigResource, KafkaAdminClient
 from kafka.errors import KafkaError
 
+from rowcast.brokers import Brokers
 from rowcast.errors import BrokerUnavailableError, ConfigurationError
 from rowcast.sources.change import Change, Step
 from rowcast.sources.connector import MESSAGE_BYTES_MAX
@@ -89,11 +90,11 @@ def _domain_settings(window_ms: int) -> dict[str, str]:
 class TopicAdmin:
     """The brokers' administration, with errors of this project; use it as a context manager."""
 
-    def __init__(self, brokers: str) -> None:
+    def __init__(self, brokers: Brokers) -> None:
         self.brokers = brokers
         with self.errors():
             self.client = KafkaAdminClient(
-                bootstrap_servers=brokers,
+                **brokers.kafka_python(),
                 client_id="rowcast-sources",
                 bootstrap_timeout_ms=_TIMEOUT_MS,
                 request_timeout_ms=_TIMEOUT_MS,

@@ -192,7 +192,8 @@ def test_the_configuration_page_lists_every_key_and_variable() -> None:
     cells = [re.findall(r"^\| (`.*?) \|", part.partition("\n## ")[0], re.MULTILINE) for part in (keys, variables)]
     documented = [{word for cell in part for word in code_words(cell)} for part in cells]
 
-    accepted = settings._TOP - {"databases"} | {f"databases.<name>.{key}" for key in settings._DATABASE}
+    accepted = settings._TOP - {"databases", "kafka"} | {f"databases.<name>.{key}" for key in settings._DATABASE}
+    accepted |= {f"kafka.{key}" for key in settings.SECURITY}
     assert documented == [accepted, {*settings.known_variables(), "ROWCAST_DATABASE_<NAME>"}]
 
 
