@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rowcast.cli import (
     schema_asyncapi,
+    schema_catalogue,
     schema_check,
     schema_codegen,
     schema_consumers,
@@ -24,13 +25,14 @@ def register(verbs: Verbs) -> None:
     codegen = schema_codegen.register(schemas)
     consumers = schema_consumers.register(schemas)
     asyncapi = schema_asyncapi.register(schemas)
-    for parser in (asyncapi, consumers):
+    catalogue = schema_catalogue.register(schemas)
+    for parser in (asyncapi, catalogue, consumers):
         schema_consumers.add_folder(parser)
     schema_diff.register(schemas)
     schema_lint.register(schemas)
     version = schema_version.register(schemas)
     derive = schemas.verb("derive", _derive, "write v<major>.<minor>.event.json beside every contract", "")
-    for parser in (asyncapi, check, codegen, consumers, version, derive):
+    for parser in (asyncapi, catalogue, check, codegen, consumers, version, derive):
         parser.add_argument(
             "--schemas", type=Path, metavar="DIR", help="folder of contracts (default: schemas/ of the project)"
         )
