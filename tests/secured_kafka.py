@@ -38,7 +38,7 @@ class SecuredKafka:
 def secured_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredKafka]:
     """The node, while the tests run."""
     folder = tmp_path_factory.mktemp("secured-kafka")
-    ca = _certificate(folder)
+    ca = make_certificate(folder)
     ports: list[int] = []
     for _listener in range(3):
         ports.append(choose_port(None, frozenset(ports)))
@@ -90,7 +90,8 @@ def _settings(folder: Path, ports: list[int]) -> dict[str, object]:
     }
 
 
-def _certificate(folder: Path) -> Path:
+def make_certificate(folder: Path) -> Path:
+    """A certificate for 127.0.0.1 that is its own authority: *folder*/ca.pem, and with its key server.pem."""
     if shutil.which("openssl") is None:
         pytest.fail("openssl is needed to make a certificate; on Debian: apt-get install openssl")
     key, certificate = folder / "server.key", folder / "ca.pem"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
 import subprocess
 import sys
 import uuid
@@ -14,6 +16,8 @@ from typing import Any
 import psycopg
 import pytest
 from program_fixture import VERSIONS, Installed, unpack_postgres
+from psycopg.conninfo import make_conninfo
+from secured_kafka import make_certificate
 from stack_fixture import SharedStack, TestProject
 from type_trial import try_types
 from worker_fixture import WorkerPool, add_tree, commit_random, histories, wait_agreement
@@ -83,10 +87,46 @@ def _claim_to_be_postgres(folder: Path, version: str) -> None:
         (folder / name).chmod(0o755)
 
 
+# Of sessions in databases of which the urls demand TLS: who others could listen to, and whether the connector is not.
+_LISTENING = """
+SELECT coalesce(array_agg(a.application_name || ' of ' || a.backend_type) FILTER (WHERE NOT s.ssl), '{}'),
+       bool_or(s.ssl AND a.backend_type = 'walsender')
+  FROM pg_stat_activity a JOIN pg_stat_ssl s USING (pid) WHERE a.datname ~ '^(src|ctl)_'
+"""
+
+
+def _encrypt(stack: SharedStack, folder: Path) -> Path:
+    """Let the stack's PostgreSQL speak TLS; the certificate to trust."""
+    ca = make_certificate(folder)
+    with psycopg.connect(stack.settings.database("postgres").url, autocommit=True) as connection:
+        (place,) = connection.execute("SHOW data_directory").fetchone() or ()
+        data, owner = Path(place), Path(place).stat()
+        for name, text in (("server.crt", ca.read_text()), ("server.key", ca.with_name("server.key").read_text())):
+            (data / name).write_text(text)
+            (data / name).chmod(0o600)
+            os.chown(data / name, owner.st_uid, owner.st_gid)
+        connection.execute("ALTER SYSTEM SET ssl = on")
+        connection.execute("SELECT pg_reload_conf()")
+    return ca
+
+
+def _demand_encryption(project: TestProject, ca: Path) -> None:
+    """Let every url of the project demand a server that has the certificate."""
+    path = project.folder / "rowcast.toml"
+    demand = {"sslmode": "verify-full", "sslrootcert": str(ca)}
+    path.write_text(
+        re.sub(r'(?m)^url = "(.*)"$', lambda url: f'url = "{make_conninfo(url[1], **demand)}"', path.read_text())
+    )
+    project.connection.close()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("major", sorted(VERSIONS))
 def test_rows_become_events_on_every_major_version(major: str, folder: Path, tmp_path: Path, reachable: Path) -> None:
-    """A source is applied, its events agree with its tables, and every type has its documented form."""
+    """
+    A source is applied over TLS, its events agree with its tables, and every type has its documented form; so has a
+    draft of its tables.
+    """
     java_home = Path(bundled_java().folder).parent
     installed = Installed(reachable, unpack_postgres(major, reachable), java_home)
 
@@ -96,9 +136,15 @@ def test_rows_become_events_on_every_major_version(major: str, folder: Path, tmp
     stack = SharedStack(folder, load_settings(folder, {}), Stack(folder))
     with psycopg.connect(stack.settings.control().url) as connection:
         assert str(connection.info.server_version // 10_000) == major
+    ca = _encrypt(stack, tmp_path)
     project = stack.new_project(tmp_path / "project")
+    _demand_encryption(project, ca)
     try:
         _move_rows(project, WorkerPool(project, tmp_path))
+        assert project.execute(_LISTENING).fetchone() == ([], True)
+        draft = tmp_path / "draft"
+        drafted = _rowcast(project.folder, "init", "--database", project.name, "--folder", str(draft))
+        assert (drafted.returncode, _rowcast(draft, "schemas", "check").returncode) == (0, 0), drafted.stderr
     finally:
         project.close()
     typed = stack.new_project(tmp_path / "typed")
