@@ -7,6 +7,7 @@ machine whose processes hang: then nothing ever comes, and no limit of the serve
 
 from __future__ import annotations
 
+import select
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -47,8 +48,9 @@ class WatchedConnection(psycopg.Connection[Any]):
     """
     A connection that asks the server, over another one, what has become of a statement that stays silent.
 
-    While the server works on it, or does not say, the wait goes on. When it does not work on it, twice in a row,
-    the answer is lost: the connection is closed, and whoever waited gets an ``OperationalError``.
+    While the server works on it, or refuses to say, the wait goes on. When it does not work on it, or is silent to the
+    question too, twice in a row, the answer is lost: the connection is closed, and whoever waited gets an
+    ``OperationalError``.
     """
 
     _suspicious = False
@@ -61,12 +63,15 @@ class WatchedConnection(psycopg.Connection[Any]):
     def _ask(self) -> float:
         if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
             return SILENCE_S  # waits for a notification perhaps
-        lost = self._answer_is_lost()
+        lost = self._answer_is_lost() and not self._something_arrived()
         if lost and self._suspicious:
             self.pgconn.finish()
-            raise psycopg.OperationalError("the server does not work on the statement, and no answer arrived")
+            raise psycopg.OperationalError("no answer arrived: the server does not work on the statement, or is silent")
         self._suspicious = lost
         return _ASK_AGAIN_S
+
+    def _something_arrived(self) -> bool:
+        return bool(select.select([self.pgconn.socket], [], [], 0)[0])
 
     def _answer_is_lost(self) -> bool:
         address = make_conninfo(
@@ -82,8 +87,14 @@ class WatchedConnection(psycopg.Connection[Any]):
                 row = asking.execute(_QUESTION, statement).fetchone()
                 # Behind a pool the numbers are not the server's, and say nothing.
                 return row is not None and row[0] == asking.info.backend_pid and not row[1]
+        except (psycopg.errors.ConnectionTimeout, _SilentError):
+            return True
         except psycopg.Error:
             return False
+
+
+class _SilentError(psycopg.OperationalError):
+    """The server did not answer the question."""
 
 
 class _Asking(psycopg.Connection[Any]):
@@ -94,4 +105,4 @@ class _Asking(psycopg.Connection[Any]):
 
     def _give_up(self) -> float:
         self.pgconn.finish()
-        raise psycopg.OperationalError("no answer")
+        raise _SilentError("no answer")

@@ -40,6 +40,8 @@ _REMINDER_S = 60.0
 # A zombie that the group has gone on without learns of it by its next heartbeat, before it claims again.
 _RECLAIM_S = HEARTBEAT_S + 1.0
 _DEADLOCK_TRIES = 3
+# Cut off from its database for so long, an instance leaves its partitions to others, whose road may be better.
+_CUT_OFF_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,8 @@ class Instance:
         self._deadlocks = 0
         self._named_at_once_at = -_REMINDER_S
         self._outages = 0
+        self._round_at = 0.0
+        self._cut_off_at: float | None = None
         self._reminded_at: dict[Partition, float] = {}
         self._applied = self._skipped = 0
         self._absent: tuple[str, ...] = ()
@@ -118,12 +122,15 @@ class Instance:
     # One round
 
     def _round(self) -> None:
+        self._round_at = time.monotonic()
         assignment = self._membership.alive()
         if self._absent != self._membership.absent:
             self._absent = self._membership.absent
             self._tell()
         if not self._database.connected:
             self._reconnect()
+            self._cut_off_at = None
+            self._membership.work()
         if assignment.number != self._assignment.number:
             self._take_over(assignment)
         now = time.monotonic()
@@ -144,6 +151,10 @@ class Instance:
         if self._reader is not None and not isinstance(error, psycopg.Error) and self._database.connected:
             self._reader.close()
             self._reader = None
+        if not self._database.connected:
+            self._cut_off_at = self._cut_off_at or self._round_at
+            if time.monotonic() - self._cut_off_at > _CUT_OFF_S:
+                self._membership.rest()
         if self._outages == 0:
             _log.warning("%s; trying again", error)
         backoff_s = min(_MAX_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** min(self._outages, 20))

@@ -54,6 +54,7 @@ class Membership:
         self._changed = threading.Condition()
         self._assignment = Assignment(0, frozenset())
         self._closing = threading.Event()
+        self._resting = threading.Event()
         self._failure: BaseException | None = None
         self._alive_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name=f"rowcast membership {group}", daemon=True)
@@ -85,6 +86,14 @@ class Membership:
         with self._changed:
             self._changed.wait_for(lambda: self._assignment.number != number or self._failure, timeout_s)
 
+    def rest(self) -> None:
+        """Leaves the group until `work`: the caller could do nothing with partitions, and the others can."""
+        self._resting.set()
+
+    def work(self) -> None:
+        """Joins the group again after `rest`."""
+        self._resting.clear()
+
     def close(self) -> None:
         """Leaves the group, so that the others take over at once."""
         self._closing.set()
@@ -96,7 +105,10 @@ class Membership:
             waiting = False
             while not self._closing.is_set():
                 try:
-                    self._be_member()
+                    if not self._resting.is_set():
+                        self._be_member()
+                    self._set(())
+                    self._closing.wait(_POLL_S)
                     waiting = False
                 except BrokerUnavailableError as error:
                     if not waiting:
@@ -130,7 +142,7 @@ class Membership:
                     kafka.partitions_for_topic(topic)
                 kafka.subscribe(self._topics, listener=_Listener(kafka, self._set))
                 stable_at = time.monotonic()
-                while not self._closing.is_set():
+                while not self._closing.is_set() and not self._resting.is_set():
                     self._name_absent(kafka)
                     if time.monotonic() - self._alive_at < STALL_LIMIT_S:
                         kafka.poll(timeout_ms=int(_POLL_S * 1000))

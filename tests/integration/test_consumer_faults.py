@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from consumer_fixture import Broker, ConsumerPool, Process, Service, wait_until
+from proxy_fixture import Proxies
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from verdict_fixture import BACK_S
 
 STEPS = ("in_claim", "before_transaction", "after_lock", "in_commit", "after_commit", "in_idle_store")
 GOES_ON_S = 30
@@ -75,6 +78,40 @@ def test_a_consumer_frozen_at_any_step_is_replaced_and_does_no_harm_when_woken(
     publish(broker, 4)
     wait_until(lambda: service.effect_count() >= 160, GOES_ON_S, "effects of both")
     assert_each_once(broker, service)
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Any instance may die")
+@pytest.mark.parametrize("silent", [False, True])
+def test_an_instance_cut_off_from_its_database_leaves_its_partitions_to_others(
+    broker: Broker, service: Service, consumers: ConsumerPool, proxies: Proxies, tmp_path: Path, *, silent: bool
+) -> None:
+    """The road is refused, or half-open: the other instance goes on within 30 s; both work once it is back."""
+    broker.create_topic()
+    road = proxies.to(int(str(conninfo_to_dict(service.url)["port"])))
+    folder = tmp_path / "far"
+    folder.mkdir()
+    far = ConsumerPool(broker, Service(make_conninfo(service.url, port=road.port)), folder)
+    try:
+        far.start()
+        consumers.start()
+        publish(broker, 1)
+        wait_until(lambda: service.effect_count() >= 40, BACK_S, "the first effects")
+        wait_until(lambda: owners(service) == 2, BACK_S, "both are at work")
+        if silent:
+            road.hold()
+        else:
+            road.refuse()
+        publish(broker, 2)
+        wait_until(lambda: service.effect_count() >= 80, BACK_S, "the other instance goes on")
+        road.heal()
+        publish(broker, 3)
+        wait_until(lambda: owners(service) == 2, BACK_S, "the instance is back at work")
+        publish(broker, 4)
+        wait_until(lambda: service.effect_count() >= 160, BACK_S, "effects of both")
+        assert_each_once(broker, service)
+    finally:
+        far.end()
 
 
 def owners(service: Service) -> int:
