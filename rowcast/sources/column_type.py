@@ -10,6 +10,8 @@ import re
 
 from rowcast.sources.catalogue import Column
 
+# What stands in the change log for a value that an UPDATE did not touch and the WAL does not have (TOAST).
+UNAVAILABLE = "__rowcast_unavailable_2f9b6c1e7d04a853__"
 RANGES = ("int4range", "int8range", "numrange", "daterange", "tsrange", "tstzrange")
 MULTIRANGES = tuple(each.replace("range", "multirange") for each in RANGES)
 _JSON_TYPES: dict[str, frozenset[str]] = {

@@ -14,6 +14,7 @@ from typing import Any
 from rowcast.annotation import CONTEXT_PREFIX
 from rowcast.errors import ConfigurationError
 from rowcast.settings import DatabaseSettings
+from rowcast.sources.column_type import UNAVAILABLE
 from rowcast.sources.definition import SourceDefinition, TableDefinition
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
@@ -217,6 +218,8 @@ def _forms() -> dict[str, str]:
         # JSON has them as base64 all the same, and only so a binary value that is not in the WAL is said to be missing.
         "binary.handling.mode": "bytes",
         "hstore.handling.mode": "json",
+        # The default may well stand in a column, where somebody keeps what a connector wrote.
+        "unavailable.value.placeholder": UNAVAILABLE,
     }
 
 

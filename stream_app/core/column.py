@@ -12,18 +12,21 @@ import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
 from decimal import Decimal
+from hashlib import md5
 from typing import Any
+from uuid import UUID
 
 import orjson
 
 from rowcast.errors import MappingError
+from rowcast.sources.column_type import UNAVAILABLE
 
-# What Debezium writes for a TOAST column that an UPDATE did not touch; see its unavailable.value.placeholder.
-PLACEHOLDER = "__debezium_unavailable_value"
+# What Debezium writes for a TOAST column that an UPDATE did not touch.
+PLACEHOLDER = UNAVAILABLE
 _PLACEHOLDER_BYTES = PLACEHOLDER.encode()
 # The same for types that cannot hold the text: binary ones, arrays of uuid and of integers.
 _PLACEHOLDER_BINARY = b64encode(_PLACEHOLDER_BYTES).decode()
-_PLACEHOLDER_UUID = "b68a35a7-17ad-35b3-af2a-ae46edb4545a"
+_PLACEHOLDER_UUID = str(UUID(bytes=md5(_PLACEHOLDER_BYTES, usedforsecurity=False).digest(), version=3))
 _PLACEHOLDER_NUMBERS = list(_PLACEHOLDER_BYTES)
 _PLACEHOLDER_HSTORE = f'{{"{PLACEHOLDER}":"{PLACEHOLDER}"}}'
 _PLACEHOLDER_TEXTS = frozenset({PLACEHOLDER, _PLACEHOLDER_BINARY, _PLACEHOLDER_HSTORE})

@@ -36,6 +36,11 @@ from stream_app.core.reference import ReferenceTable, compile_references
 Validator = Callable[[Mapping[str, Any]], None]
 
 
+# A key of PostgreSQL's indexes has at most 2,704 bytes, and the text stands in two of them with other columns.
+_ID_TEXT_MAX = 1_000
+_KEY_TEXT_MAX = 2_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregateMapping:
     """
@@ -118,7 +123,10 @@ class AggregateMapping:
             if value is None:
                 return None
             parts.append(id_part(value))
-        return join_id_parts(parts)
+        text = join_id_parts(parts)
+        if len(text) > _KEY_TEXT_MAX:
+            raise MappingError(f"{' and '.join(names)}: the id has more than {_KEY_TEXT_MAX} bytes as a record key")
+        return text
 
     def _available(self, columns: Columns, column: str, field: str) -> Any:
         try:
@@ -227,10 +235,6 @@ class Holding:
 
         """
         return _id_text(image, self.parent) if self.parent else None
-
-
-# A key of PostgreSQL's indexes has at most 2,704 bytes, and the text stands in two of them with other columns.
-_ID_TEXT_MAX = 1_000
 
 
 def _id_text(image: Image, readers: tuple[tuple[str, Reader], ...]) -> str | None:

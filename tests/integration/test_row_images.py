@@ -17,7 +17,7 @@ from rowcast.identity import join_id_parts
 from rowcast.sources.admission import table_misfits
 from rowcast.sources.catalogue import read_catalogue
 
-VALUES = "note text, blob bytea, doc jsonb, tags text[], numbers bigint[]"
+VALUES = "note text, blob bytea, doc jsonb, tags text[], numbers bigint[], ids uuid[]"
 # As an application might have them; each identity with a key of its own kind.
 TABLES = {
     "plain": (f"(id integer PRIMARY KEY, {VALUES})", "DEFAULT"),
@@ -29,7 +29,7 @@ TABLES = {
     ),
     "parted": (f"(id integer, day timestamp, {VALUES}, PRIMARY KEY (id, day)) PARTITION BY RANGE (day)", ""),
 }
-COLUMNS = ("note", "blob", "doc", "tags", "numbers")
+COLUMNS = ("note", "blob", "doc", "tags", "numbers", "ids")
 HOSTILE = ["", " ", "a,b", "a/b", "~", "%41", "'\"\\", "\n\t\x01", "\U0001f600é", "￿", "x" * 600, "NULL", "row:1", "-"]
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 # What a large value is made of; it stands outside its row.
@@ -38,6 +38,7 @@ LARGE = {
     "blob": "decode(repeat(md5(%s::text), 300), 'hex')",
     "doc": "to_jsonb(repeat(md5(%s::text), 300))",
     "tags": "(SELECT array_agg(md5(g::text || %s)) FROM generate_series(1, 300) g)",
+    "ids": "(SELECT array_agg(md5(g::text || %s)::uuid) FROM generate_series(1, 300) g)",
     "numbers": "(SELECT array_agg(g * (%s::text::bigint + 1)) FROM generate_series(1, 2000) g)",
 }
 
@@ -54,7 +55,7 @@ def tables(project: TestProject) -> TestProject:
         project.execute(f"CREATE TABLE {name} {columns}")
         if identity:
             project.execute(f"ALTER TABLE {name} REPLICA IDENTITY {identity}")
-        for column in ("note", "blob", "doc", "tags", "numbers"):
+        for column in COLUMNS:
             project.execute(f"ALTER TABLE {name} ALTER {column} SET STORAGE EXTERNAL")
         keys = {"parted": ("id", "day"), "indexed": ("id", "code")}.get(name, ("id",))
         project.write_contract(name, (), {each: {} for each in (*keys, *COLUMNS)})
@@ -94,7 +95,8 @@ def change(project: TestProject, rng: random.Random) -> None:
         value = LARGE[column]
         project.execute(f"UPDATE {name} SET {column} = {value} WHERE {where}", str(rng.randrange(99)), *key)
     elif kind == "small":
-        project.execute(f"UPDATE {name} SET note = %s WHERE {where}", f"s{rng.random()}", *key)
+        note = rng.choice([f"s{rng.random()}", "__debezium_unavailable_value"])
+        project.execute(f"UPDATE {name} SET note = %s WHERE {where}", note, *key)
     elif kind == "null":
         project.execute(f"UPDATE {name} SET {column} = NULL WHERE {where}", *key)
     elif kind == "delete":

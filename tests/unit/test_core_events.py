@@ -11,12 +11,11 @@ from changelog import ChangeLog, MemoryStore, build_mapping, run_batch
 from rowcast.errors import ContractViolationError, StopError
 from rowcast.event import DomainEvent, EventKind, decode
 from stream_app.core import sequencing
+from stream_app.core.column import PLACEHOLDER
 from stream_app.core.mapping import compile_mapping
 from stream_app.core.sequencing import LargeFanOutError
 from stream_app.core.state import Key
 from stream_app.core.tail import Tail
-
-PLACEHOLDER = "__debezium_unavailable_value"
 
 
 def instance(number: int, title: str = "t", tags: Any = "[]", hidden: str = "s") -> dict[str, Any]:
@@ -238,6 +237,7 @@ def test_numbers_that_python_takes_for_equal_are_different_json(pipeline: Pipeli
     [
         (("c", "elsewhere", None, {"id": "1"}), "TABLE_NOT_DECLARED"),
         (("c", "instance", None, {"title": "x"}), "ROW_WITHOUT_ID"),
+        (("c", "instance", None, {**instance(1), "id": "é" * 400}), "ROW_WITHOUT_ID"),
     ],
 )
 def test_a_row_that_cannot_be_placed_stops_the_source(pipeline: Pipeline, change: Any, code: str) -> None:

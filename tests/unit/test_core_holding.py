@@ -13,10 +13,10 @@ from changelog import ChangeLog, MemoryStore, accept, build_definition, run_batc
 from rowcast.event import DomainEvent, decode
 from rowcast.sources.definition import ColumnDefinition, ParentDefinition, SourceDefinition
 from rowcast.sources.field import FieldDefinition
+from stream_app.core.column import PLACEHOLDER
 from stream_app.core.mapping import SourceMapping, compile_mapping
 from stream_app.core.state import Key, Lookup, View
 
-PLACEHOLDER = "__debezium_unavailable_value"
 TABLES = ("instance", "holdings", "item")
 ABOVE = {"holdings": "instance", "item": "holdings"}
 BROKEN = ("{", '"text"', "[]", "null", None)

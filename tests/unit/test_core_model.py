@@ -11,6 +11,7 @@ import pytest
 from changelog import COLUMNS, FIELDS, PARENTS, ChangeLog, build_mapping, run_with_crashes
 
 from rowcast.event import DomainEvent, decode
+from stream_app.core.column import PLACEHOLDER
 
 Rows = dict[tuple[str, str], dict[str, Any]]
 State = tuple[dict[str, Any], dict[str, Any]]
@@ -42,7 +43,7 @@ def random_transaction(rng: random.Random, rows: Rows) -> list[tuple[str, str, A
             del rows[key]
         else:
             # An untouched TOAST column is not in the WAL: the row keeps what it had.
-            hidden = {"tags": "__debezium_unavailable_value"} if table == "instance" and rng.random() < 0.3 else {}
+            hidden = {"tags": PLACEHOLDER} if table == "instance" and rng.random() < 0.3 else {}
             changes.append(("u", table, None, {**row, **hidden}))
             rows[key] = {**row, **({"tags": rows[key]["tags"]} if hidden else {})}
     return changes
