@@ -26,9 +26,7 @@ from rowcast.identity import Identity
 Value = dict[str, Any]
 _TRIES = 200
 _OPTIONAL = 0.7
-# Mostly from examples; the rest finds what examples do not fit together with.
-_READABLE = 0.8
-_DEPTH_MAX = 6
+_DEPTH_MAX = 4
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -88,9 +86,9 @@ class EventFactory:
 
         """
         fault = ""
-        for _try in range(_TRIES):
+        for attempt in range(_TRIES):
             try:
-                value = self._value(EventKind(kind), fields or {})
+                value = self._value(EventKind(kind), fields or {}, readable=attempt < _TRIES // 2)
             except LookupError:
                 continue
             if self._validator.is_valid(value):
@@ -136,28 +134,30 @@ class EventFactory:
             **value,
         )
 
-    def _value(self, kind: EventKind, fields: Mapping[str, Any]) -> Value:
-        entity = {**self._fresh(), **fields}
+    def _value(self, kind: EventKind, fields: Mapping[str, Any], *, readable: bool) -> Value:
+        entity = {**self._fresh(readable=readable), **fields}
         above = {name: [self._uuid()] for name in self._contract.ancestors}
         value: Value = {"after": entity, "before": None, "ancestors": above, "context": {}}
         if kind is EventKind.DELETED:
             value |= {"after": None, "before": entity}
         elif kind is EventKind.UPDATED:
-            value["before"] = self._former(entity)
+            value["before"] = self._former(entity, readable=readable)
         return value
 
-    def _former(self, entity: Mapping[str, Any]) -> dict[str, Any]:
-        other = self._fresh()
+    def _former(self, entity: Mapping[str, Any], *, readable: bool) -> dict[str, Any]:
+        other = self._fresh(readable=readable)
         names = [name for name in other if name != "id" and name in entity and other[name] != entity[name]]
         changed = self._random.sample(names, self._random.randint(1, len(names))) if names else []
         return {name: other[name] for name in sorted(changed)}
 
-    def _fresh(self) -> dict[str, Any]:
+    def _fresh(self, *, readable: bool) -> dict[str, Any]:
+        # Where examples and parts do not fit together, the values that the comparison of schemas tries may.
         required = self._entity.get("required", [])
         made = {}
         for name in self._contract.properties:
             if name in required or self._random.random() < _OPTIONAL:
-                made[name] = self._of(self._entity.child("properties", name))
+                node = self._entity.child("properties", name)
+                made[name] = self._of(node) if readable else self._instances.random([node])
         return made
 
     def _of(self, node: Node, depth: int = 0) -> Any:
@@ -170,25 +170,34 @@ class EventFactory:
             return _time(self._random.randrange(10**8))
         if isinstance(examples, list) and examples:
             return self._random.choice(examples)
-        if depth < _DEPTH_MAX and self._random.random() < _READABLE:
-            return self._composed(node, depth)
-        return self._instances.random([node])
+        if depth >= _DEPTH_MAX:
+            simplest = self._instances.first([node])
+            return simplest[0] if simplest else self._instances.random([node])
+        return self._composed(node, depth + 1)
 
     def _composed(self, node: Node, depth: int) -> Any:
-        # Objects and lists from their parts, so that examples of fields further down are used too.
-        target = node.document.resolve(node.get("$ref")) if node.has("$ref") else None
-        if target is not None:
-            return self._of(target, depth + 1)
-        if node.schema.get("type") == "object" and node.has("properties"):
-            return {
-                name: self._of(node.child("properties", name), depth + 1)
-                for name in node.schema["properties"]
-                if name in node.get("required", []) or self._random.random() < _OPTIONAL
-            }
-        if node.schema.get("type") == "array" and node.has("items"):
-            least = int(node.get("minItems", 0))
-            return [self._of(node.child("items"), depth + 1) for _ in range(least + self._random.randint(0, 2))]
+        # Objects and lists from their parts, so that examples further down are used too, and large ones stay small.
+        other = node.document.resolve(node.get("$ref")) if node.has("$ref") else None
+        if node.has("oneOf"):
+            other = self._random.choice(node.children("oneOf"))
+        if other is not None:
+            return self._of(other, depth)
+        types = node.get("type", "object" if node.has("properties") else "")
+        chosen = self._random.choice(types) if isinstance(types, list) else types
+        if chosen == "null":
+            return None
+        if chosen == "object" and node.has("properties"):
+            wanted = [name for name in node.schema["properties"] if self._wanted(name, node, depth)]
+            return {name: self._of(node.child("properties", name), depth) for name in wanted}
+        if chosen == "object" and node.has("additionalProperties"):
+            return {name: self._of(node.child("additionalProperties"), depth) for name in ("a", "b")}
+        if chosen == "array" and node.has("items"):
+            length = int(node.get("minItems", 0)) + self._random.randint(0, 2)
+            return [self._of(node.child("items"), depth) for _ in range(length)]
         return self._instances.random([node])
+
+    def _wanted(self, name: str, node: Node, depth: int) -> bool:
+        return name in node.get("required", []) or self._random.random() < _OPTIONAL / depth
 
     def _uuid(self) -> str:
         return str(uuid.UUID(int=self._random.getrandbits(128), version=4))

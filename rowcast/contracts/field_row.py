@@ -10,6 +10,8 @@ import orjson
 
 from rowcast.contracts.contract import Contract
 
+# Definitions within definitions; those that refer to each other would be told without end.
+_DEFINITIONS_MAX = 3
 _WORDS = {"string": "text", "integer": "integer", "number": "number", "boolean": "true or false", "object": "object"}
 _BOUNDS = (
     *("pattern", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
@@ -57,7 +59,7 @@ def _within(
 ) -> Iterator[FieldRow]:
     if "$ref" in schema:
         name = str(schema["$ref"]).removeprefix("#/$defs/")
-        if name not in seen:
+        if name not in seen and len(seen) < _DEFINITIONS_MAX:
             yield from _within(definitions.get(name, {}), path, definitions, seen | {name})
         return
     if "properties" in schema:
@@ -69,29 +71,31 @@ def _within(
         yield from _within(variant, path, definitions, seen)
 
 
-def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int = 0) -> str:
-    if "$ref" in schema and depth < 10:
+def _type(schema: Mapping[str, Any], definitions: Mapping[str, Any], seen: frozenset[str] = frozenset()) -> str:
+    if "$ref" in schema:
         name = str(schema["$ref"]).removeprefix("#/$defs/")
-        return _type(definitions.get(name, {}), definitions, depth + 1)
+        if name in seen or len(seen) == _DEFINITIONS_MAX:
+            return name
+        return _type(definitions.get(name, {}), definitions, seen | {name})
     if "const" in schema:
         return _json(schema["const"])
     if "enum" in schema:
         return "one of " + ", ".join(map(_json, schema["enum"]))
     if "oneOf" in schema:
-        return " or ".join(dict.fromkeys(_type(each, definitions, depth + 1) for each in schema["oneOf"]))
+        return " or ".join(dict.fromkeys(_type(each, definitions, seen) for each in schema["oneOf"]))
     types = schema.get("type", "anything")
-    words = [_word(each, schema, definitions, depth) for each in (types if isinstance(types, list) else [types])]
+    words = [_word(each, schema, definitions, seen) for each in (types if isinstance(types, list) else [types])]
     notes = [f"{each} {_json(schema[each])}" for each in _BOUNDS if each in schema]
     return " or ".join(words) + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _word(type_: str, schema: Mapping[str, Any], definitions: Mapping[str, Any], depth: int) -> str:
+def _word(type_: str, schema: Mapping[str, Any], definitions: Mapping[str, Any], seen: frozenset[str]) -> str:
     if type_ == "string" and "format" in schema:
         return f"text ({schema['format']})"
     if type_ == "array":
-        return f"list of {_type(schema['items'], definitions, depth + 1)}" if "items" in schema else "list"
+        return f"list of {_type(schema['items'], definitions, seen)}" if "items" in schema else "list"
     if type_ == "object" and isinstance(schema.get("additionalProperties"), dict):
-        return f"map of {_type(schema['additionalProperties'], definitions, depth + 1)}"
+        return f"map of {_type(schema['additionalProperties'], definitions, seen)}"
     return _WORDS.get(type_, type_)
 
 

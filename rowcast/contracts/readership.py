@@ -207,29 +207,29 @@ def _overlap(first: set[Place], second: set[Place]) -> bool:
 
 def _unknown_fields(part: ConsumerPart, contract: Contract) -> Iterator[str]:
     reader, writer = SchemaDocument(part.app, part.entity), SchemaDocument(contract.version, contract.entity)
-    yield from _unknown(reader.node, [writer.node], frozenset())
+    yield from _unknown(reader.node, [writer.node], set())
 
 
-def _unknown(reader: Node, writers: list[Node], above: frozenset[Any]) -> Iterator[str]:
+def _unknown(reader: Node, writers: list[Node], seen: set[Any]) -> Iterator[str]:
     key = (reader.key, tuple(node.key for node in writers))
-    if key in above:
+    if key in seen:
         return
-    above |= {key}
+    seen.add(key)
     reader, writers = _resolved(reader), [_resolved(node) for node in writers]
     writers += [_resolved(each) for node in writers if node.has("oneOf") for each in node.children("oneOf")]
     declared = [node for node in writers if node.has("properties")]
     for name in reader.get("properties", {}) if declared else ():
         found = [node.child("properties", name) for node in declared if name in node.get("properties")]
         if found:
-            yield from _unknown(reader.child("properties", name), found, above)
+            yield from _unknown(reader.child("properties", name), found, seen)
         else:
             yield reader.child("properties", name).pointer
     for keyword in ("items", "additionalProperties"):
         inner = [node.child(keyword) for node in writers if node.has(keyword)]
         if reader.has(keyword) and inner:
-            yield from _unknown(reader.child(keyword), inner, above)
+            yield from _unknown(reader.child(keyword), inner, seen)
     for variant in reader.children("oneOf") if reader.has("oneOf") else ():
-        yield from _unknown(variant, writers, above)
+        yield from _unknown(variant, writers, seen)
 
 
 def _resolved(node: Node) -> Node:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 import typing
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from test_schema_changes import ENTITY, Command, changed, project, schemas, writ
 from rowcast.contracts.codegen import drift, generated_files, write
 from rowcast.contracts.contract import Contract, contract_of, contract_paths, load_contract
 from rowcast.contracts.factory import EventFactory
+from rowcast.contracts.field_row import field_rows
 from rowcast.contracts.python_type import module_text
+from rowcast.contracts.readership import Readership
 from rowcast.errors import ConfigurationError, ContractViolationError
 from rowcast.event import EventKind, decode
 
@@ -252,6 +255,27 @@ def test_the_code_of_the_page_runs(schemas: Command, tmp_path: Path, monkeypatch
     assert names["shelf_mark"](names["created"].after).startswith("inventory.item.v1: ")
     assert names["checked_out"].after["status"] == "Checked out"
     assert names["value"]["after"] is None
+
+
+def test_definitions_that_all_refer_to_each_other_come_to_an_end(tmp_path: Path) -> None:
+    """Types, events, the catalogue's rows and a consumer's part are made of a dozen of them in no time."""
+    names = [f"d{number}" for number in range(12)]
+    inner = {name: {"$ref": f"#/$defs/{name}"} for name in names}
+    definitions = {name: {"type": "object", "properties": inner} for name in names}
+    definitions |= {"any": {"oneOf": [*inner.values(), {"type": "array", "items": {"$ref": "#/$defs/any"}}]}}
+    contract = contract_with({**inner, "any": {"$ref": "#/$defs/any"}}, definitions, "thing")
+    path = tmp_path / "consumers/app/shop.thing.v1.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**contract.entity, "required": []}))
+    start = time.process_time()
+    loaded(contract, tmp_path)
+    EventFactory(contract).value("updated", {"any": []})
+    rows = len(list(field_rows(contract)))
+    readership = Readership(tmp_path / "consumers", tmp_path, [contract])
+
+    assert time.process_time() - start < 20
+    assert rows < 50_000
+    assert len(readership.parts) == 1
 
 
 def test_fields_are_taken_as_given() -> None:
