@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import requests
 
@@ -47,12 +47,19 @@ class ConnectorStatus:
 
 
 class ConnectClient:
-    """Kafka Connect at *url*, which gets *answer_s* for each answer; use it as a context manager."""
+    """
+    Kafka Connect at *url*, which gets *answer_s* for each answer; use it as a context manager.
+
+    A name and password in *url* log in (HTTP basic); `url` and every message are without them.
+    """
 
     def __init__(self, url: str, answer_s: float = _READ_TIMEOUT_S) -> None:
-        self.url = url.rstrip("/")
+        parts = urlsplit(url.rstrip("/"))
+        self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
         self._timeout_s = (_CONNECT_TIMEOUT_S, answer_s)
         self._session = requests.Session()
+        if parts.username is not None:
+            self._session.auth = (unquote(parts.username), unquote(parts.password or ""))
         self._session.trust_env = False  # Connect stands beside us; no proxy of the environment is meant for it
 
     def __enter__(self) -> Self:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+from base64 import b64encode
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,34 @@ def test_connect_that_does_not_listen_is_told_in_plain_words() -> None:
     with ConnectClient(url) as client, pytest.raises(ConnectUnavailableError) as refused:
         client.status("shop")
     assert str(refused.value) == f"Kafka Connect at {url} does not answer: connection refused"
+
+
+def test_a_login_at_connect_is_sent_and_never_shown() -> None:
+    """Name and password of the address are sent as HTTP has it; neither address nor message has them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        heard: list[bytes] = []
+
+        def answer() -> None:
+            connection, _peer = server.accept()
+            with connection:
+                heard.append(connection.recv(65_536))
+                connection.sendall(b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        with ConnectClient(url.replace("//", "//ann:p%40ss%2Fw@")) as client:
+            with pytest.raises(ConnectUnavailableError) as refused:
+                client.status("shop")
+            thread.join(10)
+            server.close()
+            with pytest.raises(ConnectUnavailableError) as away:
+                client.status("shop")
+    assert f"Authorization: Basic {b64encode(b'ann:p@ss/w').decode()}".encode() in heard[0]
+    for text in (client.url, str(refused.value), str(away.value)):
+        assert url in text
+        assert "p@ss" not in text
+        assert "p%40ss" not in text
 
 
 def test_a_stack_that_is_down_is_brought_up_again(tmp_path: Path) -> None:
