@@ -98,10 +98,11 @@ class EventLog:
 
         """
         assert span.ends is not None, "there would be no end"
-        left = {each for each, start in span.starts.items() if start < span.ends[each]}
-        with closing(_reader(self._options, {each: span.starts[each] for each in left})) as reader:
+        begun = frozenset(each for each, start in span.starts.items() if start < span.ends[each])
+        left = set(begun)
+        with closing(_reader(self._options, {each: span.starts[each] for each in begun})) as reader:
             while left:
-                for delivery in reader.poll(_POLL_S, set(span.starts) - left):
+                for delivery in reader.poll(_POLL_S, begun - left):
                     if delivery.offset < span.ends[delivery.partition] and wanted(delivery):
                         yield delivery
                 left = {each for each in left if (reader.position(each) or 0) < span.ends[each]}

@@ -56,6 +56,15 @@ def test_what_was_published_is_shown(broker: Broker, folder: Path, capsys: pytes
     assert len(told(folder, capsys, "tail", name, "--since", "1h", "--for", "1")) == 50
 
 
+def test_partitions_may_be_empty(broker: Broker, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An event or none in more partitions than there are keys."""
+    name = broker.create_topic(partitions=6).removesuffix(".v1")
+    assert told(folder, capsys, "tail", name, "--last", "5") == []
+    broker.publish(broker.event("1", 1))
+    assert names(told(folder, capsys, "tail", name, "--last", "5")) == ["1:1"]
+    assert names(told(folder, capsys, "show", name, "1")) == ["1:1"]
+
+
 def test_what_is_not_there_is_named(broker: Broker, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Topic, aggregate and event; a record that is no event is shown and makes the exit code 1."""
     topic = broker.create_topic(partitions=1)
