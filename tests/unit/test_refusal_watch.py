@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from rowcast.contracts.validation import ValueValidator
 from rowcast.errors import ContractViolationError, MappingError, StopError
-from stream_app.contract import _validator
 from stream_app.core.array import converter
 from stream_app.core.state import AggregateState, Key, Refusal, View
 from stream_app.refusal import RefusalWatch
@@ -101,7 +101,7 @@ def test_no_reason_quotes_a_value(value: dict[str, object]) -> None:
         }
     }
     with pytest.raises(ContractViolationError) as refused:
-        _validator(schema)(value)
+        ValueValidator(schema).check(value)
     assert "SECRET" not in str(refused.value)
 
 
