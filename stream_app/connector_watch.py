@@ -23,11 +23,10 @@ _INTERVAL_S = 2.0
 _ANSWER_S = 10.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 4.0, 15.0
 _TRACE_MAX = 1_000
-# There is a heartbeat each second. A server that has much to read before the next one needs longer, and so does a task
-# that fails: it says that it runs until its last transaction has timed out. So patience grows, until the connector has
-# spoken for a while without a pause.
+# There is a heartbeat each second. A server that has much to read before the next one needs longer, so patience grows.
+# A task whose producer failed says that it runs until its open transaction has timed out: it may be restarted before
+# it says FAILED, and why it failed is then in the log of Kafka Connect alone.
 _PATIENCE_S, _PATIENCE_S_MAX = 15.0, 600.0
-_PAUSE_S, _SPEAKING_S = 4.0, 5.0
 
 
 class ConnectorWatch:
@@ -47,7 +46,6 @@ class ConnectorWatch:
         # By source: since when its connector says that it runs, and how long it may run in silence.
         self._running_since_s: dict[str, float] = {}
         self._patience_s: dict[str, float] = {}
-        self._speaking_since_s: dict[str, float] = {}
         self._reachable = True
         self._thread = threading.Thread(target=self._run, name="connectors", daemon=True)
 
@@ -94,18 +92,19 @@ class ConnectorWatch:
         now_s = time.monotonic()
         if silent_s is None:
             self._running_since_s.pop(source, None)
-            self._speaking_since_s.pop(source, None)
             return
-        if silent_s > _PAUSE_S:
-            self._speaking_since_s.pop(source, None)
-        elif now_s - self._speaking_since_s.setdefault(source, now_s) >= _SPEAKING_S:
+        if silent_s < _PATIENCE_S:
             self._patience_s.pop(source, None)
         patience_s = self._patience_s.get(source, _PATIENCE_S)
         if min(silent_s, now_s - self._running_since_s.setdefault(source, now_s)) < patience_s:
             return
         name = connector_name(source)
         log.warning(
-            "source %s: connector %s says it runs, was silent for %.0f s and is restarted", source, name, silent_s
+            "source %s: connector %s says it runs, was silent for %.0f s and is restarted;"
+            " the log of Kafka Connect may tell why",
+            source,
+            name,
+            silent_s,
         )
         connect.restart(name)
         self._metrics.connector_restarts.labels(source).inc()

@@ -22,12 +22,27 @@ WHERE source = %(source)s AND NOT removed
   AND (holder IS NULL OR holder = %(holder)s OR lease_until IS NULL OR lease_until < clock_timestamp())
 RETURNING epoch, CASE WHEN status = 'stopped' THEN stopped_code END
 """
+# The server ends a transaction whose client is silent between two statements, but one in the middle of a COPY only
+# after its statement timeout. NAMEDATALEN cuts the names of applications.
+_END_FROZEN = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+  AND application_name = left(%(application)s, 63) AND state = 'active' AND wait_event = 'ClientRead'
+  AND query_start < clock_timestamp() - make_interval(secs => %(lease_s)s)
+  AND EXISTS (SELECT FROM rowcast.source WHERE source = %(source)s AND NOT removed
+              AND (holder IS NULL OR holder = %(holder)s OR lease_until IS NULL OR lease_until < clock_timestamp()))
+"""
 _RENEW = """
 UPDATE rowcast.source SET lease_until = clock_timestamp() + make_interval(secs => %(lease_s)s)
 WHERE source = (SELECT source FROM rowcast.source WHERE source = %(source)s AND holder = %(holder)s AND NOT removed
                 FOR UPDATE SKIP LOCKED)
 RETURNING status, revision
 """
+
+
+def application(source: str) -> str:
+    """What the owner of *source* calls the session in which it commits."""
+    return f"rowcast worker {source}"
 
 
 def claimable(connection: psycopg.Connection, holder: str) -> list[str]:
@@ -42,8 +57,14 @@ def claimable(connection: psycopg.Connection, holder: str) -> list[str]:
 
 
 def claim(connection: psycopg.Connection, source: str, holder: str) -> tuple[Ownership, str | None] | None:
-    """Own *source* as a new epoch, with the code that it is stopped with; None when somebody else does."""
-    row = connection.execute(_CLAIM, {"source": source, "holder": holder, "lease_s": LEASE_S}).fetchone()
+    """
+    Own *source* as a new epoch, with the code that it is stopped with; None when somebody else does.
+
+    A session of an earlier owner that waits for its client for longer than a lease is ended: it holds the row.
+    """
+    whose = {"source": source, "holder": holder, "lease_s": LEASE_S, "application": application(source)}
+    connection.execute(_END_FROZEN, whose)
+    row = connection.execute(_CLAIM, whose).fetchone()
     return None if row is None else (Ownership(source=source, holder=holder, epoch=row[0]), row[1])
 
 

@@ -21,7 +21,7 @@ from rowcast.database import connect, unavailable_when_broken
 from rowcast.errors import OwnershipLostError, StopError, TransientError
 from stream_app.contract import compile_validators
 from stream_app.core.mapping import compile_mapping
-from stream_app.lease import MAX_TRIES, claim, count_try, read_definition, read_revision, write_stop
+from stream_app.lease import MAX_TRIES, application, claim, count_try, read_definition, read_revision, write_stop
 from stream_app.metrics import SourceMetrics
 from stream_app.opening import Claim
 from stream_app.outage import OutageLog
@@ -119,7 +119,7 @@ class Owner:
     def _own_once(self) -> bool:
         """One claim and its session. Returns False when the source belongs to somebody else."""
         connection = connect(
-            self._control_url, application=f"rowcast worker {self.source}", autocommit=True, settings=_SETTINGS
+            self._control_url, application=application(self.source), autocommit=True, settings=_SETTINGS
         )
         try:
             with unavailable_when_broken(connection):

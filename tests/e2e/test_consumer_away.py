@@ -15,7 +15,7 @@ from verdict_fixture import BACK_S, MarkedLoad, pass_verdict, wait_flowing
 from worker_fixture import WorkerPool
 
 ITEMS, CHANGES = 5_000, 100_000
-CATCH_UP_S = 120
+CATCH_UP_S = 200
 EARLY_EFFECTS = 5_000
 
 

@@ -91,7 +91,7 @@ def test_a_part_dies_under_load_and_everything_goes_on_within_30_s(
 @pytest.mark.slow
 @pytest.mark.guarantee("Any instance may die")
 def test_a_failed_connector_is_restarted_by_the_worker(project: TestProject, workers: WorkerPool) -> None:
-    """Its topic refuses a record: the task fails, and goes on by itself once the topic takes it."""
+    """Its topic refuses a record: the task fails, or is silent while it does; it goes on once the topic takes it."""
     project.apply()
     worker = workers.start()
     worker.wait_owned()
@@ -101,7 +101,7 @@ def test_a_failed_connector_is_restarted_by_the_worker(project: TestProject, wor
     with closing(project.admin()) as admin:
         admin.alter_configs([log])
         fill(project, os.urandom(1500).hex())
-        wait_until(lambda: b"failed and is restarted" in worker.log.read_bytes(), "the restart", 120)
+        wait_until(lambda: b"and is restarted" in worker.log.read_bytes(), "the restart", 120)
         log.configs["max.message.bytes"] = "2000000"
         admin.alter_configs([log])
     wait_agreement(project, 90)

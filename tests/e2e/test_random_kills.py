@@ -72,7 +72,11 @@ def delivery(request: pytest.FixtureRequest, stack: SharedStack, monkeypatch: py
 @pytest.mark.guarantee("Effects exactly once")
 @pytest.mark.guarantee("Order per aggregate")
 @pytest.mark.guarantee("Any instance may die")
-@pytest.mark.parametrize(("delivery", "seed"), [("on", 1), ("on", 2), ("off", 3), ("off", 4)], indirect=["delivery"])
+@pytest.mark.parametrize(
+    ("delivery", "seed"),
+    [("on", 1), *(pytest.param(*each, marks=pytest.mark.matrix) for each in (("on", 2), ("off", 3))), ("off", 4)],
+    indirect=["delivery"],
+)
 def test_parts_are_killed_at_random_moments(
     project: TestProject,
     control_server: Stack,

@@ -41,6 +41,7 @@ def test_every_road_is_cut_for_a_while(pipeline: Pipeline) -> None:
     pass_verdict(pipeline.project, pipeline.service, pipeline.load)
 
 
+@pytest.mark.matrix
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("seed", [1])
 def test_every_road_is_half_open_for_a_while(pipeline: Pipeline, seed: int) -> None:

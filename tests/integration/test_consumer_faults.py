@@ -20,6 +20,10 @@ def steps(quick: tuple[str, ...]) -> list[object]:
     return [step if step in quick else pytest.param(step, marks=pytest.mark.slow) for step in STEPS]
 
 
+def chosen(*run: str) -> list[object]:
+    return [step if step in run else pytest.param(step, marks=pytest.mark.matrix) for step in STEPS]
+
+
 def publish(broker: Broker, version: int) -> None:
     broker.publish(*(broker.event(f"id-{number}", version) for number in range(40)))
 
@@ -59,7 +63,7 @@ def test_a_consumer_killed_at_any_step_applies_everything_once(
 @pytest.mark.guarantee("Effects exactly once")
 @pytest.mark.guarantee("Any instance may die")
 @pytest.mark.slow
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", chosen("after_lock", "in_commit"))
 def test_a_consumer_frozen_at_any_step_is_replaced_and_does_no_harm_when_woken(
     broker: Broker, service: Service, consumers: ConsumerPool, step: str
 ) -> None:
@@ -120,7 +124,7 @@ def owners(service: Service) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", chosen("in_claim", "in_commit"))
 def test_an_unexpected_error_at_any_step_ends_the_process_visibly_and_loses_nothing(
     broker: Broker, service: Service, consumers: ConsumerPool, step: str
 ) -> None:

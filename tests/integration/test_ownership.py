@@ -6,14 +6,14 @@ import time
 
 import psycopg
 import pytest
-from stack_fixture import TestProject
+from stack_fixture import TestProject, wait_until
 
-from rowcast.database import unavailable_when_broken
+from rowcast.database import connect, unavailable_when_broken
 from rowcast.errors import DatabaseUnavailableError, OwnershipLostError
 from stream_app.contract import compile_validators
 from stream_app.core.change import Operation, RowChange
 from stream_app.core.mapping import SourceMapping, compile_mapping
-from stream_app.lease import claim, held, read_definition, renew
+from stream_app.lease import application, claim, held, read_definition, renew
 from stream_app.staging import Staging
 from stream_app.store import Ownership, Store
 
@@ -43,6 +43,26 @@ def test_a_locked_source_row_neither_blocks_nor_loses_the_lease(project: TestPro
         assert renew(control, project.name, "one") is not None
         assert renew(control, project.name, "two") is None
         assert not held(control, project.name, "two")
+
+
+@pytest.mark.guarantee("Any instance may die")
+def test_an_owner_that_froze_inside_a_copy_loses_its_session_to_the_next_claim(project: TestProject) -> None:
+    """The server would wait for the rest of the COPY, and the next owner for the row, until the statement times out."""
+    project.apply()
+    owner = connect(project.settings.control().url, application=application(project.name))
+    with project.control() as control:
+        claimed(control, project, "one")
+        owner.execute("SELECT 1 FROM rowcast.source FOR UPDATE")
+        owner.pgconn.exec_(b"COPY rowcast.pending FROM STDIN")
+        pid = owner.info.backend_pid
+        begun = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND query_start < clock_timestamp() - interval '9 s'"
+        wait_until(lambda: control.execute(begun, (pid,)).fetchone(), "the lease runs out", 20)
+        started_s = time.monotonic()
+        claimed(control, project, "two")
+        assert time.monotonic() - started_s < 5
+        there = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+        wait_until(lambda: control.execute(there, (pid,)).fetchone() is None, "the end of the session", 5)
+    owner.pgconn.finish()
 
 
 @pytest.mark.guarantee("Effects exactly once")
