@@ -71,7 +71,9 @@ class WatchedConnection(psycopg.Connection[Any]):
         return _ASK_AGAIN_S
 
     def _something_arrived(self) -> bool:
-        return bool(select.select([self.pgconn.socket], [], [], 0)[0])
+        arrivals = select.poll()  # select.select() takes no descriptor above 1023
+        arrivals.register(self.pgconn.socket, select.POLLIN)
+        return bool(arrivals.poll(0))
 
     def _answer_is_lost(self) -> bool:
         address = make_conninfo(
