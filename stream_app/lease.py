@@ -101,12 +101,6 @@ def read_definition(connection: psycopg.Connection, source: str) -> SourceDefini
     return SourceDefinition.from_json(row[0])
 
 
-def read_revision(connection: psycopg.Connection, source: str) -> str | None:
-    """The revision of the definition that was applied last; None when the source is gone."""
-    row = connection.execute("SELECT revision FROM rowcast.source WHERE source = %s", (source,)).fetchone()
-    return None if row is None else str(row[0])
-
-
 def write_stop(connection: psycopg.Connection, ownership: Ownership, fault: tuple[str, str, str]) -> None:
     """Stop the source with (code, detail, remedy), unless it was claimed anew."""
     connection.execute(

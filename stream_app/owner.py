@@ -21,11 +21,11 @@ from rowcast.database import connect, unavailable_when_broken
 from rowcast.errors import OwnershipLostError, StopError, TransientError
 from stream_app.contract import compile_validators
 from stream_app.core.mapping import compile_mapping
-from stream_app.lease import MAX_TRIES, application, claim, count_try, read_definition, read_revision, write_stop
+from stream_app.lease import MAX_TRIES, application, claim, count_try, read_definition, write_stop
 from stream_app.metrics import SourceMetrics
 from stream_app.opening import Claim
 from stream_app.outage import OutageLog
-from stream_app.position import read_position
+from stream_app.position import read_position, read_revision
 from stream_app.session import Session
 from stream_app.store import BULK_METHODS, Ownership
 from stream_app.transport import read_time_ms

@@ -56,3 +56,9 @@ def read_position(connection: psycopg.Connection, source: str) -> Position | Non
         sub_position=None if row[4] is None else orjson.loads(row[4]),
         heartbeat=None if row[5] is None else orjson.loads(row[5]),
     )
+
+
+def read_revision(connection: psycopg.Connection, source: str) -> str | None:
+    """The revision of the definition that was applied last; None when the source is gone."""
+    row = connection.execute("SELECT revision FROM rowcast.source WHERE source = %s", (source,)).fetchone()
+    return None if row is None else str(row[0])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from rowcast.errors import StopError
 from stream_app.core.change import Operation, RowChange, SnapshotStart
 from stream_app.core.emission import Emitted, Origin, rfc3339
 from stream_app.core.heartbeat import last_heartbeat
@@ -41,7 +42,7 @@ from stream_app.generation import Generations
 from stream_app.landing import Landing, Parcel
 from stream_app.metrics import SourceMetrics
 from stream_app.opening import Claim, open_position, open_tail
-from stream_app.position import Position
+from stream_app.position import Position, read_revision
 from stream_app.progress import Progress
 from stream_app.publisher import Publisher
 from stream_app.refusal import RefusalWatch
@@ -77,6 +78,7 @@ class Session:
         progress = Progress(claim.ownership, self._publisher, self._store)
         self._landing = Landing(self._publisher, self._store, progress, (self._position, ends))
         self._brokers = claim.brokers
+        self._applied = claim.reading
         self._open_log()
         self._reads.load_references()
         # Those of an open transaction that is too large for memory: reference tables are small, so they stay in it.
@@ -200,8 +202,18 @@ class Session:
         return any(row.operation is Operation.TRUNCATE or row.table in references for row in unit.rows)
 
     def _begin_reading(self, piece: Sequence[PlacedUnit], start: PlacedUnit) -> list[PlacedUnit]:
-        """Commit *piece*, which was streamed before *start*, as it is: with events; returns a piece with *start*."""
+        """
+        Commit *piece*, which was streamed before *start*, as it is: with events; returns a piece with *start*.
+
+        Raises:
+            StopError: the snapshot is one of another definition, so the source has to be claimed anew.
+
+        """
         self._commit_piece(piece)
+        if read_revision(self._applied, self._source) != self._mapping.definition.revision:
+            # The connector is set up after its definition is stored. Under the former one types would be missing in
+            # the generation, and columns in row state.
+            raise StopError("DEFINITION_CHANGED", f"source {self._source} has a new definition and a new snapshot")
         self._generations.note_start(start.next_offset - 1)
         self._landing.wait()
         self._staging.clear()  # of a transaction that broke off before it

@@ -14,6 +14,9 @@ from rowcast.connect import ConnectClient
 from rowcast.errors import ConfigurationError
 from rowcast.event import EventKind
 from rowcast.sources.connector import connector_name
+from stream_app.metrics import Metrics, SourceMetrics
+from stream_app.owner import Owner
+from stream_app.session import BATCH_RECORDS_MAX
 
 ROWS = 60_000
 
@@ -97,6 +100,33 @@ def test_another_aggregate_of_a_running_source_needs_a_new_snapshot(project: Tes
     project.apply()
     wait_agreement(project, 60)
     assert {event.kind for events in histories(project).values() for event in events} == {EventKind.SNAPSHOT}
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_a_snapshot_of_another_definition_is_not_read_under_the_former_one(project: TestProject) -> None:
+    """An owner whom nobody tells of the new definition finds more than a batch of its snapshot before the new table."""
+    whole = project.source_path.read_text()
+    project.source_path.write_text(whole.partition("  item:\n")[0])
+    add_tree(project.connection, [str(uuid.uuid4()) for _ in range(3)])
+    project.apply()
+    settings = project.settings
+    owner = Owner(
+        (settings.kafka(), settings.control().url), project.name, "alone", SourceMetrics(Metrics(), project.name)
+    )
+    owner.start()
+    try:
+        wait_until(lambda: len(histories(project, ("instance", "holdings"))) == 2, "the first snapshot")
+        project.execute(
+            "INSERT INTO instance (id, hrid, title, source, instance_type)"
+            f" SELECT gen_random_uuid(), 'i' || g, 'T', 'MARC', 'text' FROM generate_series(1, {BATCH_RECORDS_MAX}) g"
+        )
+        project.source_path.write_text(whole)
+        assert rowcast(project, "sources", "remove", project.name, "--yes").returncode == 0
+        project.apply()
+        wait_agreement(project, 60)
+    finally:
+        owner.stop()
+        owner.join(30)
 
 
 @pytest.mark.guarantee("Nothing committed is lost")
