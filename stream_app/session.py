@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from rowcast.errors import StopError
+from rowcast.errors import OwnershipLostError
 from stream_app.core.change import Operation, RowChange, SnapshotStart
 from stream_app.core.emission import Emitted, Origin, rfc3339
 from stream_app.core.heartbeat import last_heartbeat
@@ -206,14 +206,14 @@ class Session:
         Commit *piece*, which was streamed before *start*, as it is: with events; returns a piece with *start*.
 
         Raises:
-            StopError: the snapshot is one of another definition, so the source has to be claimed anew.
+            OwnershipLostError: the snapshot is one of another definition, so the source has to be claimed anew.
 
         """
         self._commit_piece(piece)
         if read_revision(self._applied, self._source) != self._mapping.definition.revision:
             # The connector is set up after its definition is stored. Under the former one types would be missing in
             # the generation, and columns in row state.
-            raise StopError("DEFINITION_CHANGED", f"source {self._source} has a new definition and a new snapshot")
+            raise OwnershipLostError(f"{self._source}: a snapshot begins that was set up by a newer definition")
         self._generations.note_start(start.next_offset - 1)
         self._landing.wait()
         self._staging.clear()  # of a transaction that broke off before it
