@@ -25,10 +25,12 @@ from rowcast.sources.plan import admit
 from rowcast.sources.row_reading import Rows, read_rows
 from rowcast.sources.source_file import load_sources
 from stream_app.case import case_document
+from stream_app.core.embedding import EmbeddedMapping
 from stream_app.core.state import Key
 from stream_app.trial import Outcome, Trial, shown
 
 _REFERENCE_ROWS_MAX = 100_000
+_EMBEDDED_ROWS_MAX = 10_000
 
 
 class Reading:
@@ -61,13 +63,25 @@ class Reading:
         if row in self.rows[aggregate.table]:
             return
         self.rows[aggregate.table].append(row)
+        mapping = self.trial.mapping.by_type[aggregate.name]
+        self._add_embedded(mapping.embedded, mapping.row_key(row))
         try:
-            parent_id = self.trial.mapping.by_type[aggregate.name].parent_id_text(row)
+            parent_id = mapping.parent_id_text(row)
         except MappingError:
             return  # the preview says so by itself
         if aggregate.parent is not None and parent_id is not None:
             parent = self.trial.mapping.by_type[aggregate.parent.aggregate].definition
             self.read(parent, parent_id, 2)
+
+    def _add_embedded(self, embedded: Iterable[EmbeddedMapping], row_key: str) -> None:
+        parts = Identity.from_id_text("", "", row_key).parts
+        for each in embedded:
+            found = read_rows(
+                self._connection, self._tables[each.table], (each.definition.columns, parts), _EMBEDDED_ROWS_MAX
+            )
+            self.rows[each.table] += found
+            for row in found:
+                self._add_embedded(each.below, each.row_key(row))
 
     def read_references(self) -> None:
         """Read the reference tables, whole."""

@@ -293,8 +293,8 @@ class Session:
                 raise _InterruptedError
             part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, unit.messages)
             position = replace(self._position, sub_position={**merging, "last": list(last)})
-            if last.aggregate in self._mapping.held:
-                # Rows of another part may take what one of this part lets go.
+            if not self._mapping.is_of_one_row(last.aggregate):
+                # Rows of another part may take what one of this part lets go, or stand in the same aggregate.
                 step = Step(generation=self._generations.number, pending_touched=True)
                 self._fold_and_land([part], frozenset(self._mapping.by_type), step, position)
                 continue

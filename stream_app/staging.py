@@ -17,6 +17,7 @@ from rowcast.failpoint import failpoint
 from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.change import Columns, Operation, RowChange
 from stream_app.core.column import holds_placeholder, is_unavailable
+from stream_app.core.embedding import EmbeddedMapping
 from stream_app.core.holding import complete
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.sequencing import key_of
@@ -93,14 +94,15 @@ class Staging:
 
     def _lines(self, changes: Iterable[tuple[int, RowChange]]) -> Iterator[bytes]:
         source = copy_text(self._source)
-        types = {each.name: copy_text(each.name) for each in self._mapping.by_rank}
+        types = {each.name: copy_text(each.name) for each in self._mapping.of_aggregates}
+        names = {each.table: each.name for each in self._mapping.of_aggregates}
         for order, row in changes:
             if row.operation is Operation.TRUNCATE:
-                key, columns = Key(self._mapping.by_table[row.table].name, ""), NULL
+                key, columns = Key(names[row.table], ""), NULL
             else:
                 key = key_of(self._mapping, row)
                 image = row.before if row.operation is Operation.DELETE else row.after
-                kept = self._mapping.by_type[key.aggregate].keep(image or {})
+                kept = self._mapping.rows_of(key.aggregate).keep(image or {})
                 self._note_moved(order, key, row, kept)
                 columns = copy_text(orjson.dumps(kept))
             fields = (types[key.aggregate], key.id_text.encode(), row.operation.value.encode(), columns)
@@ -148,17 +150,17 @@ class Staging:
             self._hold()
             repeated = "SELECT FROM rowcast.moved_row WHERE source = %s AND lsn = %s LIMIT 1"
             if self._connection.execute(repeated, (self._source, lsn)).fetchone() is None:
-                for mapping in self._mapping.by_rank:
+                for mapping in self._mapping.of_aggregates:
                     self._complete_type(mapping, mapping.name in truncated)
 
-    def _complete_type(self, mapping: AggregateMapping, truncated: bool) -> None:
+    def _complete_type(self, mapping: AggregateMapping | EmbeddedMapping, truncated: bool) -> None:
         place, last = (self._source, mapping.name), 0
         while moved := self._connection.execute(_MOVED, (*place, last, _MOVED_AT_ONCE)).fetchall():
             last = moved[-1][0]
             former = [id_text for _, _, id_text in moved]
             rows: dict[str, Columns | None] = {}
             if not truncated:
-                found = self._connection.execute(_ROWS, (self._source, mapping.definition.table, former))
+                found = self._connection.execute(_ROWS, (self._source, mapping.table, former))
                 rows = {row_key: orjson.loads(columns) for row_key, columns in found}
             history: dict[str, list[_Staged]] = {}
             for id_text, *staged in self._connection.execute(_HISTORY, (self._lsn, *place, former)):
@@ -175,9 +177,9 @@ class Staging:
         """
         All changes of at most *limit* aggregates at a time, in the order of the transaction, with the last key.
 
-        Parents' types come first, then the order is that of the ids.
+        Parents' types come first, embedded rows behind all roots and those above; then the order is that of the keys.
         """
-        for mapping in self._mapping.by_rank:
+        for mapping in self._mapping.of_aggregates:
             last = ""
             while True:
                 place = self._source, mapping.name
@@ -186,7 +188,7 @@ class Staging:
                     break
                 last = ids[-1]
                 rows = self._reading.execute(_CHANGES, (self._lsn, *place, ids[0], last))
-                yield Key(mapping.name, last), tuple([_change(mapping.definition.table, *row) for row in rows])
+                yield Key(mapping.name, last), tuple([_change(mapping.table, *row) for row in rows])
 
 
 class _Staged(NamedTuple):

@@ -108,12 +108,14 @@ class Store:
     def _load_held(self, keys: Iterable[Key], view: View) -> None:
         by_type: dict[str, list[str]] = {}
         for key in keys:
-            view.aggregates[key] = ABSENT
+            if key.aggregate in self._mapping.held:
+                view.aggregates[key] = ABSENT
             view.candidates.setdefault(key, set())
             by_type.setdefault(key.aggregate, []).append(key.id_text)
         for aggregate, ids in by_type.items():
             wanted, table = "\n".join(ids), self._mapping.tables[aggregate]
-            self._load_states(aggregate, wanted, view)
+            if aggregate in self._mapping.held:
+                self._load_states(aggregate, wanted, view)
             for id_text, row_key, columns in self._connection.execute(
                 statements.LOAD_HELD, (wanted, self._source, table)
             ):
@@ -145,7 +147,7 @@ class Store:
         for aggregate, ids in by_type.items():
             wanted = "\n".join(ids)
             self._load_states(aggregate, wanted, view)
-            table = self._mapping.by_type[aggregate].definition.table
+            table = self._mapping.tables[aggregate]
             for row_key, columns in self._connection.execute(statements.LOAD_ROWS, (wanted, self._source, table)):
                 key = Key(aggregate, row_key)
                 view.rows[key] = orjson.loads(columns)
@@ -289,6 +291,9 @@ class Store:
         for generation in step.ended_generations:
             # Neither read by the generation nor changed by the stream since it began: gone at the source.
             self._forget_rows(generation.aggregate, generation.number)
+            for part in self._mapping.parts.values():
+                if part.aggregate == generation.aggregate:
+                    self._forget_rows(part.name, generation.number)
         for generation in step.ended_generations[:1]:  # all types are read together, and the references with them
             for table in self._mapping.references.values():
                 self._forget_rows(table.name, generation.number)
@@ -370,6 +375,7 @@ class Store:
         )
 
     def _forget_rows(self, aggregate: str, before_generation: int | None) -> None:
+        """Rows of a type, embedded table or reference table that *before_generation* did not find; None: all."""
         self._connection.execute(
             "WITH gone AS (DELETE FROM rowcast.row_state WHERE source = %(source)s AND table_name = %(table)s"
             " AND (%(generation)s::bigint IS NULL OR generation < %(generation)s) RETURNING row_key, owner)"
@@ -385,7 +391,7 @@ class Store:
         )
 
     def _save_pending(self, step: Step, view: View) -> None:
-        pending = [*step.pending, *view.dirty] if step.pending_touched else step.pending
+        pending = [*step.pending, *(view.dirty | view.touched)] if step.pending_touched else step.pending
         if pending:
             ranks, ids = self._ranked(pending)
             self._connection.execute(
@@ -424,25 +430,39 @@ class Store:
             )
 
     def _fill_pending_referring(self, referring: Referring) -> None:
+        way = self._way_up(referring.name)
         if referring.patterns is None:
-            self._fill_pending(referring.aggregate)
+            self._fill_pending(way[-1])
             return
-        mapping = self._mapping.by_type[referring.aggregate]
+        root = self._mapping.by_type[way[-1]]
+        # The joins lead from each row to the one above, up to the root row.
+        joins = "".join(
+            f" JOIN rowcast.row_state r{above} ON r{above}.source = r0.source"
+            f" AND r{above}.table_name = %({above})s AND r{above}.row_key = r{above - 1}.owner"
+            for above in range(1, len(way))
+        )
+        named = f"r{len(way) - 1}.{'row_key' if root.holding is None else 'owner'}"
         self._connection.execute(
             "INSERT INTO rowcast.pending (source, rank, id_text)"
-            " SELECT DISTINCT source, %(rank)s, CASE WHEN %(held)s THEN owner ELSE row_key END FROM rowcast.row_state"
-            " WHERE source = %(source)s AND table_name = %(table)s AND (owner IS NOT NULL OR NOT %(held)s)"
+            f" SELECT DISTINCT r0.source, %(rank)s, {named} FROM rowcast.row_state r0{joins}"
+            f" WHERE r0.source = %(source)s AND r0.table_name = %(0)s AND {named} IS NOT NULL"
             # Columns are compact JSON, so a text that stands in it is found as it is written.
-            " AND EXISTS (SELECT 1 FROM unnest(%(patterns)s::text[]) AS p WHERE strpos(columns, p) > 0)"
-            " ON CONFLICT DO NOTHING",
+            " AND EXISTS (SELECT 1 FROM unnest(%(patterns)s::text[]) AS p WHERE strpos(r0.columns, p) > 0)"
+            " ON CONFLICT DO NOTHING".encode(),
             {
-                "rank": mapping.rank,
-                "held": mapping.holding is not None,
+                "rank": root.rank,
                 "source": self._source,
-                "table": mapping.definition.table,
                 "patterns": referring.patterns,
+                **{str(place): self._mapping.tables[name] for place, name in enumerate(way)},
             },
         )
+
+    def _way_up(self, name: str) -> list[str]:
+        """What row state calls the rows *name* and those above them, up to the root rows."""
+        way = [name]
+        while way[-1] in self._mapping.parts:
+            way.append(self._mapping.parts[way[-1]].above)
+        return way
 
     def _fill_pending(self, aggregate: str) -> None:
         self._connection.execute(

@@ -27,9 +27,7 @@ def refuse_unfit(source: SourceFile, catalogue: Catalogue) -> None:
 
     """
     faults = [source.fault("database", message, fix) for message, fix in server_misfits(catalogue)]
-    named = [(f"aggregates.{each.name}.table", each.table) for each in source.aggregates]
-    named += [(f"references.{each.name}.table", each.table) for each in source.references]
-    for field, name in named:
+    for field, name in source.named_tables():
         table = catalogue.tables.get(name)
         faults.extend(
             source.fault(field, f"{name}: {message}", fix) for message, fix in table_misfits(table, catalogue)

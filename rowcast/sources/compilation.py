@@ -22,10 +22,11 @@ from rowcast.sources.definition import (
     TableDefinition,
 )
 from rowcast.sources.document import DocumentError, Fault
-from rowcast.sources.field import ConditionDefinition, FieldDefinition
+from rowcast.sources.embedding_fit import Misfit, completed, embedding_misfits
+from rowcast.sources.field import FieldDefinition
 from rowcast.sources.function_module import load_functions, misfit
 from rowcast.sources.place import Place, parse_place
-from rowcast.sources.property_fit import condition_misfits, document_misfits, misfits, nearest
+from rowcast.sources.property_fit import document_misfits, misfits, nearest, row_condition_misfits
 from rowcast.sources.reference_fit import LookedUp, looked_up, reference_misfits
 from rowcast.sources.source_file import AggregateEntry, SourceFile
 
@@ -52,7 +53,8 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
             faults.append(source.fault(f"references.{reference.name}.{place}", message, accepted))
     if faults:
         raise DocumentError(source.path, faults)
-    entries = _parents_first(source.aggregates)
+    aggregates = [_aggregate(entry, contracts[entry.name]) for entry in _parents_first(source.aggregates)]
+    embedded = [each for aggregate in aggregates for _, each in aggregate.embeddings()]
     return SourceDefinition(
         source=source.source,
         domain=source.domain,
@@ -63,12 +65,10 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
         change_log_window_ms=source.change_log_window_ms,
         refused_share_max=source.refused_share_max,
         functions=source.functions if any(True for _ in _calls(source)) else "",
-        aggregates=tuple(_aggregate(entry, contracts[entry.name]) for entry in entries),
+        aggregates=tuple(aggregates),
         tables=(
-            *(
-                _table(catalogue.tables[entry.table], _aggregate(entry, contracts[entry.name]).places)
-                for entry in entries
-            ),
+            *(_table(catalogue.tables[each.table], each.places) for each in aggregates),
+            *(_table(catalogue.tables[each.table], each.places) for each in embedded),
             *(_table(catalogue.tables[each.table], (each.value,)) for each in source.references),
         ),
         references=source.references,
@@ -77,9 +77,10 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
 
 def _calls(source: SourceFile) -> Iterator[tuple[str, FieldDefinition]]:
     for entry in source.aggregates:
-        for name, field in entry.fields.items():
-            if field.function is not None:
-                yield f"aggregates.{entry.name}.fields.{name}", field
+        sections = [(f"aggregates.{entry.name}", entry.fields)]
+        sections += [(at, embedded.fields) for at, embedded in entry.embeddings()]
+        for at, fields in sections:
+            yield from ((f"{at}.fields.{name}", each) for name, each in fields.items() if each.function is not None)
 
 
 def _function_faults(source: SourceFile) -> Iterator[Fault]:
@@ -102,10 +103,12 @@ def _parents_first(entries: tuple[AggregateEntry, ...]) -> list[AggregateEntry]:
 
 def _fields_of(entry: AggregateEntry, contract: Contract) -> dict[str, FieldDefinition]:
     """Where each property's value comes from: as the file says, else its own name in the document or the row."""
+    embedded = {each.name for each in entry.embedded}
     return {
         name: entry.fields.get(name)
         or FieldDefinition(place=pointer_of((entry.document, name)) if entry.document else name)
         for name in contract.properties
+        if name not in embedded
     }
 
 
@@ -124,6 +127,7 @@ def _aggregate(entry: AggregateEntry, contract: Contract) -> AggregateDefinition
         dataschema=contract.dataschema,
         where=entry.where,
         soft_delete=entry.soft_delete,
+        embedded=tuple(completed(each, contract) for each in entry.embedded),
     )
 
 
@@ -166,12 +170,15 @@ def _aggregate_faults(
     for name, field in _fields_of(entry, contract).items():
         if name in entry.fields or not entry.document:
             yield from _property_faults(source, entry, (contract, name, field), (table, references))
-    for condition in entry.where:
-        for message, accepted in condition_misfits(condition, table):
-            yield source.fault(f"{at}.where.{condition.place}", message, accepted)
-    if entry.soft_delete:
-        for message, accepted in condition_misfits(ConditionDefinition(place=entry.soft_delete, values=()), table):
-            yield source.fault(f"{at}.soft_delete", message, accepted)
+    for place, message, accepted in row_condition_misfits(entry.where, entry.soft_delete, table):
+        yield source.fault(f"{at}.{place}", message, accepted)
+    for each in embedding_misfits((at, table, contract), entry.embedded, (catalogue, references)):
+        yield _fault_of(source, contract, each)
+
+
+def _fault_of(source: SourceFile, contract: Contract, misfit: Misfit) -> Fault:
+    fault = source.fault(misfit.at, misfit.message, misfit.accepted)
+    return replace(fault, place=f"{contract.path}#{misfit.pointer}") if misfit.pointer else fault
 
 
 def _id_faults(source: SourceFile, entry: AggregateEntry, table: Table) -> Iterator[Fault]:

@@ -88,7 +88,7 @@ def _refuse_uncaptured(wanted: SourceDefinition, applied: SourceDefinition) -> N
     """A running source cannot publish what its snapshot did not read; a new snapshot can."""
     shapes = [
         [
-            (each.name, each.table, each.id, each.parent, each.major, each.where, each.soft_delete)
+            (each.name, each.table, each.id, each.parent, each.major, each.where, each.soft_delete, each.tied)
             for each in one.aggregates
         ]
         for one in (wanted, applied)

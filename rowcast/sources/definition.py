@@ -9,17 +9,19 @@ says which.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import orjson
 
 from rowcast.errors import ConfigurationError
-from rowcast.sources.field import ConditionDefinition, FieldDefinition
+from rowcast.sources.embedding import EmbeddedDefinition, embedded_of
+from rowcast.sources.field import ConditionDefinition, FieldDefinition, conditions_of, field_of
 from rowcast.topics import change_log_topic, domain_topic
 
-FORMAT = 2
+FORMAT = 3
+_FORMATS = frozenset({1, 2, FORMAT})  # what a later one has more, an earlier one goes without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class ParentDefinition:
 class AggregateDefinition:
     """
     One aggregate type: its root *table*, *id*, *parent*, *fields*, and which rows count: those that fulfil *where*
-    and have nothing, or false, at *soft_delete*.
+    and have nothing, or false, at *soft_delete*. Rows of the tables in *embedded* are published inside the entity.
 
     Id and parent are places: columns or JSON Pointers into their documents, see `rowcast.sources.place`.
 
@@ -75,10 +77,21 @@ class AggregateDefinition:
     dataschema: str
     where: tuple[ConditionDefinition, ...] = ()
     soft_delete: str = ""
+    embedded: tuple[EmbeddedDefinition, ...] = ()
+
+    def embeddings(self) -> Iterator[tuple[tuple[str, ...], EmbeddedDefinition]]:
+        """All embedded tables at any level, each below the one that it is embedded in, with its path of properties."""
+        for each in self.embedded:
+            yield from each.with_below()
+
+    @property
+    def tied(self) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
+        """How the rows of embedded tables are tied to those above: each table with its path and columns."""
+        return tuple((each.table, path, each.columns) for path, each in self.embeddings())
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Every place of a row that is read."""
+        """Every place of a root row that is read."""
         return (
             *self.id,
             *(self.parent.columns if self.parent else ()),
@@ -158,7 +171,7 @@ class SourceDefinition:
             ConfigurationError: it was written by a newer Rowcast.
         """
         data = orjson.loads(document)
-        if data.pop("format") not in {1, FORMAT}:
+        if data.pop("format") not in _FORMATS:
             raise ConfigurationError(
                 "the applied definition has an unknown format", where=str(data.get("source")), fix="upgrade this worker"
             )
@@ -175,17 +188,11 @@ def _aggregate(entry: dict[str, Any]) -> AggregateDefinition:
             **entry,
             "id": tuple(entry["id"]),
             "parent": parent and ParentDefinition(aggregate=parent["aggregate"], columns=tuple(parent["columns"])),
-            "fields": {name: _field(each) for name, each in entry["fields"].items()},
-            "where": tuple(
-                ConditionDefinition(**{**each, "values": tuple(each["values"])}) for each in entry.get("where", ())
-            ),
+            "fields": {name: field_of(each) for name, each in entry["fields"].items()},
+            "where": conditions_of(entry.get("where", ())),
+            "embedded": tuple(embedded_of(each) for each in entry.get("embedded", ())),
         }
     )
-
-
-def _field(entry: dict[str, Any] | str) -> FieldDefinition:
-    # Format 1 had nothing but columns.
-    return FieldDefinition(place=entry) if isinstance(entry, str) else FieldDefinition(**entry)
 
 
 def _table(entry: dict[str, Any]) -> TableDefinition:

@@ -8,7 +8,7 @@ reference table, cast, and replaced by a default where it is null.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -135,3 +135,14 @@ def read_conditions(section: Section, name: str) -> tuple[ConditionDefinition, .
         else:
             entry.fault(place, "says nothing", "{not: <value or list of values>}")
     return tuple(conditions)
+
+
+def field_of(entry: Mapping[str, Any] | str) -> FieldDefinition:
+    """The definition that the parsed JSON *entry* of an applied definition holds."""
+    # Format 1 had nothing but columns.
+    return FieldDefinition(place=entry) if isinstance(entry, str) else FieldDefinition(**entry)
+
+
+def conditions_of(entries: Iterable[Mapping[str, Any]]) -> tuple[ConditionDefinition, ...]:
+    """Likewise for conditions."""
+    return tuple(ConditionDefinition(**{**each, "values": tuple(each["values"])}) for each in entries)

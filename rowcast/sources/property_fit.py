@@ -6,7 +6,7 @@ Refused is what could never be accepted: each event would be refused by its sche
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Any
@@ -139,7 +139,18 @@ def document_misfits(column_name: str, table: Table) -> Iterator[tuple[str, str]
         yield f"column {column_name!r} of type {column.type} holds no JSON document", "a json or jsonb column"
 
 
-def condition_misfits(condition: ConditionDefinition, table: Table) -> Iterator[tuple[str, str]]:
+def row_condition_misfits(
+    where: Iterable[ConditionDefinition], soft_delete: str, table: Table
+) -> Iterator[tuple[str, str, str]]:
+    """Why it could never be told which rows count: the field, the message, and what would be accepted."""
+    for condition in where:
+        yield from ((f"where.{condition.place}", *each) for each in _condition_misfits(condition, table))
+    if soft_delete:
+        whatever = ConditionDefinition(place=soft_delete, values=())
+        yield from (("soft_delete", *each) for each in _condition_misfits(whatever, table))
+
+
+def _condition_misfits(condition: ConditionDefinition, table: Table) -> Iterator[tuple[str, str]]:
     """Why *condition* could never be fulfilled, or cannot be told."""
     column_name, path = parse_place(condition.place)
     column = table.column(column_name)
@@ -165,8 +176,8 @@ def nearest(wanted: str, table: Table) -> str:
 
 def _form_misfits(contract: Contract, name: str, form: _Form, table: Table) -> Iterator[tuple[str, str]]:
     what = f"property {name!r} of {contract.path}"
-    schema = _resolved(contract, contract.entity["properties"][name])
-    declared, column = _types(schema), form.column
+    schema = resolved(contract, contract.entity["properties"][name])
+    declared, column = declared_types(schema), form.column
     if declared is None:
         return
     if not form.types <= declared:
@@ -174,7 +185,7 @@ def _form_misfits(contract: Contract, name: str, form: _Form, table: Table) -> I
     elif form.nullable and "null" not in declared:
         where = f"column {column.name!r} of {table.name}" if column else form.giver
         yield f"{where} may be NULL, {what} may not", 'a property that allows "null", or NOT NULL on the column'
-    items, elements = _types(_resolved(contract, schema.get("items"))), element_types(column) if column else None
+    items, elements = declared_types(resolved(contract, schema.get("items"))), element_types(column) if column else None
     if column and "array" in declared and items is not None and elements is not None and not elements <= items:
         message = (
             f"the items of {what} are {_words(items)}, but those of column {column.name!r} of type {column.type} are"
@@ -183,7 +194,7 @@ def _form_misfits(contract: Contract, name: str, form: _Form, table: Table) -> I
         yield message, "items of that type"
 
 
-def _resolved(contract: Contract, schema: Any) -> Mapping[str, Any]:
+def resolved(contract: Contract, schema: Any) -> Mapping[str, Any]:
     """The schema that *schema* stands for, its references followed; empty when there is none."""
     definitions = contract.entity.get("$defs", {})
     for _step in range(len(definitions) + 1):  # references that lead in a circle end, too
@@ -193,7 +204,7 @@ def _resolved(contract: Contract, schema: Any) -> Mapping[str, Any]:
     return schema if isinstance(schema, dict) else {}
 
 
-def _types(schema: Mapping[str, Any]) -> set[str] | None:
+def declared_types(schema: Mapping[str, Any]) -> set[str] | None:
     """The JSON types that a schema accepts; None when it names none."""
     declared = schema.get("type")
     if declared is None:

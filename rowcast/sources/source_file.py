@@ -15,6 +15,7 @@ from pathlib import Path
 from rowcast.errors import ConfigurationError
 from rowcast.sources.definition import ReferenceDefinition
 from rowcast.sources.document import Document, DocumentError, Fault, Section
+from rowcast.sources.embedding import EmbeddedDefinition, read_embedded
 from rowcast.sources.field import (
     ConditionDefinition,
     FieldDefinition,
@@ -44,7 +45,7 @@ _FIELDS = (
     "references",
     "aggregates",
 )
-_AGGREGATE_FIELDS = ("table", "document", "id", "parent", "where", "soft_delete", "contract", "fields")
+_AGGREGATE_FIELDS = ("table", "document", "id", "parent", "where", "soft_delete", "contract", "fields", "embedded")
 
 
 _COLUMN_FORM = "the name of a column"
@@ -77,6 +78,13 @@ class AggregateEntry:
     fields: Mapping[str, FieldDefinition]
     where: tuple[ConditionDefinition, ...] = ()
     soft_delete: str = ""
+    embedded: tuple[EmbeddedDefinition, ...] = ()
+
+    def embeddings(self) -> Iterator[tuple[str, EmbeddedDefinition]]:
+        """All embedded tables at any level, each with its dotted field."""
+        for each in self.embedded:
+            for path, embedded in each.with_below():
+                yield ".".join((f"aggregates.{self.name}", *(f"embedded.{name}" for name in path))), embedded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +113,16 @@ class SourceFile:
     @property
     def tables(self) -> tuple[str, ...]:
         """The tables that the file names."""
-        return (*(each.table for each in self.aggregates), *(each.table for each in self.references))
+        return tuple(table for _, table in self.named_tables())
+
+    def named_tables(self) -> Iterator[tuple[str, str]]:
+        """Each dotted field that names a table, with that name."""
+        for entry in self.aggregates:
+            yield f"aggregates.{entry.name}.table", entry.table
+        for entry in self.aggregates:
+            yield from ((f"{at}.table", embedded.table) for at, embedded in entry.embeddings())
+        for each in self.references:
+            yield f"references.{each.name}.table", each.table
 
     def fault(self, name: str, message: str, accepted: str = "") -> Fault:
         """A fault at the declared field *name*, or at the nearest section above it."""
@@ -188,7 +205,9 @@ def load_source(path: Path) -> SourceFile:
         functions=_functions(path),
         references=_references(root),
     )
+    document.faults.extend(_table_faults(source))
     document.faults.extend(_reference_faults(source))
+    document.faults.extend(_embedding_faults(source))
     document.refuse_faults()
     return source
 
@@ -211,22 +230,39 @@ def _references(root: Section) -> tuple[ReferenceDefinition, ...]:
     return tuple(entries)
 
 
+def _table_faults(source: SourceFile) -> Iterator[Fault]:
+    """Every aggregate, embedded table and reference has a table of its own."""
+    owners: dict[str, str] = {}
+    for at, table in source.named_tables():
+        kind, *path = at.split(".")[:-1]
+        owner = f"{kind.removesuffix('s')} {path[0]!r}" + "".join(f", {each}" for each in [".".join(path[1:])] if each)
+        first = owners.setdefault(table, owner)
+        if table and first != owner:
+            yield source.fault(at, f"{table} belongs to {first}", "a table of its own")
+
+
 def _reference_faults(source: SourceFile) -> Iterator[Fault]:
-    """Every reference has a table of its own, and every field's reference is declared."""
-    owners = {entry.table: f"aggregate {entry.name!r}" for entry in source.aggregates}
-    for reference in source.references:
-        name = f"reference {reference.name!r}"
-        owner = owners.setdefault(reference.table, name)
-        if reference.table and owner != name:
-            message = f"{reference.table} belongs to {owner}"
-            yield source.fault(f"references.{reference.name}.table", message, "a table of its own")
+    """Every field's reference is declared."""
     names = [each.name for each in source.references]
     for entry in source.aggregates:
-        for name, each in entry.fields.items():
+        sections = [(f"aggregates.{entry.name}", entry.fields)]
+        sections += [(at, embedded.fields) for at, embedded in entry.embeddings()]
+        for at, name, each in ((at, name, each) for at, fields in sections for name, each in fields.items()):
             if each.reference is not None and each.reference not in names:
                 message = f"there is no reference {each.reference!r}"
                 accepted = ", ".join(names) or "an entry of `references`"
-                yield source.fault(f"aggregates.{entry.name}.fields.{name}.reference", message, accepted)
+                yield source.fault(f"{at}.fields.{name}.reference", message, accepted)
+
+
+def _embedding_faults(source: SourceFile) -> Iterator[Fault]:
+    """A property is a field or embedded."""
+    for entry in source.aggregates:
+        above = [(f"aggregates.{entry.name}", entry.fields, entry.embedded)]
+        above += [(at, each.fields, each.embedded) for at, each in entry.embeddings()]
+        for at, fields, embedded in above:
+            for each in embedded:
+                if each.name in fields:
+                    yield source.fault(f"{at}.embedded.{each.name}", "is a field, too", "`fields` or `embedded`")
 
 
 def _functions(path: Path) -> str:
@@ -260,7 +296,6 @@ def _aggregates(root: Section) -> tuple[AggregateEntry, ...]:
         if not SOURCE_NAME.fullmatch(name):
             section.fault(name, f"{name!r} is not accepted as a name", SOURCE_NAME_FORM)
         entries.append(_aggregate(section.section(name, _AGGREGATE_FIELDS), name))
-    _check_tables(section, entries)
     _check_parents(section, entries)
     return tuple(entries)
 
@@ -280,6 +315,7 @@ def _aggregate(section: Section, name: str) -> AggregateEntry:
         fields={each: read_field(renamed, each) for each in renamed},
         where=read_conditions(section, "where"),
         soft_delete=read_place(section, "soft_delete", default=""),
+        embedded=read_embedded(section, TABLE_NAME),
     )
 
 
@@ -289,14 +325,6 @@ def _parent(section: Section) -> ParentEntry:
         parent.text("aggregate", SOURCE_NAME, "the name of an aggregate of this file"),
         read_places(parent, "column", "the column, or list of columns, that holds the parent's id"),
     )
-
-
-def _check_tables(section: Section, entries: Sequence[AggregateEntry]) -> None:
-    owners: dict[str, str] = {}
-    for entry in entries:
-        owner = owners.setdefault(entry.table, entry.name)
-        if entry.table and owner != entry.name:
-            section.fault(f"{entry.name}.table", f"{entry.table} belongs to aggregate {owner!r}", "a table of its own")
 
 
 def _check_parents(section: Section, entries: Sequence[AggregateEntry]) -> None:

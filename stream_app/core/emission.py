@@ -18,6 +18,7 @@ from rowcast.errors import PoisonError
 from rowcast.event import EventKind, Moment, Record
 from stream_app.core.holding import held_row, raw_rows
 from stream_app.core.mapping import AggregateMapping, SourceMapping
+from stream_app.core.part import embedded_values, raw_parts
 from stream_app.core.state import AggregateState, Key, Published, Refusal, View, publish, read_published
 from stream_app.core.tail import Tail
 
@@ -149,6 +150,8 @@ def _draft(view: View, mapping: AggregateMapping, key: Key, origin: Origin) -> t
     columns = view.rows[key] if mapping.holding is None else held_row(view, mapping, key)
     assert columns is not None, "a present aggregate has its root row"
     entity = mapping.entity(columns)
+    if mapping.embedded:
+        entity.update(embedded_values(view, mapping.embedded, mapping.row_key(columns)))
     ancestors = ancestors_of(view, mapping, key)
     published = publish(entity, ancestors)
     if published == former:
@@ -214,6 +217,17 @@ def _refusal(view: View, mapping: AggregateMapping, key: Key, why: tuple[Origin,
     origin, error = why
     former = view.state(key).refusal
     since, lsn = (former.since, former.lsn) if former else (origin.time, origin.lsn)
-    record = orjson.dumps(raw_rows(view, mapping, key), option=orjson.OPT_SORT_KEYS).decode()
+    record = orjson.dumps(_raw(view, mapping, key), option=orjson.OPT_SORT_KEYS).decode()
     # PostgreSQL's text holds no NUL, and messages may quote the whole value.
     return Refusal(str(error).replace("\0", "\\u0000")[:_REASON_MAX], record, since, lsn)
+
+
+def _raw(view: View, mapping: AggregateMapping, key: Key) -> Any:
+    """The root row as it is; with embedded rows, all rows by table."""
+    root = raw_rows(view, mapping, key)
+    if not mapping.embedded:
+        return root
+    rows = root if isinstance(root, list) else [root]
+    holders = view.holders(key) if mapping.holding is not None else [key.id_text]
+    parts = [raw_parts(view, mapping.embedded, each) for each in holders]
+    return {mapping.table: rows, **{table: rows for each in parts for table, rows in each.items()}}

@@ -1,8 +1,7 @@
 """
-From a row to its entity: the declared mapping of one aggregate type, compiled.
+From rows to entities: the declared mapping of each aggregate type of a source, compiled.
 
-An aggregate publishes exactly the fields of its contract; columns that no field, id or parent link names are
-never stored, so personal data that is not declared goes nowhere.
+An aggregate publishes exactly the fields of its contract.
 """
 
 from __future__ import annotations
@@ -16,58 +15,42 @@ from rowcast.errors import ConfigurationError, MappingError, StopError
 from rowcast.event import EventForm
 from rowcast.identity import join_id_parts
 from rowcast.sources.definition import AggregateDefinition, SourceDefinition, TableDefinition
-from rowcast.sources.function_module import Function, load_functions
+from rowcast.sources.function_module import load_functions
 from rowcast.sources.place import parse_place
-from stream_app.core.array import converter
 from stream_app.core.change import Columns
-from stream_app.core.column import (
-    Converter,
-    id_part,
-    is_marked_otherwise,
-    is_unavailable,
-    placeholders,
-    unchanged,
-)
-from stream_app.core.field import Condition, condition, field_reader
+from stream_app.core.column import id_part
+from stream_app.core.embedding import EmbeddedMapping, compile_embedded
+from stream_app.core.field import Condition, condition
 from stream_app.core.image import Image, Reader, kind_of, place_reader
 from stream_app.core.reference import ReferenceTable, compile_references
+from stream_app.core.row import Makers, RowMapping, row_parts
 
 # Raises ContractViolationError when the event's value does not satisfy the published value schema.
 Validator = Callable[[Mapping[str, Any]], None]
 
 
-# A key of PostgreSQL's indexes has at most 2,704 bytes, and the text stands in two of them with other columns.
 _ID_TEXT_MAX = 1_000
-_KEY_TEXT_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AggregateMapping:
+class AggregateMapping(RowMapping):
     """
-    One aggregate type, ready to use. *rank* is its place in the order parents first; *needed* the columns
-    that row state keeps; *ancestor_types* the types up the hierarchy, nearest first; *readings* has each field
-    with its column, and its converter unless the value stays as it is. *makers* takes the place of *readings* where
-    a field is not simply a column. *holding* says how a row is tied to its aggregate where that is not its primary
-    key, see `stream_app.core.holding`. *placeholders* stand in an entity of which a value is not available, unless it
-    is made by *makers*; *seldom_whole*: a row may lack values although it does not say so.
+    One aggregate type, ready to use; the rows are those of its root table. *rank* is its place in the order parents
+    first; *ancestor_types* the types up the hierarchy, nearest first. *holding* says how a row is tied to its aggregate
+    where that is not its primary key, see `stream_app.core.holding`. *embedded* has the tables whose rows stand inside
+    the entity, see `stream_app.core.embedding`.
     """
 
     source: str
     definition: AggregateDefinition
     topic: str
     rank: int
-    needed: frozenset[str]
     ancestor_types: tuple[str, ...]
     child_types: tuple[str, ...]
-    converters: Mapping[str, Converter]
-    readings: tuple[tuple[str, str, Converter | None], ...]
     validate: Validator
     form: EventForm
-    key: tuple[str, ...]
-    makers: tuple[tuple[str, Reader], ...] = ()
     holding: Holding | None = None
-    placeholders: tuple[bytes, ...] = ()
-    seldom_whole: bool = False
+    embedded: tuple[EmbeddedMapping, ...] = ()
 
     @property
     def name(self) -> str:
@@ -78,24 +61,6 @@ class AggregateMapping:
     def parent_type(self) -> str | None:
         """The aggregate type of the parents, if it has one."""
         return self.ancestor_types[0] if self.ancestor_types else None
-
-    def keep(self, columns: Columns) -> dict[str, Any]:
-        """The part of a row image that row state keeps."""
-        needed = self.needed
-        return {name: value for name, value in columns.items() if name in needed}
-
-    def row_key(self, columns: Columns) -> str:
-        """
-        The text of a row's primary key. It is the id of the row's aggregate unless there is a *holding*.
-
-        Raises:
-            MappingError: a key column is missing or NULL.
-
-        """
-        text = self._reference(columns, self.key)
-        if text is None:
-            raise MappingError(f"{self.definition.table}: an id column is NULL")
-        return text
 
     def parent_id_text(self, columns: Columns) -> str | None:
         """
@@ -110,85 +75,15 @@ class AggregateMapping:
             return None
         if self.holding is not None:
             return self.holding.parent_id_text(self.image(columns))
-        return self._reference(columns, parent.columns)
-
-    def image(self, columns: Columns) -> Image:
-        """*columns* as a row image to read places of."""
-        return Image(self.definition.table, columns, self.converters)
-
-    def _reference(self, columns: Columns, names: tuple[str, ...]) -> str | None:
-        parts = []
-        for name in names:
-            value = self.converters[name](self._available(columns, name, name))
-            if value is None:
-                return None
-            parts.append(id_part(value))
-        text = join_id_parts(parts)
-        if len(text) > _KEY_TEXT_MAX:
-            raise MappingError(f"{' and '.join(names)}: the id has more than {_KEY_TEXT_MAX} bytes as a record key")
-        return text
-
-    def _available(self, columns: Columns, column: str, field: str) -> Any:
-        try:
-            value = columns[column]
-        except KeyError:
-            of_field = "" if field == column else f" of field {field!r}"
-            raise MappingError(f"{self.definition.table}: column {column!r}{of_field} is not in the row") from None
-        if is_unavailable(value):
-            raise MappingError(f"{self.definition.table}: the value of column {column!r} is not available")
-        return value
-
-    def entity(self, columns: Columns) -> dict[str, Any]:
-        """
-        The entity that a row stands for: every declared field, in declared form.
-
-        Values that are not available may stand in it as they are: see `check_available`.
-
-        Raises:
-            MappingError: a value is missing, or cannot be what is declared.
-
-        """
-        if self.makers:
-            return self._made(columns)
-        try:
-            return {
-                field: columns[column] if convert is None else convert(columns[column])
-                for field, column, convert in self.readings
-            }
-        except (KeyError, MappingError):
-            self.check_available(columns)
-            self._check_forms(columns)
-            raise
-
-    def check_available(self, columns: Columns) -> None:
-        """
-        Make sure that the row has a value for every field.
-
-        Raises:
-            MappingError: a column is missing, or its value is not available.
-
-        """
-        for field, column, _convert in self.readings:
-            self._available(columns, column, field)
-
-    def _check_forms(self, columns: Columns) -> None:
-        for _field, column, convert in self.readings:
-            try:
-                (convert or unchanged)(columns[column])
-            except MappingError as error:
-                raise MappingError(f"{self.definition.table}: column {column!r}: {error}") from error
-
-    def lacks(self, published: bytes) -> bool:
-        """Whether an entity, of which *published* is the JSON, may have values that are not available."""
-        return any(each in published for each in self.placeholders)
+        return self.reference(columns, parent.columns)
 
     def _made(self, columns: Columns) -> dict[str, Any]:
-        image = self.image(columns)
         if self.holding is not None:
+            image = self.image(columns)
             # Of which it cannot be told whether it counts, or which aggregate it is, has no entity either.
             self.holding.counts(image)
             self.holding.id_text(image)
-        return {field: make(image) for field, make in self.makers}
+        return RowMapping._made(self, columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,8 +153,9 @@ class SourceMapping:
     All aggregate types of a source, by type and by root table, parents first.
 
     *held* are the types whose rows are not tied to their aggregates by primary key. *references* has the reference
-    tables by table: their rows are state, filled by whoever works on the source. *tables* has the table of each type
-    and of each reference table by its name in row state.
+    tables by table: their rows are state, filled by whoever works on the source. *embedded* has the embedded tables by
+    table, each behind the one that it is embedded in, *parts* the same by name. *tables* has the table of each type,
+    embedded table and reference table by its name in row state.
     """
 
     definition: SourceDefinition
@@ -268,7 +164,22 @@ class SourceMapping:
     by_rank: tuple[AggregateMapping, ...]
     held: frozenset[str] = frozenset()
     references: Mapping[str, ReferenceTable] = dataclasses.field(default_factory=dict)
+    embedded: Mapping[str, EmbeddedMapping] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, EmbeddedMapping] = dataclasses.field(default_factory=dict)
     tables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def of_aggregates(self) -> tuple[AggregateMapping | EmbeddedMapping, ...]:
+        """The tables whose rows aggregates are made of: roots parents first, then what is embedded, from above."""
+        return (*self.by_rank, *self.parts.values())
+
+    def rows_of(self, name: str) -> AggregateMapping | EmbeddedMapping:
+        """What row state calls *name*: the rows of an aggregate type's root table, or of an embedded one."""
+        return self.by_type.get(name) or self.parts[name]
+
+    def is_of_one_row(self, name: str) -> bool:
+        """Whether a row that row state calls *name* is all that its aggregate is made of."""
+        return name not in self.held and name not in self.parts and not self.by_type[name].embedded
 
 
 def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Validator]) -> SourceMapping:
@@ -279,7 +190,6 @@ def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Valid
         StopError: the functions of the definition cannot be loaded here.
 
     """
-    tables = {table.name: table for table in definition.tables}
     try:
         functions = load_functions(definition.functions, definition.source)
     except ConfigurationError as error:
@@ -287,53 +197,43 @@ def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Valid
             "FUNCTIONS_UNUSABLE", str(error), remedy="install on the worker's machine what the module imports"
         ) from error
     references = compile_references(definition)
-    by_name = {each.definition.name: each for each in references.values()}
+    made_with = Makers(functions, {each.definition.name: each for each in references.values()})
     mappings = tuple(
-        _compile(definition, rank, tables[aggregate.table], (validators[aggregate.name], functions, by_name))
+        _compile(definition, rank, validators[aggregate.name], made_with)
         for rank, aggregate in enumerate(definition.aggregates)
     )
+    embedded = {each.table: each for mapping in mappings for top in mapping.embedded for each in top.with_below()}
     return SourceMapping(
         definition,
         {each.name: each for each in mappings},
-        {each.definition.table: each for each in mappings},
+        {each.table: each for each in mappings},
         mappings,
         frozenset(each.name for each in mappings if each.holding is not None),
         references,
+        embedded,
+        {each.name: each for each in embedded.values()},
         {
-            **{each.name: each.definition.table for each in mappings},
+            **{each.name: each.table for each in mappings},
             **{each.name: table for table, each in references.items()},
+            **{each.name: table for table, each in embedded.items()},
         },
     )
 
 
-def _compile(
-    definition: SourceDefinition,
-    rank: int,
-    table: TableDefinition,
-    made_with: tuple[Validator, Mapping[str, Function], Mapping[str, ReferenceTable]],
-) -> AggregateMapping:
-    validate, functions, references = made_with
+def _compile(definition: SourceDefinition, rank: int, validate: Validator, made_with: Makers) -> AggregateMapping:
     aggregate = definition.aggregates[rank]
-    needed = frozenset({*table.key, *(parse_place(place).column for place in aggregate.places)})
-    types = {column.name: column.type for column in table.columns}
-    converters = {name: converter(types[name]) for name in needed}
+    tables = {table.name: table for table in definition.tables}
+    table = tables[aggregate.table]
     holding = _holding(aggregate, table)
-    plain = holding is None and all(each.is_plain for each in aggregate.fields.values())
-    columns = {name: each.place for name, each in aggregate.fields.items() if each.place is not None} if plain else {}
     return AggregateMapping(
+        **row_parts(table, aggregate.places, aggregate.fields, made_with, plain=holding is None),
         source=definition.source,
         definition=aggregate,
         topic=definition.topic(aggregate),
         rank=rank,
-        needed=needed,
         ancestor_types=definition.ancestor_types(aggregate),
         child_types=tuple(
             each.name for each in definition.aggregates if each.parent and each.parent.aggregate == aggregate.name
-        ),
-        converters=converters,
-        readings=tuple(
-            (field, column, None if converters[column] is unchanged else converters[column])
-            for field, column in columns.items()
         ),
         validate=validate,
         form=EventForm(
@@ -344,13 +244,8 @@ def _compile(
             major=aggregate.major,
             dataschema=aggregate.dataschema,
         ),
-        key=table.key,
-        makers=()
-        if plain
-        else tuple((name, field_reader(each, functions, references)) for name, each in aggregate.fields.items()),
         holding=holding,
-        placeholders=placeholders(types[column] for column in columns.values()),
-        seldom_whole=any(is_marked_otherwise(types[name]) for name in needed),
+        embedded=compile_embedded(aggregate, tables, made_with),
     )
 
 

@@ -7,7 +7,7 @@ Every change of one is a change of all entities that were made with it: `depende
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import orjson
 from rowcast.errors import MappingError
 from rowcast.identity import join_id_parts
 from rowcast.sources.definition import ReferenceDefinition, SourceDefinition, TableDefinition
+from rowcast.sources.field import FieldDefinition
 from rowcast.sources.place import parse_place
 from stream_app.core.array import converter
 from stream_app.core.change import Columns, Operation, RowChange
@@ -28,9 +29,9 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9._-]+")
 
 
 class Dependent(NamedTuple):
-    """An aggregate type that uses a reference table, and the *place* of the key in its rows."""
+    """What row state calls rows that use a reference table, and the *place* of the key in these."""
 
-    aggregate: str
+    name: str
     place: str
 
 
@@ -124,18 +125,30 @@ def _compile(
 def _dependents(definition: SourceDefinition, name: str) -> tuple[Dependent, ...]:
     return tuple(
         dict.fromkeys(
-            Dependent(aggregate.name, each.place)
-            for aggregate in definition.aggregates
-            for each in aggregate.fields.values()
+            Dependent(used_in, each.place)
+            for used_in, fields in _fields(definition)
+            for each in fields.values()
             if each.reference == name and each.place is not None
         )
     )
 
 
-class Referring(NamedTuple):
-    """Aggregates of a type that may have to be mapped anew: whose row has one of *patterns* in it (None: all)."""
+def _fields(definition: SourceDefinition) -> Iterator[tuple[str, Mapping[str, FieldDefinition]]]:
+    """The fields of all rows, with what row state calls these."""
+    for aggregate in definition.aggregates:
+        yield aggregate.name, aggregate.fields
+        for path, embedded in aggregate.embeddings():
+            yield ".".join((aggregate.name, *path)), embedded.fields
 
-    aggregate: str
+
+class Referring(NamedTuple):
+    """
+    Aggregates that may have to be mapped anew: of which a row has one of *patterns* in it (None: all).
+
+    *name* is what row state calls these rows.
+    """
+
+    name: str
     patterns: list[str] | None
 
 
@@ -152,7 +165,7 @@ def referring(references: Mapping[str, ReferenceTable], rows: Iterable[RowChange
         elif known is not None:
             known.add(table.row_key((row.before if row.operation is Operation.DELETE else row.after) or {}))
     return [
-        Referring(dependent.aggregate, None if found is None else references[name].patterns(found, dependent.place))
+        Referring(dependent.name, None if found is None else references[name].patterns(found, dependent.place))
         for name, found in keys.items()
         for dependent in references[name].dependents
     ]

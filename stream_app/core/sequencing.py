@@ -8,7 +8,7 @@ hierarchy at a time; then the units are worked through in order, in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from stream_app.core.change import Columns, Message, Operation, RowChange
 from stream_app.core.emission import Emitted, Origin, emit, rfc3339
 from stream_app.core.holding import Shift, complete, fold_shifts, foresee, may_move, parents_in
 from stream_app.core.mapping import SourceMapping
+from stream_app.core.part import NOTHING, PartChanges, fold_parts, foresee_parts, load_parts
 from stream_app.core.reference import ReferenceTable
 from stream_app.core.state import AggregateState, Key, Lookup, View
 from stream_app.core.tail import Tail
@@ -50,37 +51,63 @@ def sequence(
         LargeFanOutError: moved parents have too many descendants for one step.
 
     """
-    rows_of: Callable[[Work], Iterable[RowChange]] = partial(_own_rows, source) if source.references else _rows
+    apart = source.references or source.embedded
+    rows_of: Callable[[Work], Iterable[RowChange]] = partial(_root_rows, source) if apart else _rows
     placed = [[place(source, row) for row in rows_of(unit)] for unit in units]
     shifts: Sequence[Sequence[Shift]] = ((),) * len(units)
     if source.held:
         placed, shifts = yield from _foresee(source, view, placed)
+    parts: Sequence[PartChanges] = (NOTHING,) * len(units)
+    if source.embedded:
+        parts = yield from foresee_parts(source, view, [_part_rows(source, unit) for unit in units], shifts)
     rows = [change for changes in placed for change in changes]
     held = [shift for each in shifts for shift in each]
-    yield from _load(source, view, rows, held)
+    touched = {change.key for change in rows}
+    touched.update(key for shift in held for key in shift.owners())
+    touched.update(key for each in parts for key in each.touched)
+    yield from _load(source, view, touched, (rows, held))
     follows = not reading.issuperset(source.by_type)
     if follows:
-        yield from _load_descendants(source, view, _may_move(view, rows) | may_move(view, held))
+        below = yield from _load_descendants(source, view, _may_move(view, rows) | may_move(view, held))
+        if source.embedded:
+            changed = [shift.row for shift in held] + [part.row for each in parts for part in each.parts]
+            yield from load_parts(source, view, touched | below, changed)
     tail = out[1]
-    for unit, changes, shifted in zip(units, placed, shifts, strict=True):
+    for unit, changes, shifted, parted in zip(units, placed, shifts, parts, strict=True):
         if source.references:
             _fold_references(source, view, unit)
         if isinstance(unit, SnapshotRow):
             _fold_all(source, view, changes)
             fold_shifts(source, view, shifted)
+            fold_parts(view, parted)
             continue
         origin = origin_of(unit)
         if tail and unit.lsn > tail.position:
             yield from settle(source, view, origin, out)
-        before = {change.key: view.aggregates[change.key] for change in changes}
-        _fold_all(source, view, changes)
-        if shifted:
-            before.update((key, view.aggregates[key]) for shift in shifted for key in shift.owners())
-            fold_shifts(source, view, shifted)
+        before = _fold_transaction(source, view, changes, (shifted, parted))
         if follows:
             for key in _touched(source, view, before):
                 if key.aggregate not in reading:
                     emit(source, view, key, origin, out)
+
+
+def _fold_transaction(
+    source: SourceMapping,
+    view: View,
+    changes: Sequence[PlacedChange],
+    others: tuple[Sequence[Shift], PartChanges],
+) -> dict[Key, AggregateState]:
+    """Fold all that a transaction changes; what the aggregates were that it touches."""
+    shifts, parts = others
+    before = {change.key: view.aggregates[change.key] for change in changes}
+    before.update((key, view.aggregates[key]) for shift in shifts for key in shift.owners())
+    before.update((key, view.aggregates[key]) for key in parts.touched)
+    _fold_all(source, view, changes)
+    if shifts:
+        fold_shifts(source, view, shifts)
+    if parts.parts:
+        fold_parts(view, parts)
+    return before
 
 
 def sequence_part(
@@ -94,11 +121,11 @@ def sequence_part(
     Fold a part of a large transaction into *view*: all changes of some aggregates, parents' types first.
 
     Like `sequence`, but events go out for these aggregates only. Those that moved and stand above others are
-    noted in the list of *out*: who stands below them may still be changed by another part. Not for types with a
-    holding, because rows of several parts may hold one aggregate, one after the other.
+    noted in the list of *out*: who stands below them may still be changed by another part. Only for types of one row:
+    those of several parts may belong to one aggregate.
     """
     changes = [place(source, row) for row in unit.rows]
-    yield from _load(source, view, changes, ())
+    yield from _load(source, view, {change.key for change in changes}, (changes, ()))
     moving = _may_move(view, changes)
     yield from _load_children(source, view, moving)
     emitted, tail, parents = out
@@ -136,7 +163,7 @@ def emit_pending(
     source: SourceMapping, view: View, keys: Sequence[Key], origin: Origin, out: tuple[Emitted, Tail]
 ) -> Lookups:
     """Bring what is published of *keys* up to date; a chunk of a snapshot, a retry or a large fan-out."""
-    yield from load_aggregates(source, view, keys)
+    yield from _load_whole(source, view, keys)
     for key in keys:
         emit(source, view, key, origin, out)
 
@@ -145,7 +172,7 @@ def settle(source: SourceMapping, view: View, origin: Origin, out: tuple[Emitted
     """Take over the versions of the tail that nothing repeated, and correct what they say where it is wrong."""
     _, tail = out
     keys = in_order(source, tail.keys)
-    yield from load_aggregates(source, view, keys)
+    yield from _load_whole(source, view, keys)
     for key in keys:
         match = tail.take(key)
         state = view.state(key)
@@ -163,14 +190,14 @@ def split_truncates(source: SourceMapping, unit: Transaction) -> tuple[tuple[str
     """
     last = {row.table: place for place, row in enumerate(unit.rows) if row.operation is Operation.TRUNCATE}
     rows = tuple(row for place, row in enumerate(unit.rows) if place > last.get(row.table, -1))
-    types = [each.name for each in source.by_rank if each.definition.table in last]
+    types = [each.name for each in source.of_aggregates if each.table in last]
     types += [each.name for table, each in source.references.items() if table in last]
     return tuple(types), unit._replace(rows=rows)
 
 
 def types_below(source: SourceMapping, types: Iterable[str]) -> list[str]:
-    """*types* and all types whose ancestors they are, parents first."""
-    wanted = set(types)
+    """*types*, those in which they are embedded, and all types whose ancestors they are, parents first."""
+    wanted = {source.parts[each].aggregate if each in source.parts else each for each in types}
     return [each.name for each in source.by_rank if each.name in wanted or wanted & set(each.ancestor_types)]
 
 
@@ -183,9 +210,12 @@ def _rows(unit: Work) -> tuple[RowChange, ...]:
     return (unit.row,) if isinstance(unit, SnapshotRow) else unit.rows
 
 
-def _own_rows(source: SourceMapping, unit: Work) -> Iterable[RowChange]:
-    """The rows of aggregates."""
-    return [row for row in _rows(unit) if row.table not in source.references]
+def _root_rows(source: SourceMapping, unit: Work) -> Iterable[RowChange]:
+    return [row for row in _rows(unit) if row.table not in source.references and row.table not in source.embedded]
+
+
+def _part_rows(source: SourceMapping, unit: Work) -> Sequence[RowChange]:
+    return [row for row in _rows(unit) if row.table in source.embedded]
 
 
 def _fold_references(source: SourceMapping, view: View, unit: Work) -> None:
@@ -218,13 +248,13 @@ def _fold_reference(table: ReferenceTable, view: View, change: RowChange) -> Non
 
 def key_of(source: SourceMapping, row: RowChange) -> Key:
     """
-    The type of *row* and its key: the aggregate whose root row it is, unless the type has a holding.
+    What row state calls *row* and its key: the aggregate whose root row it is, unless the type has a holding.
 
     Raises:
         StopError: the table is not declared, or the row has no id.
 
     """
-    mapping = source.by_table.get(row.table)
+    mapping = source.by_table.get(row.table) or source.embedded.get(row.table)
     if mapping is None:
         raise StopError(
             "TABLE_NOT_DECLARED",
@@ -315,9 +345,14 @@ def _fold(source: SourceMapping, view: View, change: PlacedChange, former: Colum
     view.put_row(key, columns, parent_id_text)
 
 
-def _load(source: SourceMapping, view: View, changes: Sequence[PlacedChange], held: Sequence[Shift]) -> Lookups:
-    touched = {change.key for change in changes}
-    touched.update(key for shift in held for key in shift.owners())
+def _load(
+    source: SourceMapping,
+    view: View,
+    touched: Set[Key],
+    by: tuple[Sequence[PlacedChange], Sequence[Shift]],
+) -> Lookups:
+    """Load the aggregates that changes and shifts touch, and everything above them before and after."""
+    changes, held = by
     yield from _load_missing(source, view, touched)
     parents = {change.parent for change in changes if change.parent is not None}
     parents.update(parents_in(source, view, held))
@@ -338,6 +373,13 @@ def load_aggregates(source: SourceMapping, view: View, keys: Iterable[Key]) -> L
     while level:
         yield from _load_missing(source, view, level)
         level = {parent for key in level if (parent := _parent_of(source, view, key)) is not None}
+
+
+def _load_whole(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
+    """Load *keys* with everything that their events are made of."""
+    yield from load_aggregates(source, view, keys)
+    if source.embedded:
+        yield from load_parts(source, view, keys)
 
 
 def _parent_of(source: SourceMapping, view: View, key: Key) -> Key | None:
@@ -361,14 +403,18 @@ def _may_move(view: View, changes: Sequence[PlacedChange]) -> set[Key]:
     return moving
 
 
-def _load_descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
-    level = set(keys)
+def _load_descendants(
+    source: SourceMapping, view: View, keys: Iterable[Key]
+) -> Generator[Lookup, None, frozenset[Key]]:
+    level, below = set(keys), set[Key]()
     while level:
         wanted = yield from _load_children(source, view, level)
         if sum(map(len, view.children.values())) > DESCENDANTS_MAX:
             raise LargeFanOutError
         level = {Key(child, id_text) for child, parent in wanted for id_text in view.children[child, parent]}
         yield from load_aggregates(source, view, level)
+        below |= level
+    return frozenset(below)
 
 
 def _load_children(

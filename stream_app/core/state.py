@@ -86,7 +86,8 @@ class View:
     aggregates and rows was there.
 
     Of types with a holding, `rows` is by (type, row key), `owners` says which aggregate (id text) each known row
-    holds, and `candidates` has for each loaded aggregate the keys of all rows that may hold it. What the control
+    holds, and `candidates` has for each loaded aggregate the keys of all rows that may hold it. An embedded row is kept
+    likewise: it holds the row above. `touched` are the aggregates whose embedded rows changed. What the control
     database has of the types in `emptied` does not count.
     """
 
@@ -99,6 +100,7 @@ class View:
     stored_rows: set[Key] = field(default_factory=set)
     owners: dict[Key, str | None] = field(default_factory=dict)
     candidates: dict[Key, set[str]] = field(default_factory=dict)
+    touched: set[Key] = field(default_factory=set)
     emptied: frozenset[str] = frozenset()
 
     def missing(self, keys: Iterable[Key]) -> frozenset[Key]:

@@ -1,0 +1,233 @@
+"""
+Parts: the rows of embedded tables, followed from change to change to the aggregates that they stand in.
+
+A change of a part is a change of the aggregate that it stood in before and of the one that it stands in now. Which
+these are is found by going up, a level at a time, from each row to the one that owns it. Whoever goes up takes every
+owner that a row has had in the batch: an aggregate too many is looked at and found unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from rowcast.errors import MappingError, StopError
+from stream_app.core.change import Columns, Operation, RowChange
+from stream_app.core.embedding import EmbeddedMapping
+from stream_app.core.holding import Shift, complete
+from stream_app.core.mapping import SourceMapping
+from stream_app.core.state import Key, Lookup, View
+
+Lookups = Generator[Lookup, None, None]
+_Known = tuple[Columns | None, str | None]
+
+
+class Part(NamedTuple):
+    """What one change does to an embedded row: *columns* afterwards (None: gone), and its owner before and after."""
+
+    row: Key
+    columns: Columns | None
+    before: str | None
+    after: str | None
+
+
+class PartChanges(NamedTuple):
+    """The changes of parts in one unit, and the aggregates that they touch."""
+
+    parts: Sequence[Part]
+    touched: frozenset[Key]
+
+
+NOTHING = PartChanges((), frozenset())
+
+
+def foresee_parts(
+    source: SourceMapping,
+    view: View,
+    units: Sequence[Sequence[RowChange]],
+    shifts: Sequence[Sequence[Shift]],
+) -> Generator[Lookup, None, list[PartChanges]]:
+    """
+    What the rows of embedded tables in each of *units* do, one after the other. Folds nothing.
+
+    *shifts*: what the same units do to root rows that are tied to their aggregates by a holding.
+
+    Raises:
+        StopError: a row has no key.
+
+    """
+    changes = [[(_key(source, row), row) for row in rows] for rows in units]
+    yield from _load_rows(view, (key for each in changes for key, _ in each))
+    known: dict[Key, _Known] = {}
+    foreseen = [_foresee(source, view, each, known) for each in changes]
+    owners: dict[Key, set[str]] = {}
+    for parts in foreseen:
+        for part in parts:
+            owners.setdefault(part.row, set()).update(each for each in (part.before, part.after) if each is not None)
+    roots = yield from _climb(source, view, owners)
+    yield from _load_rows(view, (row for found in roots.values() for row in found if row.aggregate in source.held))
+    held: dict[Key, set[str]] = {}
+    for each in shifts:
+        for shift in each:
+            held.setdefault(shift.row, set()).update(id_text for id_text in (shift.before, shift.after) if id_text)
+    found = []
+    for parts in foreseen:
+        rows = {root for part in parts for root in roots[part.row]}
+        found.append(PartChanges(parts, frozenset(_aggregates(source, view, rows, held))))
+    return found
+
+
+def _key(source: SourceMapping, row: RowChange) -> Key:
+    mapping = source.embedded[row.table]
+    image = row.before if row.operation is Operation.DELETE else row.after
+    try:
+        return Key(mapping.name, mapping.row_key(image or {}))
+    except MappingError as error:
+        raise StopError("ROW_WITHOUT_ID", f"{row.table} at LSN {row.lsn}: {error}") from error
+
+
+def _foresee(
+    source: SourceMapping, view: View, changes: Sequence[tuple[Key, RowChange]], known: dict[Key, _Known]
+) -> list[Part]:
+    parts = []
+    left: tuple[str, int, Columns | None] = ("", 0, None)
+    for row, change in changes:
+        former = known.get(row) or (view.rows[row], view.owners[row])
+        if change.operation is Operation.DELETE:
+            part = Part(row, None, former[1], None)
+            left = (row.aggregate, change.order or 0, former[0])
+        else:
+            # A changed primary key arrives as a delete directly followed by an insert, which alone lacks values.
+            moved = change.operation is Operation.CREATE and left[:2] == (row.aggregate, (change.order or 0) - 1)
+            part = _part(source.embedded[change.table], row, change, (former, left[2] if moved else former[0]))
+        known[row] = part.columns, part.after
+        parts.append(part)
+    return parts
+
+
+def _part(mapping: EmbeddedMapping, row: Key, change: RowChange, known: tuple[_Known, Columns | None]) -> Part:
+    """*known*: what the row was, and what completes it."""
+    former, completing = known
+    assert change.after is not None, "a change other than a delete has an after image"
+    columns = mapping.keep(change.after)
+    if not change.whole or mapping.seldom_whole:
+        complete(columns, completing)
+    try:
+        owner = mapping.owner(columns)
+    except MappingError:
+        owner = former[1]  # the aggregate is refused then, because the row cannot be mapped either
+    return Part(row, columns, former[1], owner)
+
+
+def _load_rows(view: View, rows: Iterable[Key]) -> Lookups:
+    missing = frozenset(row for row in rows if row not in view.owners)
+    if missing:
+        yield Lookup(frozenset(), rows=missing)
+
+
+def _climb(
+    source: SourceMapping, view: View, owners: Mapping[Key, set[str]]
+) -> Generator[Lookup, None, dict[Key, set[Key]]]:
+    """The root rows above each of the rows in *owners*, which has the owners that they have in the batch."""
+    above: dict[Key, set[Key]] = {}
+    level = {row: set(found) for row, found in owners.items()}
+    while level:
+        upper: dict[Key, set[str]] = {}
+        for row, found in level.items():
+            mapping = source.parts[row.aggregate]
+            above[row] = {Key(mapping.above, owner) for owner in found}
+            if mapping.above in source.parts:
+                upper.update((each, set()) for each in above[row] if each not in above)
+        yield from _load_rows(view, upper)
+        for row, found in upper.items():
+            stored = view.owners[row]
+            found.update(owners.get(row, ()), () if stored is None else (stored,))
+        level = upper
+    return {row: _tops(row, above) for row in owners}
+
+
+def _tops(row: Key, above: Mapping[Key, set[Key]]) -> set[Key]:
+    tops: set[Key] = set()
+    for each in above[row]:
+        tops |= _tops(each, above) if each in above else {each}
+    return tops
+
+
+def _aggregates(source: SourceMapping, view: View, rows: Iterable[Key], held: Mapping[Key, set[str]]) -> Iterable[Key]:
+    """The aggregates that the root rows *rows* stand for."""
+    for row in rows:
+        if row.aggregate not in source.held:
+            yield row
+            continue
+        stored = view.owners[row]
+        for id_text in {*held.get(row, ()), *(() if stored is None else (stored,))}:
+            yield Key(row.aggregate, id_text)
+
+
+def load_parts(source: SourceMapping, view: View, keys: Iterable[Key], changed: Iterable[Key] = ()) -> Lookups:
+    """
+    Load the parts of the aggregates *keys*, which have to be loaded.
+
+    *changed*: rows that the batch will fold; what is embedded in these is loaded too.
+    """
+    rows = set(changed)
+    for key in keys:
+        if source.by_type[key.aggregate].embedded:
+            holders = view.candidates[key] if key.aggregate in source.held else (key.id_text,)
+            rows.update(Key(key.aggregate, each) for each in holders)
+    while rows:
+        wanted = {Key(below.name, row.id_text) for row in rows for below in _embedded_in(source, row.aggregate)}
+        missing = frozenset(each for each in wanted if each not in view.candidates)
+        if missing:
+            yield Lookup(frozenset(), held=missing)
+        rows = {Key(each.aggregate, row_key) for each in wanted for row_key in view.candidates[each]}
+
+
+def _embedded_in(source: SourceMapping, name: str) -> tuple[EmbeddedMapping, ...]:
+    return source.parts[name].below if name in source.parts else source.by_type[name].embedded
+
+
+def fold_parts(view: View, changes: PartChanges) -> None:
+    """Fold the changes of one unit."""
+    view.touched |= changes.touched
+    for part in changes.parts:
+        view.put_held_row(part.row, part.columns, part.after)
+
+
+def embedded_values(view: View, embedded: Iterable[EmbeddedMapping], row_key: str) -> dict[str, Any]:
+    """
+    What the rows embedded in the one with this key give, by property; they have to be loaded.
+
+    Raises:
+        MappingError: a value is missing, or there are several rows for a single object.
+
+    """
+    values: dict[str, Any] = {}
+    for mapping in embedded:
+        found = []
+        for each in view.holders(Key(mapping.name, row_key)):
+            columns = view.rows[Key(mapping.name, each)]
+            assert columns is not None, "a row that is gone has no owner"
+            image = mapping.standing(columns)
+            if image is not None:
+                found.append((mapping.sort_key(image), each, columns))
+        found.sort(key=lambda row: row[:2])
+        objects = [
+            {**mapping.object(columns), **embedded_values(view, mapping.below, each)} for _, each, columns in found
+        ]
+        if mapping.definition.one and len(objects) > 1:
+            raise MappingError(f"{len(objects)} rows of {mapping.table} stand for {mapping.definition.name!r}")
+        values[mapping.definition.name] = (objects[0] if objects else None) if mapping.definition.one else objects
+    return values
+
+
+def raw_parts(view: View, embedded: Iterable[EmbeddedMapping], row_key: str) -> dict[str, list[Columns | None]]:
+    """What is known of the embedded rows, by table, for whoever looks at a refusal."""
+    found: dict[str, list[Columns | None]] = {}
+    for mapping in embedded:
+        keys = view.holders(Key(mapping.name, row_key))
+        found.setdefault(mapping.table, []).extend(view.rows[Key(mapping.name, each)] for each in keys)
+        for each in keys:
+            for table, rows in raw_parts(view, mapping.below, each).items():
+                found.setdefault(table, []).extend(rows)
+    return found
