@@ -291,9 +291,9 @@ class Store:
         for generation in step.ended_generations:
             # Neither read by the generation nor changed by the stream since it began: gone at the source.
             self._forget_rows(generation.aggregate, generation.number)
-            for part in self._mapping.parts.values():
-                if part.aggregate == generation.aggregate:
-                    self._forget_rows(part.name, generation.number)
+            for each in self._mapping.embedded.values():
+                if each.aggregate == generation.aggregate:
+                    self._forget_rows(each.name, generation.number)
         for generation in step.ended_generations[:1]:  # all types are read together, and the references with them
             for table in self._mapping.references.values():
                 self._forget_rows(table.name, generation.number)
@@ -460,8 +460,8 @@ class Store:
     def _way_up(self, name: str) -> list[str]:
         """What row state calls the rows *name* and those above them, up to the root rows."""
         way = [name]
-        while way[-1] in self._mapping.parts:
-            way.append(self._mapping.parts[way[-1]].above)
+        while way[-1] in self._mapping.embedded:
+            way.append(self._mapping.embedded[way[-1]].above)
         return way
 
     def _fill_pending(self, aggregate: str) -> None:

@@ -16,9 +16,9 @@ import orjson
 
 from rowcast.errors import PoisonError
 from rowcast.event import EventKind, Moment, Record
+from stream_app.core.embedded import embedded_values, raw_embedded
 from stream_app.core.holding import held_row, raw_rows
 from stream_app.core.mapping import AggregateMapping, SourceMapping
-from stream_app.core.part import embedded_values, raw_parts
 from stream_app.core.state import AggregateState, Key, Published, Refusal, View, publish, read_published
 from stream_app.core.tail import Tail
 
@@ -229,5 +229,5 @@ def _raw(view: View, mapping: AggregateMapping, key: Key) -> Any:
         return root
     rows = root if isinstance(root, list) else [root]
     holders = view.holders(key) if mapping.holding is not None else [key.id_text]
-    parts = [raw_parts(view, mapping.embedded, each) for each in holders]
-    return {mapping.table: rows, **{table: rows for each in parts for table, rows in each.items()}}
+    below = [raw_embedded(view, mapping.embedded, each) for each in holders]
+    return {mapping.table: rows, **{table: found for each in below for table, found in each.items()}}

@@ -153,9 +153,9 @@ class SourceMapping:
     All aggregate types of a source, by type and by root table, parents first.
 
     *held* are the types whose rows are not tied to their aggregates by primary key. *references* has the reference
-    tables by table: their rows are state, filled by whoever works on the source. *embedded* has the embedded tables by
-    table, each behind the one that it is embedded in, *parts* the same by name. *tables* has the table of each type,
-    embedded table and reference table by its name in row state.
+    tables by table: their rows are state, filled by whoever works on the source. *embedded_tables* has the embedded
+    tables by table, each behind the one that it is embedded in, *embedded* the same by name. *tables* has the table of
+    each type, embedded table and reference table by its name in row state.
     """
 
     definition: SourceDefinition
@@ -164,22 +164,22 @@ class SourceMapping:
     by_rank: tuple[AggregateMapping, ...]
     held: frozenset[str] = frozenset()
     references: Mapping[str, ReferenceTable] = dataclasses.field(default_factory=dict)
+    embedded_tables: Mapping[str, EmbeddedMapping] = dataclasses.field(default_factory=dict)
     embedded: Mapping[str, EmbeddedMapping] = dataclasses.field(default_factory=dict)
-    parts: Mapping[str, EmbeddedMapping] = dataclasses.field(default_factory=dict)
     tables: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def of_aggregates(self) -> tuple[AggregateMapping | EmbeddedMapping, ...]:
         """The tables whose rows aggregates are made of: roots parents first, then what is embedded, from above."""
-        return (*self.by_rank, *self.parts.values())
+        return (*self.by_rank, *self.embedded.values())
 
     def rows_of(self, name: str) -> AggregateMapping | EmbeddedMapping:
         """What row state calls *name*: the rows of an aggregate type's root table, or of an embedded one."""
-        return self.by_type.get(name) or self.parts[name]
+        return self.by_type.get(name) or self.embedded[name]
 
     def is_of_one_row(self, name: str) -> bool:
         """Whether a row that row state calls *name* is all that its aggregate is made of."""
-        return name not in self.held and name not in self.parts and not self.by_type[name].embedded
+        return name not in self.held and name not in self.embedded and not self.by_type[name].embedded
 
 
 def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Validator]) -> SourceMapping:

@@ -17,10 +17,10 @@ import orjson
 from rowcast.annotation import CONTEXT_BYTES_MAX, CONTEXT_PREFIX, TRACEPARENT
 from rowcast.errors import MappingError, StopError
 from stream_app.core.change import Columns, Message, Operation, RowChange
+from stream_app.core.embedded import NOTHING, EmbeddedChanges, fold_embedded, foresee_embedded, load_embedded
 from stream_app.core.emission import Emitted, Origin, emit, rfc3339
 from stream_app.core.holding import Shift, complete, fold_shifts, foresee, may_move, parents_in
 from stream_app.core.mapping import SourceMapping
-from stream_app.core.part import NOTHING, PartChanges, fold_parts, foresee_parts, load_parts
 from stream_app.core.reference import ReferenceTable
 from stream_app.core.state import AggregateState, Key, Lookup, View
 from stream_app.core.tail import Tail
@@ -51,40 +51,41 @@ def sequence(
         LargeFanOutError: moved parents have too many descendants for one step.
 
     """
-    apart = source.references or source.embedded
+    apart = source.references or source.embedded_tables
     rows_of: Callable[[Work], Iterable[RowChange]] = partial(_root_rows, source) if apart else _rows
     placed = [[place(source, row) for row in rows_of(unit)] for unit in units]
     shifts: Sequence[Sequence[Shift]] = ((),) * len(units)
     if source.held:
         placed, shifts = yield from _foresee(source, view, placed)
-    parts: Sequence[PartChanges] = (NOTHING,) * len(units)
-    if source.embedded:
-        parts = yield from foresee_parts(source, view, [_part_rows(source, unit) for unit in units], shifts)
+    embedded: Sequence[EmbeddedChanges] = (NOTHING,) * len(units)
+    if source.embedded_tables:
+        rows_below = [_embedded_rows(source, unit) for unit in units]
+        embedded = yield from foresee_embedded(source, view, rows_below, shifts)
     rows = [change for changes in placed for change in changes]
     held = [shift for each in shifts for shift in each]
     touched = {change.key for change in rows}
     touched.update(key for shift in held for key in shift.owners())
-    touched.update(key for each in parts for key in each.touched)
+    touched.update(key for each in embedded for key in each.touched)
     yield from _load(source, view, touched, (rows, held))
     follows = not reading.issuperset(source.by_type)
     if follows:
         below = yield from _load_descendants(source, view, _may_move(view, rows) | may_move(view, held))
-        if source.embedded:
-            changed = [shift.row for shift in held] + [part.row for each in parts for part in each.parts]
-            yield from load_parts(source, view, touched | below, changed)
+        if source.embedded_tables:
+            changed = [shift.row for shift in held] + [each.row for changes in embedded for each in changes.changes]
+            yield from load_embedded(source, view, touched | below, changed)
     tail = out[1]
-    for unit, changes, shifted, parted in zip(units, placed, shifts, parts, strict=True):
+    for unit, changes, shifted, inner in zip(units, placed, shifts, embedded, strict=True):
         if source.references:
             _fold_references(source, view, unit)
         if isinstance(unit, SnapshotRow):
             _fold_all(source, view, changes)
             fold_shifts(source, view, shifted)
-            fold_parts(view, parted)
+            fold_embedded(view, inner)
             continue
         origin = origin_of(unit)
         if tail and unit.lsn > tail.position:
             yield from settle(source, view, origin, out)
-        before = _fold_transaction(source, view, changes, (shifted, parted))
+        before = _fold_transaction(source, view, changes, (shifted, inner))
         if follows:
             for key in _touched(source, view, before):
                 if key.aggregate not in reading:
@@ -95,18 +96,18 @@ def _fold_transaction(
     source: SourceMapping,
     view: View,
     changes: Sequence[PlacedChange],
-    others: tuple[Sequence[Shift], PartChanges],
+    others: tuple[Sequence[Shift], EmbeddedChanges],
 ) -> dict[Key, AggregateState]:
     """Fold all that a transaction changes; what the aggregates were that it touches."""
-    shifts, parts = others
+    shifts, embedded = others
     before = {change.key: view.aggregates[change.key] for change in changes}
     before.update((key, view.aggregates[key]) for shift in shifts for key in shift.owners())
-    before.update((key, view.aggregates[key]) for key in parts.touched)
+    before.update((key, view.aggregates[key]) for key in embedded.touched)
     _fold_all(source, view, changes)
     if shifts:
         fold_shifts(source, view, shifts)
-    if parts.parts:
-        fold_parts(view, parts)
+    if embedded.changes:
+        fold_embedded(view, embedded)
     return before
 
 
@@ -149,7 +150,7 @@ def _touched(source: SourceMapping, view: View, before: Mapping[Key, AggregateSt
 def _foresee(
     source: SourceMapping, view: View, placed: Sequence[list[PlacedChange]]
 ) -> Generator[Lookup, None, tuple[list[list[PlacedChange]], list[list[Shift]]]]:
-    """Part off the changes of types with a holding: the others, and what those do."""
+    """EmbeddedChange off the changes of types with a holding: the others, and what those do."""
     apart = [[change for change in changes if change.key.aggregate in source.held] for changes in placed]
     plain = [[change for change in changes if change.key.aggregate not in source.held] for changes in placed]
     held = [[(change.key, change.row) for change in changes] for changes in apart]
@@ -197,7 +198,7 @@ def split_truncates(source: SourceMapping, unit: Transaction) -> tuple[tuple[str
 
 def types_below(source: SourceMapping, types: Iterable[str]) -> list[str]:
     """*types*, those in which they are embedded, and all types whose ancestors they are, parents first."""
-    wanted = {source.parts[each].aggregate if each in source.parts else each for each in types}
+    wanted = {source.embedded[each].aggregate if each in source.embedded else each for each in types}
     return [each.name for each in source.by_rank if each.name in wanted or wanted & set(each.ancestor_types)]
 
 
@@ -211,11 +212,13 @@ def _rows(unit: Work) -> tuple[RowChange, ...]:
 
 
 def _root_rows(source: SourceMapping, unit: Work) -> Iterable[RowChange]:
-    return [row for row in _rows(unit) if row.table not in source.references and row.table not in source.embedded]
+    return [
+        row for row in _rows(unit) if row.table not in source.references and row.table not in source.embedded_tables
+    ]
 
 
-def _part_rows(source: SourceMapping, unit: Work) -> Sequence[RowChange]:
-    return [row for row in _rows(unit) if row.table in source.embedded]
+def _embedded_rows(source: SourceMapping, unit: Work) -> Sequence[RowChange]:
+    return [row for row in _rows(unit) if row.table in source.embedded_tables]
 
 
 def _fold_references(source: SourceMapping, view: View, unit: Work) -> None:
@@ -254,7 +257,7 @@ def key_of(source: SourceMapping, row: RowChange) -> Key:
         StopError: the table is not declared, or the row has no id.
 
     """
-    mapping = source.by_table.get(row.table) or source.embedded.get(row.table)
+    mapping = source.by_table.get(row.table) or source.embedded_tables.get(row.table)
     if mapping is None:
         raise StopError(
             "TABLE_NOT_DECLARED",
@@ -378,8 +381,8 @@ def load_aggregates(source: SourceMapping, view: View, keys: Iterable[Key]) -> L
 def _load_whole(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
     """Load *keys* with everything that their events are made of."""
     yield from load_aggregates(source, view, keys)
-    if source.embedded:
-        yield from load_parts(source, view, keys)
+    if source.embedded_tables:
+        yield from load_embedded(source, view, keys)
 
 
 def _parent_of(source: SourceMapping, view: View, key: Key) -> Key | None:

@@ -128,6 +128,7 @@ class Model:
         self.published: dict[str, Any] = {}
 
     def commit(self, lsn: int) -> list[tuple[str, int, str, Any]]:
+        """Those of the transaction that has just been put, in order."""
         states = truth(self.rows, held=self.held)
         events: list[tuple[str, int, str, Any]] = []
         for id_text in sorted({*states, *self.published}):
@@ -135,7 +136,7 @@ class Model:
             if state is None:
                 events.append((id_text, lsn, "deleted", None))
                 del self.published[id_text]
-            elif state != "refused" and state != former:
+            elif state not in ("refused", former):
                 events.append((id_text, lsn, "updated" if former else "created", state))
                 self.published[id_text] = state
         return events

@@ -1,7 +1,7 @@
 """
-Parts: the rows of embedded tables, followed from change to change to the aggregates that they stand in.
+Embedded rows, followed from change to change to the aggregates that they stand in.
 
-A change of a part is a change of the aggregate that it stood in before and of the one that it stands in now. Which
+A change of one is a change of the aggregate that it stood in before and of the one that it stands in now. Which
 these are is found by going up, a level at a time, from each row to the one that owns it. Whoever goes up takes every
 owner that a row has had in the batch: an aggregate too many is looked at and found unchanged.
 """
@@ -22,7 +22,7 @@ Lookups = Generator[Lookup, None, None]
 _Known = tuple[Columns | None, str | None]
 
 
-class Part(NamedTuple):
+class EmbeddedChange(NamedTuple):
     """What one change does to an embedded row: *columns* afterwards (None: gone), and its owner before and after."""
 
     row: Key
@@ -31,22 +31,22 @@ class Part(NamedTuple):
     after: str | None
 
 
-class PartChanges(NamedTuple):
-    """The changes of parts in one unit, and the aggregates that they touch."""
+class EmbeddedChanges(NamedTuple):
+    """The changes of embedded rows in one unit, and the aggregates that they touch."""
 
-    parts: Sequence[Part]
+    changes: Sequence[EmbeddedChange]
     touched: frozenset[Key]
 
 
-NOTHING = PartChanges((), frozenset())
+NOTHING = EmbeddedChanges((), frozenset())
 
 
-def foresee_parts(
+def foresee_embedded(
     source: SourceMapping,
     view: View,
     units: Sequence[Sequence[RowChange]],
     shifts: Sequence[Sequence[Shift]],
-) -> Generator[Lookup, None, list[PartChanges]]:
+) -> Generator[Lookup, None, list[EmbeddedChanges]]:
     """
     What the rows of embedded tables in each of *units* do, one after the other. Folds nothing.
 
@@ -61,24 +61,26 @@ def foresee_parts(
     known: dict[Key, _Known] = {}
     foreseen = [_foresee(source, view, each, known) for each in changes]
     owners: dict[Key, set[str]] = {}
-    for parts in foreseen:
-        for part in parts:
-            owners.setdefault(part.row, set()).update(each for each in (part.before, part.after) if each is not None)
+    for found in foreseen:
+        for change in found:
+            owners.setdefault(change.row, set()).update(
+                each for each in (change.before, change.after) if each is not None
+            )
     roots = yield from _climb(source, view, owners)
     yield from _load_rows(view, (row for found in roots.values() for row in found if row.aggregate in source.held))
     held: dict[Key, set[str]] = {}
     for each in shifts:
         for shift in each:
             held.setdefault(shift.row, set()).update(id_text for id_text in (shift.before, shift.after) if id_text)
-    found = []
-    for parts in foreseen:
-        rows = {root for part in parts for root in roots[part.row]}
-        found.append(PartChanges(parts, frozenset(_aggregates(source, view, rows, held))))
-    return found
+    touching = []
+    for found in foreseen:
+        rows = {root for change in found for root in roots[change.row]}
+        touching.append(EmbeddedChanges(found, frozenset(_aggregates(source, view, rows, held))))
+    return touching
 
 
 def _key(source: SourceMapping, row: RowChange) -> Key:
-    mapping = source.embedded[row.table]
+    mapping = source.embedded_tables[row.table]
     image = row.before if row.operation is Operation.DELETE else row.after
     try:
         return Key(mapping.name, mapping.row_key(image or {}))
@@ -88,24 +90,28 @@ def _key(source: SourceMapping, row: RowChange) -> Key:
 
 def _foresee(
     source: SourceMapping, view: View, changes: Sequence[tuple[Key, RowChange]], known: dict[Key, _Known]
-) -> list[Part]:
-    parts = []
+) -> list[EmbeddedChange]:
+    found = []
     left: tuple[str, int, Columns | None] = ("", 0, None)
     for row, change in changes:
         former = known.get(row) or (view.rows[row], view.owners[row])
         if change.operation is Operation.DELETE:
-            part = Part(row, None, former[1], None)
+            foreseen = EmbeddedChange(row, None, former[1], None)
             left = (row.aggregate, change.order or 0, former[0])
         else:
             # A changed primary key arrives as a delete directly followed by an insert, which alone lacks values.
             moved = change.operation is Operation.CREATE and left[:2] == (row.aggregate, (change.order or 0) - 1)
-            part = _part(source.embedded[change.table], row, change, (former, left[2] if moved else former[0]))
-        known[row] = part.columns, part.after
-        parts.append(part)
-    return parts
+            foreseen = _embedded_change(
+                source.embedded_tables[change.table], row, change, (former, left[2] if moved else former[0])
+            )
+        known[row] = foreseen.columns, foreseen.after
+        found.append(foreseen)
+    return found
 
 
-def _part(mapping: EmbeddedMapping, row: Key, change: RowChange, known: tuple[_Known, Columns | None]) -> Part:
+def _embedded_change(
+    mapping: EmbeddedMapping, row: Key, change: RowChange, known: tuple[_Known, Columns | None]
+) -> EmbeddedChange:
     """*known*: what the row was, and what completes it."""
     former, completing = known
     assert change.after is not None, "a change other than a delete has an after image"
@@ -116,7 +122,7 @@ def _part(mapping: EmbeddedMapping, row: Key, change: RowChange, known: tuple[_K
         owner = mapping.owner(columns)
     except MappingError:
         owner = former[1]  # the aggregate is refused then, because the row cannot be mapped either
-    return Part(row, columns, former[1], owner)
+    return EmbeddedChange(row, columns, former[1], owner)
 
 
 def _load_rows(view: View, rows: Iterable[Key]) -> Lookups:
@@ -134,9 +140,9 @@ def _climb(
     while level:
         upper: dict[Key, set[str]] = {}
         for row, found in level.items():
-            mapping = source.parts[row.aggregate]
+            mapping = source.embedded[row.aggregate]
             above[row] = {Key(mapping.above, owner) for owner in found}
-            if mapping.above in source.parts:
+            if mapping.above in source.embedded:
                 upper.update((each, set()) for each in above[row] if each not in above)
         yield from _load_rows(view, upper)
         for row, found in upper.items():
@@ -164,9 +170,9 @@ def _aggregates(source: SourceMapping, view: View, rows: Iterable[Key], held: Ma
             yield Key(row.aggregate, id_text)
 
 
-def load_parts(source: SourceMapping, view: View, keys: Iterable[Key], changed: Iterable[Key] = ()) -> Lookups:
+def load_embedded(source: SourceMapping, view: View, keys: Iterable[Key], changed: Iterable[Key] = ()) -> Lookups:
     """
-    Load the parts of the aggregates *keys*, which have to be loaded.
+    Load the embedded rows of the aggregates *keys*, which have to be loaded.
 
     *changed*: rows that the batch will fold; what is embedded in these is loaded too.
     """
@@ -184,14 +190,14 @@ def load_parts(source: SourceMapping, view: View, keys: Iterable[Key], changed: 
 
 
 def _embedded_in(source: SourceMapping, name: str) -> tuple[EmbeddedMapping, ...]:
-    return source.parts[name].below if name in source.parts else source.by_type[name].embedded
+    return source.embedded[name].below if name in source.embedded else source.by_type[name].embedded
 
 
-def fold_parts(view: View, changes: PartChanges) -> None:
+def fold_embedded(view: View, changes: EmbeddedChanges) -> None:
     """Fold the changes of one unit."""
     view.touched |= changes.touched
-    for part in changes.parts:
-        view.put_held_row(part.row, part.columns, part.after)
+    for change in changes.changes:
+        view.put_held_row(change.row, change.columns, change.after)
 
 
 def embedded_values(view: View, embedded: Iterable[EmbeddedMapping], row_key: str) -> dict[str, Any]:
@@ -221,13 +227,13 @@ def embedded_values(view: View, embedded: Iterable[EmbeddedMapping], row_key: st
     return values
 
 
-def raw_parts(view: View, embedded: Iterable[EmbeddedMapping], row_key: str) -> dict[str, list[Columns | None]]:
+def raw_embedded(view: View, embedded: Iterable[EmbeddedMapping], row_key: str) -> dict[str, list[Columns | None]]:
     """What is known of the embedded rows, by table, for whoever looks at a refusal."""
     found: dict[str, list[Columns | None]] = {}
     for mapping in embedded:
         keys = view.holders(Key(mapping.name, row_key))
         found.setdefault(mapping.table, []).extend(view.rows[Key(mapping.name, each)] for each in keys)
         for each in keys:
-            for table, rows in raw_parts(view, mapping.below, each).items():
+            for table, rows in raw_embedded(view, mapping.below, each).items():
                 found.setdefault(table, []).extend(rows)
     return found
