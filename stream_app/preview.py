@@ -26,6 +26,7 @@ from rowcast.sources.row_reading import Rows, read_rows
 from rowcast.sources.source_file import load_sources
 from stream_app.case import case_document
 from stream_app.core.embedding import EmbeddedMapping
+from stream_app.core.mapping import AggregateMapping
 from stream_app.core.state import Key
 from stream_app.trial import Outcome, Trial, shown
 
@@ -64,14 +65,22 @@ class Reading:
             return
         self.rows[aggregate.table].append(row)
         mapping = self.trial.mapping.by_type[aggregate.name]
-        self._add_embedded(mapping.embedded, mapping.row_key(row))
+        row_key = mapping.row_key(row)
+        self._add_embedded((*mapping.embedded, *((mapping.link,) if mapping.link else ())), row_key)
         try:
-            parent_id = mapping.parent_id_text(row)
+            parent_ids = self._parent_ids(mapping, row, row_key)
         except MappingError:
             return  # the preview says so by itself
-        if aggregate.parent is not None and parent_id is not None:
-            parent = self.trial.mapping.by_type[aggregate.parent.aggregate].definition
-            self.read(parent, parent_id, 2)
+        for each in parent_ids:
+            self.read(self.trial.mapping.by_type[mapping.ancestor_types[0]].definition, each, 2)
+
+    def _parent_ids(self, mapping: AggregateMapping, row: dict[str, Any], row_key: str) -> list[str]:
+        link = mapping.link
+        if link is None:
+            found = [mapping.parent_id_text(row)]
+        else:
+            found = [link.parent(each) for each in self.rows[link.table] if link.owner(each) == row_key]
+        return [each for each in found if each is not None]
 
     def _add_embedded(self, embedded: Iterable[EmbeddedMapping], row_key: str) -> None:
         parts = Identity.from_id_text("", "", row_key).parts

@@ -92,3 +92,28 @@ WHERE source = %(source)s AND epoch = %(epoch)s AND holder = %(holder)s
   AND next_offset IS NOT DISTINCT FROM %(expected_offset)s
   AND sub_position IS NOT DISTINCT FROM %(expected_sub)s
 """
+# Rows of a link table that are gone, with their entries in the index; see stream_app/core/link.py. The rows that go are
+# seen in the second half, too: none of them has this generation.
+FORGET_LINKS = """
+WITH gone AS (
+    DELETE FROM rowcast.row_state WHERE source = %(source)s AND table_name = %(table)s
+    AND (%(generation)s::bigint IS NULL OR generation < %(generation)s) RETURNING row_key, owner
+), entries AS (
+    DELETE FROM rowcast.row_state r USING gone
+    WHERE r.source = %(source)s AND r.table_name = %(index)s AND r.row_key = gone.row_key
+)
+UPDATE rowcast.aggregate a SET parent_id_text = (
+    SELECT string_agg(DISTINCT i.owner, '|' ORDER BY i.owner) FROM rowcast.row_state l JOIN rowcast.row_state i
+    ON i.source = l.source AND i.table_name = %(index)s AND i.row_key = l.row_key
+    WHERE l.source = %(source)s AND l.table_name = %(table)s AND l.owner = a.id_text
+    AND l.generation >= %(generation)s::bigint)
+FROM (SELECT DISTINCT owner FROM gone) g
+WHERE a.source = %(source)s AND a.aggregate = %(aggregate)s AND a.id_text = g.owner
+"""
+PENDING_LINKED = """
+INSERT INTO rowcast.pending (source, rank, id_text)
+SELECT DISTINCT p.source, %s::integer, i.columns::json ->> 'child'
+FROM rowcast.pending p JOIN rowcast.row_state i
+ON i.source = p.source AND i.table_name = %s AND i.owner = p.id_text
+WHERE p.source = %s AND p.rank = %s ON CONFLICT DO NOTHING
+"""

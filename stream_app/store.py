@@ -20,6 +20,7 @@ from rowcast.errors import OwnershipLostError
 from rowcast.failpoint import failpoint
 from stream_app import statements
 from stream_app.copying import NULL, copy_lines, copy_text
+from stream_app.core.embedding import LinkMapping
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.reference import Referring
 from stream_app.core.sequencing import DESCENDANTS_MAX
@@ -374,8 +375,25 @@ class Store:
             ),
         )
 
+    def _forget_links(self, link: LinkMapping, before_generation: int | None) -> None:
+        """Likewise for the rows of a link table; their aggregates keep the parents that are left."""
+        self._connection.execute(
+            statements.FORGET_LINKS,
+            {
+                "source": self._source,
+                "aggregate": link.aggregate,
+                "table": self._mapping.tables[link.name],
+                "index": self._mapping.tables[link.index],
+                "generation": before_generation,
+            },
+        )
+
     def _forget_rows(self, aggregate: str, before_generation: int | None) -> None:
         """Rows of a type, embedded table or reference table that *before_generation* did not find; None: all."""
+        link = self._mapping.embedded.get(aggregate)
+        if isinstance(link, LinkMapping):
+            self._forget_links(link, before_generation)
+            return
         self._connection.execute(
             "WITH gone AS (DELETE FROM rowcast.row_state WHERE source = %(source)s AND table_name = %(table)s"
             " AND (%(generation)s::bigint IS NULL OR generation < %(generation)s) RETURNING row_key, owner)"
@@ -421,12 +439,17 @@ class Store:
             parent = mapping.definition.parent
             if parent is None:
                 continue
+            rank = self._mapping.by_type[parent.aggregate].rank
+            if mapping.link is not None:
+                index = self._mapping.tables[mapping.link.index]
+                self._connection.execute(statements.PENDING_LINKED, (mapping.rank, index, self._source, rank))
+                continue
             self._connection.execute(
                 "INSERT INTO rowcast.pending (source, rank, id_text)"
                 " SELECT p.source, %s, a.id_text FROM rowcast.pending p JOIN rowcast.aggregate a"
                 " ON a.source = p.source AND a.aggregate = %s AND a.parent_id_text = p.id_text"
                 " WHERE p.source = %s AND p.rank = %s ON CONFLICT DO NOTHING",
-                (mapping.rank, mapping.name, self._source, self._mapping.by_type[parent.aggregate].rank),
+                (mapping.rank, mapping.name, self._source, rank),
             )
 
     def _fill_pending_referring(self, referring: Referring) -> None:

@@ -20,9 +20,11 @@ from rowcast.sources.definition import (
     ParentDefinition,
     SourceDefinition,
     TableDefinition,
+    ThroughDefinition,
 )
 from rowcast.sources.document import DocumentError, Fault
-from rowcast.sources.embedding_fit import Misfit, completed, embedding_misfits
+from rowcast.sources.embedding import EmbeddedDefinition
+from rowcast.sources.embedding_fit import Misfit, completed, embedding_misfits, link_misfits
 from rowcast.sources.field import FieldDefinition
 from rowcast.sources.function_module import load_functions, misfit
 from rowcast.sources.place import Place, parse_place
@@ -55,6 +57,7 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
         raise DocumentError(source.path, faults)
     aggregates = [_aggregate(entry, contracts[entry.name]) for entry in _parents_first(source.aggregates)]
     embedded = [each for aggregate in aggregates for _, each in aggregate.embeddings()]
+    parents = [aggregate.parent for aggregate in aggregates if aggregate.parent is not None]
     return SourceDefinition(
         source=source.source,
         domain=source.domain,
@@ -69,6 +72,11 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
         tables=(
             *(_table(catalogue.tables[each.table], each.places) for each in aggregates),
             *(_table(catalogue.tables[each.table], each.places) for each in embedded),
+            *(
+                _table(catalogue.tables[each.through.table], (*each.through.columns, *each.columns))
+                for each in parents
+                if each.through is not None
+            ),
             *(_table(catalogue.tables[each.table], (each.value,)) for each in source.references),
         ),
         references=source.references,
@@ -118,7 +126,9 @@ def _aggregate(entry: AggregateEntry, contract: Contract) -> AggregateDefinition
         name=entry.name,
         table=entry.table,
         id=entry.id,
-        parent=ParentDefinition(aggregate=parent.aggregate, columns=parent.columns) if parent else None,
+        parent=None
+        if parent is None
+        else ParentDefinition(aggregate=parent.aggregate, columns=parent.columns, through=parent.through),
         fields=_fields_of(entry, contract),
         major=contract.major,
         minor=contract.minor,
@@ -238,12 +248,35 @@ def _hierarchy(source: SourceFile, entry: AggregateEntry) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _through_faults(
+    source: SourceFile, entry: AggregateEntry, definition: ThroughDefinition, tables: tuple[Table, Table | None]
+) -> Iterator[Fault]:
+    at, (table, through) = f"aggregates.{entry.name}.parent.through", tables
+    if through is None:
+        yield source.fault(f"{at}.table", f"{definition.table} does not exist")
+        return
+    if entry.where or entry.soft_delete or entry.id != table.row_key:
+        message = "rows of a link table bind aggregates by primary key, and all of them count"
+        yield source.fault(at, message, "an aggregate without where and soft_delete, whose id is the primary key")
+        return
+    link = EmbeddedDefinition(name="", table=definition.table, columns=definition.columns)
+    for each in link_misfits(link, at, (through, table)):
+        yield source.fault(each.at, each.message, each.accepted)
+
+
 def _parent_faults(source: SourceFile, entry: AggregateEntry, catalogue: Catalogue) -> Iterator[Fault]:
     if entry.parent is None:
         return
     parent = next(each for each in source.aggregates if each.name == entry.parent.aggregate)
     at, parent_table = f"aggregates.{entry.name}.parent.column", catalogue.tables.get(parent.table)
     table = catalogue.tables[entry.table]
+    if entry.parent.through is not None:
+        through = catalogue.tables.get(entry.parent.through.table)
+        faults = list(_through_faults(source, entry, entry.parent.through, (table, through)))
+        yield from faults
+        if faults or through is None:
+            return
+        table = through
     for text, parent_text in zip(entry.parent.columns, parent.id, strict=True):
         place, parent_place = parse_place(text), parse_place(parent_text)
         faults = list(_link_faults(source, at, table, place))

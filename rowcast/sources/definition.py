@@ -44,14 +44,23 @@ class TableDefinition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ThroughDefinition:
+    """A link *table*, each row of which binds an aggregate with one parent; *columns* hold the aggregate's key."""
+
+    table: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ParentDefinition:
     """
     The link to the parent aggregate: *columns*, or places in documents, hold the parent's id, in the order of the
-    parent's id.
+    parent's id. They are those of the root row, or with *through* of any number of rows of a link table.
     """
 
     aggregate: str
     columns: tuple[str, ...]
+    through: ThroughDefinition | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +103,7 @@ class AggregateDefinition:
         """Every place of a root row that is read."""
         return (
             *self.id,
-            *(self.parent.columns if self.parent else ()),
+            *(self.parent.columns if self.parent and not self.parent.through else ()),
             *(place for each in self.fields.values() for place in each.places),
             *(each.place for each in self.where),
             *((self.soft_delete,) if self.soft_delete else ()),
@@ -187,11 +196,20 @@ def _aggregate(entry: dict[str, Any]) -> AggregateDefinition:
         **{
             **entry,
             "id": tuple(entry["id"]),
-            "parent": parent and ParentDefinition(aggregate=parent["aggregate"], columns=tuple(parent["columns"])),
+            "parent": parent and _parent(parent),
             "fields": {name: field_of(each) for name, each in entry["fields"].items()},
             "where": conditions_of(entry.get("where", ())),
             "embedded": tuple(embedded_of(each) for each in entry.get("embedded", ())),
         }
+    )
+
+
+def _parent(entry: dict[str, Any]) -> ParentDefinition:
+    through = entry.get("through")
+    return ParentDefinition(
+        aggregate=entry["aggregate"],
+        columns=tuple(entry["columns"]),
+        through=through and ThroughDefinition(table=through["table"], columns=tuple(through["columns"])),
     )
 
 

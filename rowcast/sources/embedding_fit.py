@@ -76,7 +76,7 @@ def _misfits(
         if table is None:
             yield Misfit(f"{at}.table", f"{each.table} does not exist in database {known[0].database!r}", "")
             continue
-        yield from _link_misfits(each, at, (table, level.table))
+        yield from link_misfits(each, at, (table, level.table))
         yield from _row_misfits(each, at, table)
         rows = _row_contract(each, level.contract)
         if rows is None:
@@ -115,8 +115,14 @@ def _row_contract(embedded: EmbeddedDefinition, contract: Contract) -> Contract 
     return replace(contract, entity={**schema, "$defs": contract.entity.get("$defs", {})})
 
 
-def _link_misfits(embedded: EmbeddedDefinition, at: str, tables: tuple[Table, Table]) -> Iterator[Misfit]:
+def link_misfits(embedded: EmbeddedDefinition, at: str, tables: tuple[Table, Table]) -> Iterator[Misfit]:
+    """What forbids that rows of *embedded* name rows of another table: *tables* are both."""
     table, above = tables
+    for name in table.row_key:
+        column = table.column(name)
+        if column is not None and id_family(column) is None:
+            message = f"key column {name!r} of type {column.type} has no one text form that could tell rows apart"
+            yield Misfit(f"{at}.table", message, _ID_TYPES)
     if len(embedded.columns) != len(above.id_columns):
         message = f"the key of {above.name} has {len(above.id_columns)} columns, not {len(embedded.columns)}"
         yield Misfit(f"{at}.column", message, "one column for each of: " + ", ".join(above.id_columns))
@@ -131,11 +137,6 @@ def _link_misfits(embedded: EmbeddedDefinition, at: str, tables: tuple[Table, Ta
 
 
 def _row_misfits(embedded: EmbeddedDefinition, at: str, table: Table) -> Iterator[Misfit]:
-    for name in table.row_key:
-        column = table.column(name)
-        if column is not None and id_family(column) is None:
-            message = f"key column {name!r} of type {column.type} has no one text form that could tell rows apart"
-            yield Misfit(f"{at}.table", message, _ID_TYPES)
     for name in embedded.order:
         column = table.column(name)
         types = json_types(column) if column else None

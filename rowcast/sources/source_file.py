@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rowcast.errors import ConfigurationError
-from rowcast.sources.definition import ReferenceDefinition
+from rowcast.sources.definition import ReferenceDefinition, ThroughDefinition
 from rowcast.sources.document import Document, DocumentError, Fault, Section
 from rowcast.sources.embedding import EmbeddedDefinition, read_embedded
 from rowcast.sources.field import (
@@ -53,10 +53,15 @@ _COLUMN_FORM = "the name of a column"
 
 @dataclass(frozen=True, slots=True)
 class ParentEntry:
-    """The parent of an aggregate and the *columns*, or places in documents, that hold the parent's id."""
+    """
+    The parent of an aggregate and the *columns*, or places in documents, that hold the parent's id.
+
+    With *through* they are columns of that table.
+    """
 
     aggregate: str
     columns: tuple[str, ...]
+    through: ThroughDefinition | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +126,8 @@ class SourceFile:
             yield f"aggregates.{entry.name}.table", entry.table
         for entry in self.aggregates:
             yield from ((f"{at}.table", embedded.table) for at, embedded in entry.embeddings())
+            if entry.parent is not None and entry.parent.through is not None:
+                yield f"aggregates.{entry.name}.parent.through.table", entry.parent.through.table
         for each in self.references:
             yield f"references.{each.name}.table", each.table
 
@@ -320,10 +327,18 @@ def _aggregate(section: Section, name: str) -> AggregateEntry:
 
 
 def _parent(section: Section) -> ParentEntry:
-    parent = section.section("parent", ("aggregate", "column"))
+    parent = section.section("parent", ("aggregate", "column", "through"))
     return ParentEntry(
         parent.text("aggregate", SOURCE_NAME, "the name of an aggregate of this file"),
         read_places(parent, "column", "the column, or list of columns, that holds the parent's id"),
+        _through(parent.section("through", ("table", "column"))) if "through" in parent else None,
+    )
+
+
+def _through(section: Section) -> ThroughDefinition:
+    return ThroughDefinition(
+        table=section.text("table", TABLE_NAME, "schema.table, such as public.bound_with"),
+        columns=section.texts("column", "the column, or list of columns, that holds the aggregate's key"),
     )
 
 

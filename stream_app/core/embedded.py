@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from rowcast.errors import MappingError, StopError
 from stream_app.core.change import Columns, Operation, RowChange
-from stream_app.core.embedding import EmbeddedMapping
+from stream_app.core.embedding import EmbeddedMapping, LinkMapping
 from stream_app.core.holding import Shift, complete
+from stream_app.core.link import bind, index_link
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.state import Key, Lookup, View
 
@@ -23,19 +24,30 @@ _Known = tuple[Columns | None, str | None]
 
 
 class EmbeddedChange(NamedTuple):
-    """What one change does to an embedded row: *columns* afterwards (None: gone), and its owner before and after."""
+    """
+    What one change does to an embedded row: *columns* afterwards (None: gone), and its owner before and after.
+
+    *parent*: the id of the parent that a link row names.
+    """
 
     row: Key
     columns: Columns | None
     before: str | None
     after: str | None
+    parent: str | None = None
 
 
 class EmbeddedChanges(NamedTuple):
-    """The changes of embedded rows in one unit, and the aggregates that they touch."""
+    """
+    The changes of embedded rows in one unit, and the aggregates that they touch.
+
+    *parents* are those that link rows name afterwards; *bound* the aggregates whose link rows change.
+    """
 
     changes: Sequence[EmbeddedChange]
     touched: frozenset[Key]
+    parents: frozenset[Key] = frozenset()
+    bound: frozenset[Key] = frozenset()
 
 
 NOTHING = EmbeddedChanges((), frozenset())
@@ -75,8 +87,25 @@ def foresee_embedded(
     touching = []
     for found in foreseen:
         rows = {root for change in found for root in roots[change.row]}
-        touching.append(EmbeddedChanges(found, frozenset(_aggregates(source, view, rows, held))))
+        touched = frozenset(_aggregates(source, view, rows, held))
+        touching.append(EmbeddedChanges(found, touched, *_bound(source, found)))
+    names = {link.aggregate: link.name for link in source.embedded.values() if isinstance(link, LinkMapping)}
+    bound = (Key(names[key.aggregate], key.id_text) for each in touching for key in each.bound)
+    missing = frozenset(each for each in bound if each not in view.candidates)
+    if missing:
+        yield Lookup(frozenset(), held=missing)
     return touching
+
+
+def _bound(source: SourceMapping, changes: Iterable[EmbeddedChange]) -> tuple[frozenset[Key], frozenset[Key]]:
+    parents, bound = set[Key](), set[Key]()
+    for change in changes:
+        link = source.embedded[change.row.aggregate]
+        if isinstance(link, LinkMapping):
+            bound.update(Key(link.aggregate, each) for each in (change.before, change.after) if each is not None)
+            if change.parent is not None:
+                parents.add(Key(source.by_type[link.aggregate].ancestor_types[0], change.parent))
+    return frozenset(parents), frozenset(bound)
 
 
 def _key(source: SourceMapping, row: RowChange) -> Key:
@@ -122,7 +151,16 @@ def _embedded_change(
         owner = mapping.owner(columns)
     except MappingError:
         owner = former[1]  # the aggregate is refused then, because the row cannot be mapped either
-    return EmbeddedChange(row, columns, former[1], owner)
+    return EmbeddedChange(row, columns, former[1], owner, _parent(mapping, columns, change))
+
+
+def _parent(mapping: EmbeddedMapping, columns: Columns, change: RowChange) -> str | None:
+    if not isinstance(mapping, LinkMapping):
+        return None
+    try:
+        return mapping.parent(columns)
+    except MappingError as error:
+        raise StopError("ROW_WITHOUT_ID", f"{mapping.table} at LSN {change.lsn}: {error}") from error
 
 
 def _load_rows(view: View, rows: Iterable[Key]) -> Lookups:
@@ -193,11 +231,18 @@ def _embedded_in(source: SourceMapping, name: str) -> tuple[EmbeddedMapping, ...
     return source.embedded[name].below if name in source.embedded else source.by_type[name].embedded
 
 
-def fold_embedded(view: View, changes: EmbeddedChanges) -> None:
-    """Fold the changes of one unit."""
+def fold_embedded(source: SourceMapping, view: View, changes: EmbeddedChanges) -> None:
+    """Fold the changes of one unit; the aggregates that they touch have to be loaded."""
     view.touched |= changes.touched
     for change in changes.changes:
         view.put_held_row(change.row, change.columns, change.after)
+        link = source.embedded[change.row.aggregate]
+        if isinstance(link, LinkMapping):
+            index_link(view, link, change.row, (change.after, change.parent))
+    for key in changes.bound:
+        bound_by = source.by_type[key.aggregate].link
+        assert bound_by is not None, "link rows bind"
+        bind(view, bound_by, key)
 
 
 def embedded_values(view: View, embedded: Iterable[EmbeddedMapping], row_key: str) -> dict[str, Any]:

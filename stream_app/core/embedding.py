@@ -91,11 +91,57 @@ class EmbeddedMapping(RowMapping):
         return self.entity(columns)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkMapping(EmbeddedMapping):
+    """
+    A link table, each row of which binds an aggregate with one parent; it is embedded, but published in `ancestors`.
+
+    Row state has each row twice: as *name* owned by the aggregate, and as *index* owned by the parent, with the
+    aggregate's id text.
+    """
+
+    index: str
+    parent_columns: tuple[str, ...]
+
+    def parent(self, columns: Columns) -> str | None:
+        """
+        The id text of the parent that a row names; None where it names none.
+
+        Raises:
+            MappingError: it cannot be told.
+
+        """
+        return self.reference(columns, self.parent_columns)
+
+
 def compile_embedded(
     aggregate: AggregateDefinition, tables: Mapping[str, TableDefinition], made_with: Makers
 ) -> tuple[EmbeddedMapping, ...]:
     """The embedded tables of an aggregate type."""
     return tuple(_compile((aggregate.name, aggregate.name), each, tables, made_with) for each in aggregate.embedded)
+
+
+def compile_link(
+    aggregate: AggregateDefinition, tables: Mapping[str, TableDefinition], made_with: Makers
+) -> LinkMapping | None:
+    """The link table to the parents of an aggregate type, if it has one."""
+    parent = aggregate.parent
+    if parent is None or parent.through is None:
+        return None
+    table, name = tables[parent.through.table], f"{aggregate.name}.ancestors"  # which no property can be called
+    definition = EmbeddedDefinition(name="ancestors", table=table.name, columns=parent.through.columns)
+    return LinkMapping(
+        **row_parts(table, (*definition.columns, *parent.columns), {}, made_with, plain=True),
+        name=name,
+        aggregate=aggregate.name,
+        above=aggregate.name,
+        definition=definition,
+        order=(),
+        counts=None,
+        below=(),
+        index=f"{name}.index",
+        parent_columns=parent.columns,
+    )
 
 
 def _compile(

@@ -18,6 +18,7 @@ from rowcast.errors import PoisonError
 from rowcast.event import EventKind, Moment, Record
 from stream_app.core.embedded import embedded_values, raw_embedded
 from stream_app.core.holding import held_row, raw_rows
+from stream_app.core.link import parent_ids
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.state import AggregateState, Key, Published, Refusal, View, publish, read_published
 from stream_app.core.tail import Tail
@@ -86,6 +87,8 @@ def ancestors_of(view: View, mapping: AggregateMapping, key: Key) -> dict[str, l
 
     The parents have to be loaded.
     """
+    if mapping.linked:
+        return _all_ancestors(view, mapping, key)
     ancestors: dict[str, list[str] | None] = {}
     above: list[str] | None = [key.id_text]
     below = key.aggregate
@@ -94,6 +97,21 @@ def ancestors_of(view: View, mapping: AggregateMapping, key: Key) -> dict[str, l
             parent = view.state(Key(below, above[0])).parent_id_text
             known = parent is not None and view.state(Key(ancestor_type, parent)).present
             above = [] if parent is None else [parent] if known else None
+        ancestors[ancestor_type] = above
+        below = ancestor_type
+    return ancestors
+
+
+def _all_ancestors(view: View, mapping: AggregateMapping, key: Key) -> dict[str, list[str] | None]:
+    """The same where some types have a link table: in the order of the ids, and None while any of them is unknown."""
+    ancestors: dict[str, list[str] | None] = {}
+    above: list[str] | None = [key.id_text]
+    below = key.aggregate
+    for ancestor_type, linked in zip(mapping.ancestor_types, mapping.linked, strict=True):
+        if above:
+            texts = [view.state(Key(below, each)).parent_id_text for each in above]
+            found = sorted({each for text in texts for each in parent_ids(text, linked)})
+            above = found if all(view.state(Key(ancestor_type, each)).present for each in found) else None
         ancestors[ancestor_type] = above
         below = ancestor_type
     return ancestors

@@ -19,7 +19,7 @@ from rowcast.sources.function_module import load_functions
 from rowcast.sources.place import parse_place
 from stream_app.core.change import Columns
 from stream_app.core.column import id_part
-from stream_app.core.embedding import EmbeddedMapping, compile_embedded
+from stream_app.core.embedding import EmbeddedMapping, LinkMapping, compile_embedded, compile_link
 from stream_app.core.field import Condition, condition
 from stream_app.core.image import Image, Reader, kind_of, place_reader
 from stream_app.core.reference import ReferenceTable, compile_references
@@ -38,7 +38,8 @@ class AggregateMapping(RowMapping):
     One aggregate type, ready to use; the rows are those of its root table. *rank* is its place in the order parents
     first; *ancestor_types* the types up the hierarchy, nearest first. *holding* says how a row is tied to its aggregate
     where that is not its primary key, see `stream_app.core.holding`. *embedded* has the tables whose rows stand inside
-    the entity, see `stream_app.core.embedding`.
+    the entity, see `stream_app.core.embedding`; *link* the table that binds it with any number of parents. *linked*
+    says for this type and for each that stands above it but the last whether it has one; empty where none has.
     """
 
     source: str
@@ -51,6 +52,8 @@ class AggregateMapping(RowMapping):
     form: EventForm
     holding: Holding | None = None
     embedded: tuple[EmbeddedMapping, ...] = ()
+    link: LinkMapping | None = None
+    linked: tuple[bool, ...] = ()
 
     @property
     def name(self) -> str:
@@ -71,7 +74,7 @@ class AggregateMapping(RowMapping):
 
         """
         parent = self.definition.parent
-        if parent is None:
+        if parent is None or self.link is not None:
             return None
         if self.holding is not None:
             return self.holding.parent_id_text(self.image(columns))
@@ -179,7 +182,10 @@ class SourceMapping:
 
     def is_of_one_row(self, name: str) -> bool:
         """Whether a row that row state calls *name* is all that its aggregate is made of."""
-        return name not in self.held and name not in self.embedded and not self.by_type[name].embedded
+        if name in self.held or name in self.embedded:
+            return False
+        mapping = self.by_type[name]
+        return not mapping.embedded and mapping.link is None
 
 
 def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Validator]) -> SourceMapping:
@@ -203,6 +209,8 @@ def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Valid
         for rank, aggregate in enumerate(definition.aggregates)
     )
     embedded = {each.table: each for mapping in mappings for top in mapping.embedded for each in top.with_below()}
+    links = [each.link for each in mappings if each.link is not None]
+    embedded.update((each.table, each) for each in links)
     return SourceMapping(
         definition,
         {each.name: each for each in mappings},
@@ -216,6 +224,7 @@ def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Valid
             **{each.name: each.table for each in mappings},
             **{each.name: table for table, each in references.items()},
             **{each.name: table for table, each in embedded.items()},
+            **{each.index: f"{each.table}#{each.index}" for each in links},  # no table of PostgreSQL's
         },
     )
 
@@ -246,7 +255,16 @@ def _compile(definition: SourceDefinition, rank: int, validate: Validator, made_
         ),
         holding=holding,
         embedded=compile_embedded(aggregate, tables, made_with),
+        link=compile_link(aggregate, tables, made_with),
+        linked=_linked(definition, aggregate),
     )
+
+
+def _linked(definition: SourceDefinition, aggregate: AggregateDefinition) -> tuple[bool, ...]:
+    by_name = {each.name: each for each in definition.aggregates}
+    chain = [aggregate, *(by_name[name] for name in definition.ancestor_types(aggregate))]
+    linked = tuple(each.parent is not None and each.parent.through is not None for each in chain[:-1])
+    return linked if any(linked) else ()
 
 
 def _holding(aggregate: AggregateDefinition, table: TableDefinition) -> Holding | None:

@@ -20,6 +20,7 @@ from stream_app.core.change import Columns, Message, Operation, RowChange
 from stream_app.core.embedded import NOTHING, EmbeddedChanges, fold_embedded, foresee_embedded, load_embedded
 from stream_app.core.emission import Emitted, Origin, emit, rfc3339
 from stream_app.core.holding import Shift, complete, fold_shifts, foresee, may_move, parents_in
+from stream_app.core.link import indexed, parent_ids
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.reference import ReferenceTable
 from stream_app.core.state import AggregateState, Key, Lookup, View
@@ -66,10 +67,11 @@ def sequence(
     touched = {change.key for change in rows}
     touched.update(key for shift in held for key in shift.owners())
     touched.update(key for each in embedded for key in each.touched)
-    yield from _load(source, view, touched, (rows, held))
+    yield from _load(source, view, touched, (rows, held, embedded))
     follows = not reading.issuperset(source.by_type)
     if follows:
-        below = yield from _load_descendants(source, view, _may_move(view, rows) | may_move(view, held))
+        bound = {key for each in embedded for key in each.bound}
+        below = yield from _load_descendants(source, view, _may_move(view, rows) | may_move(view, held) | bound)
         if source.embedded_tables:
             changed = [shift.row for shift in held] + [each.row for changes in embedded for each in changes.changes]
             yield from load_embedded(source, view, touched | below, changed)
@@ -80,7 +82,7 @@ def sequence(
         if isinstance(unit, SnapshotRow):
             _fold_all(source, view, changes)
             fold_shifts(source, view, shifted)
-            fold_embedded(view, inner)
+            fold_embedded(source, view, inner)
             continue
         origin = origin_of(unit)
         if tail and unit.lsn > tail.position:
@@ -107,7 +109,7 @@ def _fold_transaction(
     if shifts:
         fold_shifts(source, view, shifts)
     if embedded.changes:
-        fold_embedded(view, embedded)
+        fold_embedded(source, view, embedded)
     return before
 
 
@@ -126,7 +128,7 @@ def sequence_part(
     those of several parts may belong to one aggregate.
     """
     changes = [place(source, row) for row in unit.rows]
-    yield from _load(source, view, {change.key for change in changes}, (changes, ()))
+    yield from _load(source, view, {change.key for change in changes}, (changes, (), ()))
     moving = _may_move(view, changes)
     yield from _load_children(source, view, moving)
     emitted, tail, parents = out
@@ -298,7 +300,7 @@ def place(source: SourceMapping, row: RowChange) -> PlacedChange:
     key = key_of(source, row)
     mapping = source.by_type[key.aggregate]
     parent_type = mapping.parent_type
-    if parent_type is None or row.after is None or mapping.holding is not None:
+    if parent_type is None or row.after is None or mapping.holding is not None or mapping.link is not None:
         return PlacedChange(key, row, None, True)
     try:
         parent = mapping.parent_id_text(row.after)
@@ -323,7 +325,8 @@ def _fold_all(source: SourceMapping, view: View, changes: Sequence[PlacedChange]
         row = change.row
         known = view.rows.get(change.key)
         if row.operation is Operation.DELETE:
-            view.put_row(change.key, None, None)
+            linked = source.by_type[change.key.aggregate].link is not None
+            view.put_row(change.key, None, view.state(change.key).parent_id_text if linked else None)
             left = (row.table, row.order or 0, known)
         else:
             follows = row.operation is Operation.CREATE and left[:2] == (row.table, (row.order or 0) - 1)
@@ -337,7 +340,9 @@ def _fold(source: SourceMapping, view: View, change: PlacedChange, former: Colum
     columns = mapping.keep(row.after)
     if not row.whole or mapping.seldom_whole:
         complete(columns, former)
-    if sure:
+    if mapping.link is not None:
+        parent_id_text = view.state(key).parent_id_text  # the link rows say it
+    elif sure:
         parent_id_text = None if parent is None else parent.id_text
     else:
         try:
@@ -352,15 +357,26 @@ def _load(
     source: SourceMapping,
     view: View,
     touched: Set[Key],
-    by: tuple[Sequence[PlacedChange], Sequence[Shift]],
+    by: tuple[Sequence[PlacedChange], Sequence[Shift], Sequence[EmbeddedChanges]],
 ) -> Lookups:
-    """Load the aggregates that changes and shifts touch, and everything above them before and after."""
-    changes, held = by
+    """Load the aggregates that changes of rows touch, and everything above them before and after."""
+    changes, held, embedded = by
     yield from _load_missing(source, view, touched)
+    if view.emptied:
+        _forget_links(source, view, touched)
     parents = {change.parent for change in changes if change.parent is not None}
     parents.update(parents_in(source, view, held))
+    parents.update(key for each in embedded for key in each.parents)
     yield from load_aggregates(source, view, parents)
     yield from load_aggregates(source, view, touched)
+
+
+def _forget_links(source: SourceMapping, view: View, keys: Iterable[Key]) -> None:
+    """The link rows that the control database has were truncated before those of the batch."""
+    for key in keys:
+        link = source.by_type[key.aggregate].link
+        if link is not None and link.name in view.emptied:
+            view.aggregates[key] = view.aggregates[key]._replace(parent_id_text=None)
 
 
 def _load_missing(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
@@ -375,7 +391,7 @@ def load_aggregates(source: SourceMapping, view: View, keys: Iterable[Key]) -> L
     level = set(keys)
     while level:
         yield from _load_missing(source, view, level)
-        level = {parent for key in level if (parent := _parent_of(source, view, key)) is not None}
+        level = {parent for key in level for parent in _parents_of(source, view, key)}
 
 
 def _load_whole(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
@@ -385,10 +401,14 @@ def _load_whole(source: SourceMapping, view: View, keys: Iterable[Key]) -> Looku
         yield from load_embedded(source, view, keys)
 
 
-def _parent_of(source: SourceMapping, view: View, key: Key) -> Key | None:
-    parent = source.by_type[key.aggregate].definition.parent
+def _parents_of(source: SourceMapping, view: View, key: Key) -> Iterable[Key]:
+    mapping = source.by_type[key.aggregate]
     parent_id_text = view.state(key).parent_id_text
-    return None if parent is None or parent_id_text is None else Key(parent.aggregate, parent_id_text)
+    if mapping.parent_type is None or parent_id_text is None:
+        return ()
+    if mapping.link is None:
+        return (Key(mapping.parent_type, parent_id_text),)
+    return [Key(mapping.parent_type, each) for each in parent_ids(parent_id_text, linked=True)]
 
 
 def _may_move(view: View, changes: Sequence[PlacedChange]) -> set[Key]:
@@ -425,8 +445,14 @@ def _load_children(
 ) -> Generator[Lookup, None, set[tuple[str, str]]]:
     wanted = {(child, key.id_text) for key in keys for child in source.by_type[key.aggregate].child_types}
     missing = frozenset(each for each in wanted if each not in view.children)
-    if missing:
-        yield Lookup(frozenset(), missing)
+    linked = {each: link.index for each in missing if (link := source.by_type[each[0]].link) is not None}
+    if missing.difference(linked):
+        yield Lookup(frozenset(), missing.difference(linked))
+    if linked:
+        yield Lookup(frozenset(), held=frozenset(Key(index, parent) for (_, parent), index in linked.items()))
+    for (child, parent), index in linked.items():
+        entries = view.candidates[Key(index, parent)]
+        view.children[child, parent] = indexed(view, (Key(index, each) for each in entries))
     return wanted
 
 
