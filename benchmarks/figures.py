@@ -33,12 +33,27 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def ratios(rounds: Sequence[Figures]) -> dict[str, Any]:
-    """For each workload the sequencer's rows a second through Debezium's of the same round."""
-    found: dict[str, list[float]] = {}
+    """
+    Rows a second through rows a second of the same round, for each workload that has both.
+
+    The sequencer through Debezium, and the sequencer with nested aggregates through the same rows as one each.
+    """
+    to_debezium: dict[str, list[float]] = {}
+    to_trees: dict[str, list[float]] = {}
     for each in rounds:
-        peers = each.get("debezium", {})
-        for workload, figures in each.get("sequencer", {}).items():
+        peers, own = each.get("debezium", {}), each.get("sequencer", {})
+        for workload, figures in own.items():
             if workload in peers:
-                ratio = figures["rows_per_s"] / peers[workload]["rows_per_s"]
-                found.setdefault(workload, []).append(round(ratio, 3))
-    return {"sequencer_to_debezium": {workload: spread(values) for workload, values in found.items()}}
+                to_debezium.setdefault(workload, []).append(_ratio(figures, peers[workload]))
+        if "nested" in own and "trees" in own:
+            to_trees.setdefault("nested", []).append(_ratio(own["nested"], own["trees"]))
+    found = {"sequencer_to_debezium": to_debezium, "sequencer_to_trees": to_trees}
+    return {
+        name: {workload: spread(values) for workload, values in each.items()}
+        for name, each in found.items()
+        if each or name == "sequencer_to_debezium"
+    }
+
+
+def _ratio(one: Figures, other: Figures) -> float:
+    return round(one["rows_per_s"] / other["rows_per_s"], 3)

@@ -20,6 +20,7 @@ from psycopg import sql
 from benchmarks.child import REPOSITORY, Child
 from benchmarks.errors import MeasureError
 from benchmarks.local_web import call
+from benchmarks.nesting import nest
 from benchmarks.topic_watch import read_all
 from examples.inventory.catalogue import create_schema
 from rowcast.connect import ConnectClient
@@ -48,11 +49,15 @@ class Site:
         self.name = folder.name
 
     @classmethod
-    def create(cls, parent: Path, stack: Settings) -> Site:
-        """A new one, applied and streaming; whatever goes wrong on the way, nothing of it is left."""
+    def create(cls, parent: Path, stack: Settings, *, nested: bool = False) -> Site:
+        """
+        A new one, applied and streaming; whatever goes wrong on the way, nothing of it is left.
+
+        With *nested* its tables make one aggregate.
+        """
         site = cls(parent / f"bench_{secrets.token_hex(4)}", stack)
         try:
-            site._build()
+            site._build(nested=nested)
         except BaseException:
             with suppress(RowcastError, psycopg.Error, OSError):
                 site.drop()
@@ -151,8 +156,10 @@ class Site:
                 self._drop_database(name)
             shutil.rmtree(self.folder)
 
-    def _build(self) -> None:
+    def _build(self, *, nested: bool) -> None:
         self._declare()
+        if nested:
+            nest(self.folder / "connectors" / f"{self.name}.yaml", self.folder / "schemas" / self.name)
         self._create_database(self.name)
         self._create_database(self._control_name)
         with psycopg.connect(self.database_url, autocommit=True) as connection:

@@ -8,7 +8,7 @@ no client is slower than what is measured.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 from psycopg import sql
@@ -49,7 +49,8 @@ class Workload:
     """
     *transactions* of *name*; *changes* counts its row changes by (table, operation as Debezium names it).
 
-    *versions* is the version that every aggregate of a type has in the end: one event for each.
+    *versions* is the version that every aggregate of a type has in the end: one event for each. *nested*: all tables
+    make one aggregate, instead of one each.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Workload:
     changes: Mapping[tuple[str, str], int]
     versions: Mapping[str, int]
     statement: sql.Composed
+    nested: bool = False
 
     @property
     def rows(self) -> int:
@@ -108,6 +110,11 @@ def trees(transactions: int) -> Workload:
     )
 
 
+def nested(transactions: int) -> Workload:
+    """The rows of `trees`, as one aggregate of ten rows for each transaction."""
+    return replace(trees(transactions), name="nested", versions={"instance": 1}, nested=True)
+
+
 def turnover(transactions: int) -> Workload:
     """Transactions of a thousand rows: the first half inserts titles, the second half changes each of them once."""
     half = transactions // 2
@@ -135,6 +142,12 @@ def _loop(count: int, step: sql.Composable, number: str = "n") -> sql.Composed:
     return body.format(number=sql.SQL(number), count=sql.Literal(count), step=step)
 
 
-SIZES = {"bulk": (bulk, 200_000), "rows": (rows, 20_000), "trees": (trees, 5_000), "turnover": (turnover, 2_000)}
-# Measured unless others are named. The rest takes long, and shows memory, not rates.
+SIZES = {
+    "bulk": (bulk, 200_000),
+    "rows": (rows, 20_000),
+    "trees": (trees, 5_000),
+    "nested": (nested, 5_000),
+    "turnover": (turnover, 2_000),
+}
+# Measured unless others are named.
 DEFAULT_WORKLOADS = ("bulk", "rows", "trees")

@@ -51,7 +51,7 @@ def bound(project: TestProject) -> TestProject:
 def truth(project: TestProject) -> dict[tuple[str, str], Any]:
     """The ancestors of every aggregate, by type and id, from SELECT alone."""
     series = {str(id_) for (id_,) in project.execute("SELECT id FROM series")}
-    above = {id_: above for id_, above in project.execute("SELECT id, series_id::text FROM instance_of")}
+    above = dict(project.execute("SELECT id, series_id::text FROM instance_of").fetchall())
     links: dict[str, set[str]] = {}
     for library, number, instance in project.execute("SELECT library, number, instance_id FROM bound_with"):
         if instance is not None:
@@ -118,7 +118,7 @@ def change(project: TestProject, rng: random.Random) -> None:
 @pytest.mark.slow
 @pytest.mark.guarantee("Nothing committed is lost")
 def test_items_with_several_parents_follow_their_links(bound: TestProject, workers: WorkerPool) -> None:
-    """Snapshot, stream, a large transaction, a truncated link table and a new snapshot; a killed worker repeats none."""
+    """Snapshot, stream, a large transaction, a truncated link table, a new snapshot; a killed worker repeats none."""
     rng = random.Random(5)
     for _ in range(30):
         change(bound, rng)

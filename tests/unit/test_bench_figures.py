@@ -74,6 +74,8 @@ def test_ratios_compare_within_a_round() -> None:
     ]
 
     assert ratios(rounds) == {"sequencer_to_debezium": {"rows": {"median": 0.375, "min": 0.25, "max": 0.5}}}
+    both = [{"sequencer": {"trees": {"rows_per_s": 100}, "nested": {"rows_per_s": 80}}}]
+    assert ratios(both)["sequencer_to_trees"] == {"nested": {"median": 0.8, "min": 0.8, "max": 0.8}}
 
 
 @pytest.mark.parametrize(("name", "rows", "transactions"), [("bulk", 200_000, 1), ("rows", 20_000, 20_000)])
@@ -89,7 +91,7 @@ def test_trees_have_ten_rows_each() -> None:
     workload = sized("trees", 1.0)
 
     assert (workload.rows, workload.transactions) == (50_000, 5_000)
-    assert set(SIZES) == {"bulk", "rows", "trees", "turnover"}
+    assert set(SIZES) == {"bulk", "rows", "trees", "nested", "turnover"}
 
 
 def test_the_report_replaces_what_stands_between_the_markers() -> None:
