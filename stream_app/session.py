@@ -53,6 +53,8 @@ from stream_app.window import WindowWatch
 
 BATCH_RECORDS_MAX = 4_000
 CHUNK_AGGREGATES_MAX = 2_000
+# With embedded rows each aggregate may bring many: a quarter of both.
+_SHARE_WITH_EMBEDDED = 4
 READ_TIMEOUT_S = 0.2
 COMMANDS_INTERVAL_S = 1.0
 
@@ -78,6 +80,8 @@ class Session:
         progress = Progress(claim.ownership, self._publisher, self._store)
         self._landing = Landing(self._publisher, self._store, progress, (self._position, ends))
         self._brokers = claim.brokers
+        share = _SHARE_WITH_EMBEDDED if claim.mapping.embedded else 1
+        self._records_max, self._chunk_max = BATCH_RECORDS_MAX // share, CHUNK_AGGREGATES_MAX // share
         self._applied = claim.reading
         self._open_log()
         self._reads.load_references()
@@ -144,7 +148,7 @@ class Session:
 
     def _read(self) -> None:
         started_s = time.monotonic()
-        records = self._reader.read(BATCH_RECORDS_MAX, READ_TIMEOUT_S, lambda: self._landing.busy)
+        records = self._reader.read(self._records_max, READ_TIMEOUT_S, lambda: self._landing.busy)
         self._window.note(self._reader.oldest_ms)
         self._window.check()
         if records:
@@ -288,7 +292,7 @@ class Session:
         self._staging.complete_moved(unit.lsn, truncated)
         merging = {"merging": unit.lsn}
         self._begin_merging(unit, truncated, replace(self._position, sub_position=merging))
-        for last, rows in self._staging.batches(CHUNK_AGGREGATES_MAX):
+        for last, rows in self._staging.batches(self._chunk_max):
             if self._stopping():
                 raise _InterruptedError
             part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, unit.messages)
@@ -376,7 +380,7 @@ class Session:
         # They stand in the control database once the step that left them pending is committed.
         self._landing.wait()
         after = None
-        while keys := self._reads.pending(CHUNK_AGGREGATES_MAX, after):
+        while keys := self._reads.pending(self._chunk_max, after):
             if self._stopping():
                 raise _InterruptedError
             after = keys[-1]

@@ -137,6 +137,16 @@ def table_row(first: str) -> list[str]:
     return code_words(line.removeprefix(f"| {first} |"))
 
 
+def test_every_source_file_of_the_pages_is_accepted(tmp_path: Path) -> None:
+    """Each YAML block that begins as a source file is one."""
+    blocks = [each for page in PAGES for each in re.findall(r"```yaml\n(source: .*?)```", page.read_text(), re.S)]
+    assert len(blocks) > 8
+    for block in blocks:
+        path = tmp_path / f"{block.split()[1]}.yaml"
+        path.write_text(block)
+        load_source(path)
+
+
 def test_the_contracts_page_lists_every_rule_of_the_check() -> None:
     """Each rule that a finding can name is explained, and no other; they stand in order."""
     package = REPOSITORY / "rowcast/contracts"
