@@ -38,6 +38,10 @@ class Child:
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
         self.process.stop(signal.SIGTERM, timeout_s=_STOP_TIMEOUT_S)
 
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        self.process.stop(signal.SIGKILL, timeout_s=_STOP_TIMEOUT_S)
+
     def look(self) -> None:
         """
         See that it is alive, and twice a second how much memory it has.

@@ -56,4 +56,5 @@ def ratios(rounds: Sequence[Figures]) -> dict[str, Any]:
 
 
 def _ratio(one: Figures, other: Figures) -> float:
-    return round(one["rows_per_s"] / other["rows_per_s"], 3)
+    ratio: float = one["rows_per_s"] / other["rows_per_s"]
+    return round(ratio, 3)

@@ -109,7 +109,7 @@ def _drive(pipeline: Pipeline, rate: int, total: int) -> dict[str, Any]:
     first = pipeline.newest_effect()
     clients.start()
     try:
-        seen = _observe(pipeline, clients, first)
+        seen = observe(pipeline, clients, first)
     finally:
         clients.stop()
     # What was seen before its own client's COMMIT had returned counts as 0.
@@ -126,8 +126,14 @@ def _drive(pipeline: Pipeline, rate: int, total: int) -> dict[str, Any]:
     }
 
 
-def _observe(pipeline: Pipeline, clients: Clients, first: int) -> dict[str, float]:
-    """When the effect of each transaction was first seen; *first* is the newest effect from before."""
+def observe(pipeline: Pipeline, clients: Clients, first: int) -> dict[str, float]:
+    """
+    When the effect of each transaction was first seen; *first* is the newest effect from before.
+
+    Raises:
+        MeasureError: a transaction has no effect or more than one.
+
+    """
     seen: dict[str, float] = {}
     last, count, moved_s = first, 0, time.monotonic()
     while clients.busy or count < clients.total:

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from benchmarks import consumer, debezium, latency, sequencer, together
+from benchmarks import consumer, debezium, latency, sequencer, takeover, together
 from benchmarks.applier import ORDERS, UPSERT, UPSERT_BATCH
 from benchmarks.change_log import FilledLog
 from benchmarks.options import Options
@@ -64,6 +64,8 @@ class Rounds:
                     self._measure_together(workload, figures)
             if "latency" in self._options.stages:
                 self._measure_latency(figures)
+            if "takeover" in self._options.stages:
+                self._measure_takeover(figures)
             rounds.append(figures)
         return rounds
 
@@ -132,6 +134,11 @@ class Rounds:
         site = self._create()
         for rate, measured in latency.measure(site, seconds).items():
             self._note(figures, "latency", rate, measured)
+        self._drop(site)
+
+    def _measure_takeover(self, figures: dict[str, Any]) -> None:
+        site = self._create()
+        self._note(figures, "takeover", "kill", takeover.measure(site))
         self._drop(site)
 
     def _fill(self, workload: Workload, figures: dict[str, Any], *, fresh: bool) -> tuple[Site, FilledLog]:

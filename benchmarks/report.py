@@ -80,6 +80,8 @@ def _throughput(content: Mapping[str, Any]) -> Iterator[str]:
         yield f"| sequencer through Debezium | `{workload}` | {_text(ratio, 2)} |"
     for workload, ratio in content["ratios"].get("sequencer_to_trees", {}).items():
         yield f"| sequencer through itself with `trees` | `{workload}` | {_text(ratio, 2)} |"
+    if takeover := content["stages"].get("takeover"):
+        yield f"| owner killed, to the next applied event | | {_text(takeover['kill']['takeover_s'], 1)} s |"
 
 
 def _latency(rates: Mapping[str, Mapping[str, Spread]]) -> Iterator[str]:

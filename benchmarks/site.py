@@ -137,10 +137,10 @@ class Site:
         with TopicAdmin(self.settings.kafka()) as admin:
             self._renew_topics(admin, [each for each in wanted_topics(definition) if each.name not in keep])
 
-    def worker(self, port: int = 0) -> Child:
-        """A worker process for this source, with its web pages on *port*, or on any."""
+    def worker(self, port: int = 0, name: str = "worker") -> Child:
+        """A worker process for this source, with its web pages on *port*, or on any; it logs under *name*."""
         arguments = ["-m", "rowcast.cli.main", "--project", str(self.folder), "worker", "--web-port", str(port)]
-        return Child("worker", arguments, self.folder, {})
+        return Child(name, arguments, self.folder, {})
 
     def drop(self) -> None:
         """Delete everything that it has on the stack, and its folder."""

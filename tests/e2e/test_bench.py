@@ -60,6 +60,15 @@ def check_round(figures: dict[str, Any]) -> None:
     assert 0 <= waits["p50_ms"] <= waits["p95_ms"] <= waits["p99_ms"] <= waits["max_ms"]
 
 
+@pytest.mark.matrix
+@pytest.mark.timeout(240)
+def test_a_takeover_is_timed(stack: SharedStack, tmp_path: Path) -> None:
+    """No sooner than the lease runs out, and with an effect for every transaction."""
+    target = tmp_path / "bench.json"
+    run("--only", "takeover", "--rounds", "1", "--stack", str(stack.folder), "--json", str(target))
+    assert 0 < json.loads(target.read_text())["rounds"][0]["takeover"]["kill"]["takeover_s"] < 30
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_interrupted_benchmark_leaves_nothing(tmp_path: Path) -> None:
