@@ -16,6 +16,16 @@ from rowcast.errors import RowcastError
 # and a consumer-only installation is not asked for Faust.
 _MODULES = ("init", "stack", "sources", "schemas", "events", "refused", "worker")
 
+# The extra that brings what the base goes without.
+_EXTRAS = {
+    "jsonschema": "schemas",
+    "requests": "sources",
+    "prometheus_client": "worker",
+    "confluent_kafka": "worker",
+    "jgo": "local",
+    "psutil": "local",
+}
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs, as `--help` and the documentation tests see it."""
@@ -47,6 +57,12 @@ def main(argv: list[str] | None = None) -> int:
         return int(arguments.run(arguments))
     except RowcastError as error:
         print(f"rowcast: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        print(f"rowcast: {error.name} is not installed: pip install 'rowcast[{extra}]'", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -16,7 +16,7 @@ def register_trial(verbs: Verbs) -> None:
     preview = verbs.verb(
         "preview",
         _preview,
-        "the events that rows of the database give under the current file; publishes nothing (extra `worker`)",
+        "the events that rows of the database give under the current file; publishes nothing (extra `sources`)",
         "inventory --table public.item --id 42",
         "inventory --last 3 --json",
         "inventory --table public.item --id 42 --save connectors/inventory.cases/lent.json",
@@ -32,7 +32,7 @@ def register_trial(verbs: Verbs) -> None:
     test = verbs.verb(
         "test",
         _test,
-        "run the committed cases of the mapping: rows in, events out; needs no database (extra `worker`)",
+        "run the committed cases of the mapping: rows in, events out; needs no database (extra `sources`)",
         "inventory",
         description="Cases are connectors/<source>.cases/*.json. Exit code 0: all pass; 1: some fail; 2: there is none,"
         " or a file is wrong.",
@@ -53,9 +53,9 @@ def _test(arguments: argparse.Namespace) -> int:
 
 def _run(module: str, arguments: argparse.Namespace, options: list[str]) -> int:
     """Become *module*: the code that workers run is not imported by what consumers install."""
-    if find_spec("jsonschema_rs") is None:
+    if find_spec("requests") is None:
         raise ConfigurationError(
-            "the worker's packages are not installed", where="rowcast sources", fix="pip install 'rowcast[worker]'"
+            "requests is not installed", where="rowcast sources", fix="pip install 'rowcast[sources]'"
         )
     sys.stdout.flush()
     command = ["-m", module, f"--project={arguments.project}", *(["--json"] if arguments.json else []), *options]

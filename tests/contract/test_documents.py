@@ -8,11 +8,15 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from guarantees import named_guarantees
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from prometheus_client.metrics import MetricWrapperBase
 
 from rowcast import settings
@@ -86,6 +90,48 @@ def test_importing_what_consumers_install_loads_neither_faust_nor_librdkafka() -
     code = "import sys, rowcast.consumer; sys.exit(bool({'faust', 'confluent_kafka', 'aiokafka'} & set(sys.modules)))"
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def closure() -> set[str]:
+    """The packages that the base installation pulls, by what those that are installed here say they need."""
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = [Requirement(each) for each in declared]
+    found: set[tuple[str, frozenset[str]]] = set()
+    while wanted:
+        each = wanted.pop()
+        name = canonicalize_name(each.name)
+        if (name, frozenset(each.extras)) in found:
+            continue
+        found.add((name, frozenset(each.extras)))
+        for needed in map(Requirement, metadata.requires(name) or ()):
+            extras = each.extras or {""}
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                wanted.append(needed)
+    return {name for name, _ in found}
+
+
+def test_the_base_installation_pulls_fewer_than_ten_packages() -> None:
+    """What every consumer has to install and keep up to date."""
+    assert {"kafka-python", "psycopg", "psycopg-binary"} <= closure()
+    assert len(closure()) < 10
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "extra"),
+    [("jsonschema", "schemas diff old.json new.json", "schemas"), ("requests", "sources plan", "sources")],
+)
+def test_a_command_names_the_extra_that_it_lacks(missing: str, command: str, extra: str, tmp_path: Path) -> None:
+    """And the consumer's side works without it."""
+    (tmp_path / "old.json").write_text('{"type": "integer"}')
+    (tmp_path / "new.json").write_text('{"type": "string"}')
+    code = (
+        f"import sys; sys.modules['{missing}'] = None; import rowcast.consumer, rowcast.event_log;"
+        " from rowcast.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command_line = [sys.executable, "-c", code, *command.split()]
+    done = subprocess.run(command_line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"pip install 'rowcast[{extra}]'" in done.stderr
 
 
 def block(language: str, number: int = 0) -> str:
