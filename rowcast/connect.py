@@ -170,7 +170,7 @@ class ConnectClient:
             except requests.RequestException as error:
                 message = f"Kafka Connect at {self.url} does not answer: {_cause(error)}"
                 raise ConnectUnavailableError(message) from error
-            if response.status_code == requests.codes.conflict and time.monotonic() < deadline:
+            if _rebalancing(response) and time.monotonic() < deadline:
                 time.sleep(_PAUSE_S)
                 continue
             return self._answer(method, path, response)
@@ -187,6 +187,14 @@ class ConnectClient:
         if response.status_code == requests.codes.bad_request:
             raise ConfigurationError(f"Kafka Connect refuses it: {message}", where=path, fix="correct the settings")
         raise ConnectUnavailableError(f"{method} {self.url}{path}: {response.status_code} {message}")
+
+
+def _rebalancing(response: requests.Response) -> bool:
+    """Whether Connect did nothing because its workers are about to share their connectors out anew."""
+    if response.status_code == requests.codes.conflict:
+        return True
+    # Of some requests it says so with the code of an unexpected error.
+    return response.status_code == requests.codes.internal_server_error and "rebalance" in response.text
 
 
 def _cause(error: BaseException) -> str:
