@@ -7,7 +7,9 @@ Sources: CloudEvents spec 1.0.2, its Kafka protocol binding, and docs/reference/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -37,8 +39,12 @@ _REQUIRED = (
 )
 
 
+# The name of an event that a service states; those of `EventKind` are taken.
+EVENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+
+
 class EventKind(StrEnum):
-    """What happened to the aggregate."""
+    """What happened to the aggregate. To one that is `UPDATED` by a stated event alone, nothing that is published."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -46,6 +52,7 @@ class EventKind(StrEnum):
     SNAPSHOT = "snapshot"
 
 
+_KINDS = frozenset(EventKind)
 Ancestors = Mapping[str, Sequence[str] | None]
 Header = tuple[str, bytes]
 
@@ -59,9 +66,9 @@ class Record(NamedTuple):
     headers: tuple[Header, ...]
 
 
-def event_type(domain: str, aggregate: str, kind: EventKind, major: int) -> str:
-    """``ce_type`` of such events."""
-    return f"{domain}.{aggregate}.{kind}.v{major}"
+def event_type(domain: str, aggregate: str, name: str, major: int) -> str:
+    """``ce_type`` of such events; *name* is a kind, or that of a stated event."""
+    return f"{domain}.{aggregate}.{name}.v{major}"
 
 
 class Moment:
@@ -83,8 +90,16 @@ class EventForm:
     """
 
     def __init__(
-        self, *, source: str, source_uri: str, domain: str, aggregate: str, major: int, dataschema: str
+        self,
+        *,
+        source: str,
+        source_uri: str,
+        domain: str,
+        aggregate: str,
+        major: int,
+        dataschema: str,
     ) -> None:
+        self._of = domain, aggregate, major
         self.topic = domain_topic(domain, aggregate, major)
         self._id = event_id_prefix(aggregate).encode()
         self._source: Header = ("ce_source", source_uri.encode())
@@ -93,6 +108,14 @@ class EventForm:
         }
         self._dataschema: Header = ("ce_dataschema", dataschema.encode())
         self._rowcast_source: Header = ("ce_rowcastsource", source.encode())
+
+    def stated(self, name: str, dataschema: str) -> EventForm:
+        """The form of the type's events that services state under *name*."""
+        domain, aggregate, major = self._of
+        form = copy(self)
+        form._types = {EventKind.UPDATED: ("ce_type", event_type(domain, aggregate, name, major).encode())}
+        form._dataschema = ("ce_dataschema", dataschema.encode())
+        return form
 
     def record(self, kind: EventKind, id_text: str, version: int, moment: Moment, value: bytes) -> Record:
         """The record of *version* of the aggregate *id_text*, whose encoded value is *value*."""
@@ -123,6 +146,9 @@ class DomainEvent:
     *after* is the whole entity, or None when deleted; *before* the former values of the fields that
     changed relative to the version before (the whole last state on delete, None when there was none).
     *ancestors* maps each ancestor type to its id texts, or to None while unknown.
+
+    An event that a service stated has its name in *stated* and what it says in *data*. Its kind is `UPDATED`, its
+    *after* the state at that place, and nothing has changed: *before* is empty.
     """
 
     identity: Identity
@@ -139,6 +165,13 @@ class DomainEvent:
     ancestors: Ancestors
     context: Mapping[str, Any]
     traceparent: str | None = None
+    stated: str | None = None
+    data: Mapping[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What happened: the name of a stated event, else the kind."""
+        return self.stated or str(self.kind)
 
     @property
     def id(self) -> str:
@@ -147,8 +180,8 @@ class DomainEvent:
 
     @property
     def type(self) -> str:
-        """``ce_type``: ``<domain>.<aggregate>.<kind>.v<major>``."""
-        return event_type(self.domain, self.identity.aggregate, self.kind, self.major)
+        """``ce_type``: ``<domain>.<aggregate>.<name>.v<major>``."""
+        return event_type(self.domain, self.identity.aggregate, self.name, self.major)
 
     @property
     def topic(self) -> str:
@@ -162,6 +195,7 @@ class DomainEvent:
             "ancestors": self.ancestors,
             "before": self.before,
             "context": self.context,
+            **({} if self.stated is None else {"data": self.data}),
         }
 
     def encode(self) -> Record:
@@ -175,6 +209,7 @@ class DomainEvent:
             major=self.major,
             dataschema=self.dataschema,
         )
+        form = form if self.stated is None else form.stated(self.stated, self.dataschema)
         moment = Moment(self.position, self.time, self.traceparent)
         value = orjson.dumps(self.value(), option=orjson.OPT_SORT_KEYS)
         return form.record(self.kind, identity.id_text, self.version, moment, value)
@@ -191,7 +226,7 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Iterable
     """
     attributes = _attributes(headers)
     source = attributes["ce_rowcastsource"]
-    domain, aggregate, kind, major, home = _split_type(attributes["ce_type"])
+    domain, aggregate, name, major, home = _split_type(attributes["ce_type"])
     if key is None or key.decode("utf-8", "replace") != attributes["ce_subject"]:
         raise MalformedEventError(f"{topic}: record key {key!r} is not ce_subject {attributes['ce_subject']!r}")
     if home != topic:
@@ -205,10 +240,13 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Iterable
         raise MalformedEventError(f"{topic}: {attributes['ce_id']}: {error}") from error
     if not isinstance(data, dict) or not {"after", "before", "ancestors", "context"} <= data.keys():
         raise MalformedEventError(f"{topic}: {attributes['ce_id']}: the value is not an event")
+    stated = None if name in _KINDS else name
+    if stated is not None and "data" not in data:
+        raise MalformedEventError(f"{topic}: {attributes['ce_id']}: the value of the event {name!r} has no data")
     return DomainEvent(
         identity=identity,
         domain=domain,
-        kind=kind,
+        kind=EventKind(name) if stated is None else EventKind.UPDATED,
         major=major,
         version=version,
         position=position,
@@ -220,6 +258,8 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Iterable
         ancestors=data["ancestors"],
         context=data["context"],
         traceparent=attributes.get("ce_traceparent"),
+        stated=stated,
+        data=None if stated is None else data["data"],
     )
 
 
@@ -237,13 +277,13 @@ def _attributes(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def _split_type(text: str) -> tuple[str, str, EventKind, int, str]:
-    """Domain, aggregate, kind, major and topic; a consumer sees the same few types again and again."""
+def _split_type(text: str) -> tuple[str, str, str, int, str]:
+    """Domain, aggregate, name, major and topic; a consumer sees the same few types again and again."""
     try:
-        domain, aggregate, kind, major = text.split(".")
-        if not major.startswith("v"):
-            raise ValueError(major)
+        domain, aggregate, name, major = text.split(".")
+        if not major.startswith("v") or not EVENT_NAME.fullmatch(name):
+            raise ValueError(text)
         number = int(major[1:])
-        return domain, aggregate, EventKind(kind), number, domain_topic(domain, aggregate, number)
+        return domain, aggregate, name, number, domain_topic(domain, aggregate, number)
     except ValueError as error:
-        raise MalformedEventError(f"ce_type {text!r} is not <domain>.<aggregate>.<kind>.v<major>") from error
+        raise MalformedEventError(f"ce_type {text!r} is not <domain>.<aggregate>.<name>.v<major>") from error

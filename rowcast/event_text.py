@@ -43,7 +43,8 @@ def event_line(delivery: Delivery) -> str:
     if isinstance(event, MalformedEventError):
         return printable(f"{delivery.partition} offset {delivery.offset}: not an event: {event}")
     parts = [event.time, event.type, event.identity.id_text, f"version {event.version}"]
-    values = {"after": event.after, "before": event.before, "ancestors": event.ancestors, "context": event.context}
+    value = event.value()
+    values = {name: value.get(name) for name in ("after", "data", "before", "ancestors", "context")}
     parts += [f"{name} {_text(value)}" for name, value in values.items() if value or name == "after"]
     return "  ".join(printable(part) for part in parts)
 

@@ -52,6 +52,10 @@ def _outcome_document(outcome: Outcome) -> dict[str, Any]:
         {"aggregate": key.aggregate, "id": key.id_text, "reason": reason}
         for key, reason in sorted(outcome.refused.items())
     ]
+    refused += [
+        {"aggregate": each.aggregate, "id": each.id_text, "event": each.event, "reason": each.reason}
+        for each in outcome.refused_statements
+    ]
     return {"events": [shown(event) for event in outcome.events], **({"refused": refused} if refused else {})}
 
 
@@ -95,7 +99,7 @@ def run_case(source: SourceFile, contracts: Mapping[str, Any], document: Mapping
     """The lines in which the events of a case differ from what it says; none when it passes."""
     trial = Trial(compile_definition(source, contracts, _catalogue(document["tables"])))
     for number, step in enumerate(document["steps"], 1):
-        outcome = trial.commit(_rows(step.get("write", {})), _rows(step.get("delete", {})))
+        outcome = trial.commit(_rows(step.get("write", {})), _rows(step.get("delete", {})), step.get("state", ()))
         found = _outcome_document(outcome)
         wanted = {"events": step["events"], **({"refused": step["refused"]} if step.get("refused") else {})}
         found["events"] = [_asked(each, wanted["events"][place:]) for place, each in enumerate(found["events"])]

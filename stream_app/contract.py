@@ -8,5 +8,12 @@ from stream_app.core.mapping import Validator
 
 
 def compile_validators(definition: SourceDefinition) -> dict[str, Validator]:
-    """A validator for each aggregate type of *definition*; formats are asserted, values masked in messages."""
-    return {each.name: ValueValidator(each.value_schema).check for each in definition.aggregates}
+    """
+    A validator for each aggregate type of *definition*, and as `<type>.<event>` for each stated event.
+
+    Formats are asserted, values masked in messages.
+    """
+    schemas = {each.name: each.value_schema for each in definition.aggregates}
+    for aggregate in definition.aggregates:
+        schemas |= {f"{aggregate.name}.{each.name}": each.value_schema for each in aggregate.events}
+    return {name: ValueValidator(schema).check for name, schema in schemas.items()}

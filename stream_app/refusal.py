@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from rowcast.errors import StopError
 from stream_app.core.state import Key, Refusal, View
+from stream_app.core.statement import RefusedStatement
 
 log = logging.getLogger("rowcast.worker")
 # Fewer outcomes than this say nothing about a share; after this many a new interval begins.
@@ -35,9 +36,13 @@ class RefusalWatch:
         self._first = ""
         self._names = RefusalLog(source, now_s)
 
-    def check(self, events: int, refused: int, view: View | None = None) -> None:
+    def check(
+        self, events: int, refused: int, view: View | None = None, statements: Iterable[RefusedStatement] = ()
+    ) -> None:
         """
-        Count the outcomes of a batch that is about to be published, and log which aggregates of its *view* are refused.
+        Count the outcomes of a batch that is about to be published.
+
+        Logged is which aggregates of its *view* and which *statements* are refused.
 
         Raises:
             StopError: too large a share was refused; nothing of the batch may be published.
@@ -49,6 +54,7 @@ class RefusalWatch:
         self._events += events
         self._refused += refused
         refusals = _refusals(view) if refused and view is not None else []
+        refusals += map(_of_statement, statements)
         if refusals and not self._first:
             self._first = f"; the first is {_name(*refusals[0])}"
         outcomes = self._events + self._refused
@@ -106,6 +112,11 @@ def _refusals(view: View) -> list[tuple[Key, Refusal]]:
     """The refused aggregates among those that the batch changed, in the order of their refusal."""
     refused = [(key, state.refusal) for key in view.dirty if (state := view.state(key)).refusal is not None]
     return sorted(((key, each) for key, each in refused if each is not None), key=lambda pair: (pair[1].lsn, pair[0]))
+
+
+def _of_statement(refused: RefusedStatement) -> tuple[Key, Refusal]:
+    key = Key(refused.aggregate or "(unknown)", f"{refused.id_text or '(unknown)'} {refused.event or '(unknown)'}")
+    return key, Refusal(refused.reason, refused.record, refused.since, refused.lsn)
 
 
 def _name(key: Key, refusal: Refusal) -> str:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from rowcast.errors import OwnershipLostError
-from stream_app.core.change import Operation, RowChange, SnapshotStart
+from stream_app.core.change import LooseMessage, Operation, RowChange, SnapshotStart
 from stream_app.core.emission import Emitted, Origin, rfc3339
-from stream_app.core.heartbeat import last_heartbeat
+from stream_app.core.heartbeat import forget_partitions, newest_heartbeat
 from stream_app.core.reference import referring
 from stream_app.core.sequencing import (
     LargeFanOutError,
@@ -29,6 +29,7 @@ from stream_app.core.sequencing import (
     types_below,
 )
 from stream_app.core.state import Key, View
+from stream_app.core.statement import refuse_loose
 from stream_app.core.transaction import (
     Assembler,
     LargeTransaction,
@@ -197,8 +198,9 @@ class Session:
         references = self._mapping.references
         if references:
             self._reference_rows += [row for _, row in spill.changes if row.table in references]
-            spill = Spill(tuple(change for change in spill.changes if change[1].table not in references))
-        self._staging.stage(spill.changes)
+            kept = tuple(change for change in spill.changes if change[1].table not in references)
+            spill = Spill(kept, spill.statements)
+        self._staging.stage(spill.changes, spill.statements)
 
     def _stands_alone(self, unit: Transaction) -> bool:
         """Whether events may follow for any number of aggregates: of a TRUNCATE, or of a reference table."""
@@ -219,6 +221,7 @@ class Session:
             # the generation, and columns in row state.
             raise OwnershipLostError(f"{self._source}: a snapshot begins that was set up by a newer definition")
         self._generations.note_start(start.next_offset - 1)
+        self._position = replace(self._position, heartbeat=forget_partitions(self._position.heartbeat))
         self._landing.wait()
         self._staging.clear()  # of a transaction that broke off before it
         self._reference_rows.clear()
@@ -292,7 +295,7 @@ class Session:
         self._staging.complete_moved(unit.lsn, truncated)
         merging = {"merging": unit.lsn}
         self._begin_merging(unit, truncated, replace(self._position, sub_position=merging))
-        for last, rows in self._staging.batches(self._chunk_max):
+        for last, rows, waiting in self._staging.batches(self._chunk_max):
             if self._stopping():
                 raise _InterruptedError
             part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, unit.messages)
@@ -304,11 +307,14 @@ class Session:
                 continue
             view, emitted, parents = View(), Emitted(), list[Key]()
             out = (emitted, self._tail, parents)
-            self._fold(sequence_part(self._mapping, view, part, self._generations.reading, out), view)
+            self._fold(sequence_part(self._mapping, view, part, (self._generations.reading, waiting), out), view)
             self._land(view, emitted, Step(generation=self._generations.number, pending=parents), position)
             self._metrics.batch(len(rows), emitted.events, emitted.refused, emitted.repeated)
+        origin = origin_of(unit)
         step = Step(pending_types=types_below(self._mapping, truncated), pending_children=True)
-        self._commit_units([placed], (step, origin_of(unit)), frozenset(self._mapping.by_type))
+        step.placed = (unit.lsn, origin.time)
+        step.refused, step.refused_statements = self._staging.misread(step.placed)
+        self._commit_units([placed], (step, origin), frozenset(self._mapping.by_type))
         self._landing.wait()
         self._staging.clear(done=True)
         self._emit_pending()
@@ -360,14 +366,19 @@ class Session:
             self._position,
             next_offset=piece[-1].next_offset if piece else self._position.next_offset,
             commit_lsn=transactions[-1].lsn if transactions else self._position.commit_lsn,
-            heartbeat=last_heartbeat(self._source, transactions) or self._position.heartbeat,
+            heartbeat=newest_heartbeat(self._source, self._position.heartbeat, transactions),
             sub_position=None if origin is None else origin.to_dict(),
         )
         work = [unit for unit in units if not isinstance(unit, LargeTransaction)]
+        loose = [each.unit for each in piece if isinstance(each.unit, LooseMessage)]
+        step.refused += len(loose)
+        step.refused_statements += [refuse_loose(each, rfc3339(each.time_us)) for each in loose]
         self._fold_and_land(work, reading, step, position)
 
     def _fold_and_land(self, units: Sequence[Work], reading: frozenset[str], step: Step, position: Position) -> None:
-        view, emitted = View(emptied=frozenset(step.truncated_types)), Emitted()
+        view = View(emptied=frozenset(step.truncated_types))
+        emitted = Emitted(unready=self._generations.reading, refused=step.refused)
+        emitted.refused_statements += step.refused_statements
         self._fold(sequence(self._mapping, view, units, reading, (emitted, self._tail)), view)
         self._land(view, emitted, step, position)
         self._metrics.batch(_row_count(units), emitted.events, emitted.refused, emitted.repeated)
@@ -380,14 +391,17 @@ class Session:
         # They stand in the control database once the step that left them pending is committed.
         self._landing.wait()
         after = None
+        said = self._reads.has_statements()
         while keys := self._reads.pending(self._chunk_max, after):
             if self._stopping():
                 raise _InterruptedError
+            keys, stated = self._reads.stated(keys) if said else (keys, {})
             after = keys[-1]
-            view, emitted = View(), Emitted()
-            self._fold(emit_pending(self._mapping, view, keys, origin, (emitted, self._tail)), view)
+            view, emitted = View(), Emitted(unready=self._generations.reading)
+            self._fold(emit_pending(self._mapping, view, keys, origin, (emitted, self._tail), stated), view)
             last = {**sub_position, "last": [after.aggregate, after.id_text]}
-            self._land(view, emitted, Step(pending_done=after), replace(self._position, sub_position=last))
+            step = Step(pending_done=after, said=said)
+            self._land(view, emitted, step, replace(self._position, sub_position=last))
             self._metrics.batch(0, emitted.events, emitted.refused, emitted.repeated)
         self._generations.complete()
         self._land(View(), Emitted(), Step(), replace(self._position, sub_position=None))
@@ -405,7 +419,7 @@ class Session:
                 outcome = self._retry(Key(arguments["aggregate"], arguments["id_text"]), view, emitted)
             elif verb == "skip_snapshot":
                 outcome, offset = self._skip_snapshot(int(arguments["next_offset"]))
-                done = replace(done, next_offset=offset)
+                done = replace(done, next_offset=offset, heartbeat=forget_partitions(done.heartbeat))
             else:
                 outcome = f"unknown verb {verb!r}"
             moved = done.next_offset != self._position.next_offset
@@ -454,7 +468,8 @@ class Session:
 
     def _land(self, view: View, emitted: Emitted, step: Step, position: Position) -> None:
         """Publish, then commit; the position moves with what it stands for or not at all."""
-        self._refusals.check(emitted.events, emitted.refused, view)
+        self._refusals.check(emitted.events, emitted.refused, view, emitted.refused_statements)
+        step.statements, step.refused_statements = emitted.statements, emitted.refused_statements
         step.generations = self._generations.take_changed()
         tail_open = bool(self._tail)
         parcel = Parcel(view=view, emitted=emitted, step=step, position=position, tail_open=tail_open)

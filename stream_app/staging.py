@@ -7,7 +7,7 @@ stands before its BEGIN, so that a crash reads it again; folding the same change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -15,13 +15,15 @@ import psycopg
 
 from rowcast.failpoint import failpoint
 from stream_app.copying import NULL, copy_lines, copy_text
-from stream_app.core.change import Columns, Operation, RowChange
+from stream_app.core.change import Columns, Message, Operation, RowChange
 from stream_app.core.column import holds_placeholder, is_unavailable
 from stream_app.core.embedding import EmbeddedMapping
 from stream_app.core.holding import complete
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.sequencing import key_of
 from stream_app.core.state import Key
+from stream_app.core.statement import RefusedStatement
+from stream_app.stated import StatedEvents
 
 _COPY = "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
 _NEXT_KEYS = """
@@ -70,6 +72,7 @@ class Staging:
         self._hold = hold
         self._mapping = mapping
         self._source = mapping.definition.source
+        self._stated, self._waiting = StatedEvents(connection, mapping), StatedEvents(reading, mapping)
         self._lsn = 0
         self._deleted: tuple[int, Key] | None = None
         self._moved: list[tuple[int, Key, dict[str, Any]]] = []
@@ -80,9 +83,10 @@ class Staging:
             self._hold()
             self._connection.execute("DELETE FROM rowcast.staged_change WHERE source = %s", (self._source,))
             self._connection.execute(_FORGET_MOVED, (self._source, done))
+            self._stated.clear_staged()
 
-    def stage(self, changes: Iterable[tuple[int, RowChange]]) -> None:
-        """Keep *changes* (order, change) of the open transaction."""
+    def stage(self, changes: Iterable[tuple[int, RowChange]], statements: Sequence[Message] = ()) -> None:
+        """Keep *changes* (order, change) and stated events of the open transaction."""
         with self._connection.transaction():
             # A zombie must not mix its rows with those of the next owner.
             self._hold()
@@ -90,6 +94,8 @@ class Staging:
             if self._moved:
                 copy_lines(self._connection, _COPY_MOVED, self._moved_lines())
                 self._moved.clear()
+            if statements:
+                self._stated.stage(statements)
             failpoint("sequencer.in_staging")
 
     def _lines(self, changes: Iterable[tuple[int, RowChange]]) -> Iterator[bytes]:
@@ -173,9 +179,15 @@ class Staging:
             with self._connection.cursor() as cursor:
                 cursor.executemany("INSERT INTO rowcast.moved_row VALUES (%s, %s, %s, %s, %s, %s)", lines)
 
-    def batches(self, limit: int) -> Iterator[tuple[Key, tuple[RowChange, ...]]]:
+    def misread(self, place: tuple[int, str]) -> tuple[int, list[RefusedStatement]]:
+        """How many of the staged statements are refused, and the first few; *place*: LSN and time of their END."""
+        return self._stated.misread(place)
+
+    def batches(self, limit: int) -> Iterator[tuple[Key, tuple[RowChange, ...], frozenset[Key]]]:
         """
         All changes of at most *limit* aggregates at a time, in the order of the transaction, with the last key.
+
+        And those of the aggregates of which something is stated.
 
         Parents' types come first, embedded rows behind all roots and those above; then the order is that of the keys.
         """
@@ -188,7 +200,8 @@ class Staging:
                     break
                 last = ids[-1]
                 rows = self._reading.execute(_CHANGES, (self._lsn, *place, ids[0], last))
-                yield Key(mapping.name, last), tuple([_change(mapping.table, *row) for row in rows])
+                changes = tuple([_change(mapping.table, *row) for row in rows])
+                yield Key(mapping.name, last), changes, self._waiting.waiting(mapping.name, ids[0], last)
 
 
 class _Staged(NamedTuple):

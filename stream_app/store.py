@@ -25,8 +25,10 @@ from stream_app.core.mapping import SourceMapping
 from stream_app.core.reference import Referring
 from stream_app.core.sequencing import DESCENDANTS_MAX
 from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Refusal, View
+from stream_app.core.statement import RefusedStatement, Statement
 from stream_app.generation import Generation
 from stream_app.position import Position
+from stream_app.stated import StatedEvents
 
 # Ways to execute a query that are for whole tables, and off for everything else.
 BULK_METHODS = ("enable_seqscan", "enable_bitmapscan", "enable_material", "enable_hashjoin", "enable_mergejoin")
@@ -54,7 +56,9 @@ class Step:
     """
     What one commit writes besides the view: see the columns of the control tables.
 
-    *pending_touched*: whatever the view changed waits for its event.
+    *pending_touched*: whatever the view changed waits for its event. *statements* wait for theirs; *placed*, LSN and
+    time of a large transaction, lets those wait that were staged with it, *refused* of which are refused; *said* ends
+    their waiting, up to what is not pending any more. All *refused_statements* are kept.
     """
 
     generation: int = 0
@@ -70,6 +74,11 @@ class Step:
     pending_referring: list[Referring] = field(default_factory=list)
     pending_done: Key | None = None
     commands_done: list[tuple[int, str]] = field(default_factory=list)
+    statements: list[Statement] = field(default_factory=list)
+    refused_statements: list[RefusedStatement] = field(default_factory=list)
+    refused: int = 0
+    said: bool = False
+    placed: tuple[int, str] | None = None
 
 
 class Store:
@@ -86,6 +95,7 @@ class Store:
         self._source = ownership.source
         self._first = copy_text(self._source) + b"\t"
         self._prune_s = 0.0
+        self._stated = StatedEvents(connection, mapping)
 
     def prepare(self) -> None:
         """Make ready to `commit`."""
@@ -208,6 +218,14 @@ class Store:
         )
         return [Key(self._mapping.by_rank[rank].name, id_text) for rank, id_text in rows]
 
+    def stated(self, keys: Sequence[Key]) -> tuple[list[Key], dict[Key, list[Statement]]]:
+        """As many of *keys* as fit into memory with what waits to be said of them, and that."""
+        return self._stated.of(keys)
+
+    def has_statements(self) -> bool:
+        """Whether something waits to be said."""
+        return self._stated.any()
+
     def commands(self) -> list[tuple[int, str, dict[str, str]]]:
         """The open commands as (number, verb, arguments), oldest first."""
         rows = self._connection.execute(
@@ -218,11 +236,12 @@ class Store:
         return [(number, verb, orjson.loads(arguments)) for number, verb, arguments in rows]
 
     def refused(self) -> tuple[int, str | None]:
-        """How many aggregates are refused, and since when the oldest is (RFC 3339)."""
+        """How many aggregates and stated events are refused, and since when the oldest is (RFC 3339)."""
         row = self._connection.execute(
             "SELECT count(*), to_char(min(refused_since) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
-            " FROM rowcast.aggregate WHERE source = %s AND refused_reason IS NOT NULL",
-            (self._source,),
+            " FROM (SELECT refused_since FROM rowcast.aggregate WHERE source = %s AND refused_reason IS NOT NULL"
+            " UNION ALL SELECT since FROM rowcast.refused_statement WHERE source = %s) AS r (refused_since)",
+            (self._source, self._source),
         ).fetchone()
         assert row is not None, "an aggregate query returns one row"
         return int(row[0]), row[1]
@@ -238,7 +257,14 @@ class Store:
         """
         with self._connection.transaction():
             self.hold()
-            if step.ended_generations or step.truncated_types or step.pending_types or step.pending_referring:
+            whole = (
+                step.ended_generations,
+                step.truncated_types,
+                step.pending_types,
+                step.pending_referring,
+                step.placed,
+            )
+            if any(whole):
                 # Touches every row of a type; the lease is extended with the position below.
                 self._connection.execute(_WHOLE_TABLES.encode())
             self._save(view, step)
@@ -298,6 +324,7 @@ class Store:
         for generation in step.ended_generations[:1]:  # all types are read together, and the references with them
             for table in self._mapping.references.values():
                 self._forget_rows(table.name, generation.number)
+        self._save_statements(step)
         self._save_pending(step, view)
         if step.processed:
             self._save_processed(step)
@@ -408,6 +435,16 @@ class Store:
             },
         )
 
+    def _save_statements(self, step: Step) -> None:
+        if step.placed is not None:
+            self._stated.place_staged(step.placed)
+        if step.statements:
+            self._stated.wait(step.statements)
+        if step.statements or step.placed is not None:
+            self._stated.make_pending()
+        if step.refused_statements:
+            self._stated.refuse(step.refused_statements)
+
     def _save_pending(self, step: Step, view: View) -> None:
         pending = [*step.pending, *(view.dirty | view.touched)] if step.pending_touched else step.pending
         if pending:
@@ -429,6 +466,8 @@ class Store:
                 "DELETE FROM rowcast.pending WHERE source = %s AND (rank, id_text) <= (%s, %s)",
                 (self._source, ranks[0], ids[0]),
             )
+            if step.said:
+                self._stated.said(ranks[0], ids[0])
 
     def _ranked(self, keys: Sequence[Key]) -> tuple[list[int], list[str]]:
         return [self._mapping.by_type[key.aggregate].rank for key in keys], [key.id_text for key in keys]

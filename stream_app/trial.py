@@ -11,14 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import orjson
+
+from rowcast.annotation import STATED_PREFIX
 from rowcast.event import DomainEvent, decode
 from rowcast.sources.definition import SourceDefinition
 from stream_app.contract import compile_validators
-from stream_app.core.change import Columns, Operation, RowChange
+from stream_app.core.change import Columns, Message, Operation, RowChange
 from stream_app.core.emission import Emitted, Origin
 from stream_app.core.mapping import compile_mapping
 from stream_app.core.sequencing import Lookups, emit_pending, in_order, key_of, sequence
 from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, View
+from stream_app.core.statement import RefusedStatement, Statement
 from stream_app.core.tail import Tail
 from stream_app.core.transaction import Transaction
 
@@ -28,10 +32,15 @@ _TIME = "2000-01-01T00:00:00.000000Z"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the aggregates of one commit: its *events*, in order, and the reasons of those refused now."""
+    """
+    What became of the aggregates of one commit: its *events*, in order, and the reasons of those refused now.
+
+    And which stated events of it were refused.
+    """
 
     events: tuple[DomainEvent, ...]
     refused: Mapping[Key, str]
+    refused_statements: tuple[RefusedStatement, ...] = ()
 
 
 @dataclass(slots=True)
@@ -86,10 +95,17 @@ class Trial:
         return None if owner is None else Key(row.aggregate, owner)
 
     def commit(
-        self, written: Iterable[TableRow], deleted: Iterable[TableRow] = (), *, snapshot: bool = False
+        self,
+        written: Iterable[TableRow],
+        deleted: Iterable[TableRow] = (),
+        stated: Iterable[Mapping[str, Any]] = (),
+        *,
+        snapshot: bool = False,
     ) -> Outcome:
         """
-        Write and delete rows of tables in one transaction; with *snapshot* as if they had been there before.
+        Write and delete rows of tables in one transaction, and then state events, the contents of their messages.
+
+        With *snapshot* as if the rows had been there before.
 
         Raises:
             StopError: a row has no key, or is of a table that the definition does not know.
@@ -98,17 +114,25 @@ class Trial:
         self._lsn += 1
         changes = [(Operation.DELETE, *each) for each in deleted] + [(Operation.CREATE, *each) for each in written]
         rows = tuple(_change(*each, number) for number, each in enumerate(changes, 1))
-        unit = Transaction(self._lsn, self._lsn, len(rows), 0, rows, ())
+        messages = tuple(
+            Message(STATED_PREFIX, orjson.dumps(each), self._lsn, number, 0)
+            for number, each in enumerate(stated, len(rows) + 1)
+        )
+        unit = Transaction(self._lsn, self._lsn, len(rows) + len(messages), 0, rows, messages)
         every_type = frozenset(self.mapping.by_type)
-        view = View()
-        self._run(sequence(self.mapping, view, [unit], every_type, (Emitted(), Tail())), view)
+        view, folded = View(), Emitted()
+        self._run(sequence(self.mapping, view, [unit], every_type, (folded, Tail())), view)
+        said: dict[Key, list[Statement]] = {}
+        for each in folded.statements:
+            said.setdefault(each.key, []).append(each)
         # A reference row may concern any aggregate, so all are looked at: what did not change gives no event.
         view, emitted = View(), Emitted()
-        keys = in_order(self.mapping, self._state.aggregates)
+        keys = in_order(self.mapping, {*self._state.aggregates, *said})
         origin = Origin(self._lsn, _TIME, snapshot=snapshot)
-        self._run(emit_pending(self.mapping, view, keys, origin, (emitted, Tail())), view)
+        self._run(emit_pending(self.mapping, view, keys, origin, (emitted, Tail()), said), view)
         refused = {key: state.refusal.reason for key, state in self._state.aggregates.items() if state.refusal}
-        return Outcome(tuple(decode(*record) for record in emitted.records), refused)
+        statements = sorted((*folded.refused_statements, *emitted.refused_statements), key=lambda each: each.order)
+        return Outcome(tuple(decode(*record) for record in emitted.records), refused, tuple(statements))
 
     def _run(self, lookups: Lookups, view: View) -> None:
         for lookup in lookups:
@@ -132,4 +156,5 @@ def shown(event: DomainEvent) -> dict[str, Any]:
         "before": event.before,
         "ancestors": event.ancestors,
     }
-    return {name: value for name, value in entry.items() if value is not None or name == "after"}
+    entry = {name: value for name, value in entry.items() if value is not None or name == "after"}
+    return entry if event.stated is None else {**entry, "kind": event.stated, "data": event.data}

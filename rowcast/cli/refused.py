@@ -1,4 +1,4 @@
-"""`rowcast refused list|show|retry`: aggregates whose current state has no event, and why."""
+"""`rowcast refused list|show|retry|dismiss`: what could not become an event, and why."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 def register(verbs: Verbs) -> None:
     """Add the noun `refused` and its verbs."""
-    noun = verbs.noun("refused", "aggregates whose current state could not be published, and why", "list inventory")
+    noun = verbs.noun("refused", "what could not be published, and why", "list inventory")
 
     listing = noun.verb(
         "list",
         _list,
-        "all refused aggregates, oldest first",
+        "all refused aggregates and stated events, each oldest first",
         "inventory --json",
         description="Exit code 0: none is refused; 1: some are; 2: there is no such source.",
     )
@@ -30,11 +30,14 @@ def register(verbs: Verbs) -> None:
     show = noun.verb(
         "show",
         _show,
-        "one refused aggregate with its raw row (may hold personal data)",
+        "one refused aggregate with its raw row, or stated event with its message (may hold personal data)",
         "inventory item 6f1c…",
+        "inventory 33247304.2",
         description="Exit code 0: it is refused; 1: it is not; 2: there is no such source, type or id.",
     )
-    _name_aggregate(show)
+    show.add_argument("source")
+    show.add_argument("aggregate", help="aggregate type; or the place of a stated event, as `refused list` has it")
+    show.add_argument("id", nargs="?", help="id text, as the record key has it")
     add_json(show)
 
     retry = noun.verb(
@@ -50,6 +53,18 @@ def register(verbs: Verbs) -> None:
     retry.add_argument("--all", action="store_true", help="every refused aggregate of the source, or of the type")
     retry.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait for the owner")
 
+    dismiss = noun.verb(
+        "dismiss",
+        _dismiss,
+        "forget refused stated events; they never become events",
+        "inventory 33247304.2",
+        "inventory --all",
+        description="Exit code 0: dismissed; 1: there is none; 2: there is no such source.",
+    )
+    dismiss.add_argument("source")
+    dismiss.add_argument("place", nargs="?", help="its place, as `refused list` has it")
+    dismiss.add_argument("--all", action="store_true", help="all of the source")
+
 
 def _name_aggregate(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     parser.add_argument("source")
@@ -59,30 +74,43 @@ def _name_aggregate(parser: argparse.ArgumentParser, *, optional: bool = False) 
 
 def _list(arguments: argparse.Namespace) -> int:
     from rowcast.control.names import need_source
-    from rowcast.control.refusals import list_refusals
+    from rowcast.control.refusals import list_refusals, list_statements
+    from rowcast.event_text import printable
 
     with _connected(arguments) as connection:
         if arguments.source is not None:
             need_source(connection, arguments.source)
         refused = list_refusals(connection, arguments.source)
+        statements = list_statements(connection, arguments.source)
     if arguments.json:
-        print(json.dumps([each.to_dict(with_record=False) for each in refused], indent=2))
+        listed = [each.to_dict(with_record=False) for each in refused]
+        listed += [each.to_dict(with_record=False) for each in statements]
+        print(json.dumps(listed, indent=2))
     else:
         for each in refused:
             print(f"{each.since}  {each.source} {each.aggregate} {each.id_text}  {each.reason}")
-        print(f"{len(refused)} refused")
-    return 1 if refused else 0
+        for said in statements:
+            name = " ".join(printable(each or "?") for each in (said.aggregate, said.id_text, said.event))
+            print(f"{said.since}  {said.source} stated event {said.place}: {name}  {printable(said.reason)}")
+        print(f"{len(refused) + len(statements)} refused")
+    return 1 if refused or statements else 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
-    from rowcast.control.names import need_aggregate
-    from rowcast.control.refusals import find_refusal
+    from rowcast.control.names import need_aggregate, need_source
+    from rowcast.control.refusals import RefusedAggregate, RefusedStatement, find_refusal, list_statements
 
+    refused: RefusedAggregate | RefusedStatement | None
     with _connected(arguments) as connection:
-        need_aggregate(connection, arguments.source, arguments.aggregate, arguments.id)
-        refused = find_refusal(connection, arguments.source, arguments.aggregate, arguments.id)
+        if arguments.id is None:
+            need_source(connection, arguments.source)
+            statements = list_statements(connection, arguments.source)
+            refused = next((each for each in statements if each.place == arguments.aggregate), None)
+        else:
+            need_aggregate(connection, arguments.source, arguments.aggregate, arguments.id)
+            refused = find_refusal(connection, arguments.source, arguments.aggregate, arguments.id)
     if refused is None:
-        print(f"{arguments.source} {arguments.aggregate} {arguments.id} is not refused")
+        print(f"{arguments.source} {arguments.aggregate} {arguments.id or ''}".rstrip() + " is not refused")
         return 1
     fields = refused.to_dict(with_record=True)
     if arguments.json:
@@ -91,6 +119,19 @@ def _show(arguments: argparse.Namespace) -> int:
         for name, value in fields.items():
             print(f"{name:10} {json.dumps(value) if isinstance(value, (dict, list)) else value}")
     return 0
+
+
+def _dismiss(arguments: argparse.Namespace) -> int:
+    from rowcast.control.names import need_source
+    from rowcast.control.refusals import dismiss_statements
+
+    if arguments.all == (arguments.place is not None):
+        raise ConfigurationError("name one place, or --all", where="rowcast refused dismiss", fix="see --help")
+    with _connected(arguments) as connection:
+        need_source(connection, arguments.source)
+        count = dismiss_statements(connection, arguments.source, arguments.place)
+    print(f"{count} dismissed")
+    return 0 if count else 1
 
 
 def _retry(arguments: argparse.Namespace) -> int:

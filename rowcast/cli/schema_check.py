@@ -54,7 +54,7 @@ def _check(arguments: argparse.Namespace) -> int:
     readership = Readership(arguments.consumers or schemas.parent / consumer_part.FOLDER, schemas, contracts)
     evolved = check_evolution(schemas, contracts, before, readership)
     findings = [*own, *without_ignored(evolved, schemas, datetime.now(UTC).date()), *readership.findings]
-    count = len(list(contract_paths(schemas)))
+    count = len(list(contract_paths(schemas, stated=True)))
     if arguments.json or arguments.format == "json":
         print(json.dumps({"contracts": count, "findings": as_json(findings)}, indent=2))
         return 1 if findings else 0

@@ -53,12 +53,18 @@ def asyncapi_document(
         schemas[topic] = _converted({key: part for key, part in value.items() if key not in _DOCUMENT}, names)
         schemas |= {names[name]: _converted(part, names) for name, part in value.get("$defs", {}).items()}
         messages[topic] = _message(contract, topic)
+        named = {"event": {"$ref": f"#/components/messages/{topic}"}}
+        for stated in contract.stated():
+            name = f"{topic}.stated.{stated.event}"
+            schemas |= _stated_schemas(stated, topic, name)
+            messages[name] = _stated_message(contract, stated, messages[topic], name)
+            named[f"stated.{stated.event}"] = {"$ref": f"#/components/messages/{name}"}
         known = {"x-consumers": consumers[topic]} if consumers.get(topic) else {}
         channels[topic] = {
             "address": topic,
             "title": str(contract.entity.get("title", topic)),
             "description": str(contract.entity.get("description", "")),
-            "messages": {"event": {"$ref": f"#/components/messages/{topic}"}},
+            "messages": named,
             "bindings": {"kafka": {"topic": topic}},
             **known,
         }
@@ -96,6 +102,42 @@ def _message(contract: Contract, topic: str) -> dict[str, Any]:
         "bindings": {"kafka": {"key": {"type": "string", "description": "The id text of the aggregate."}}},
         **({"examples": examples} if examples else {}),
     }
+
+
+def _stated_schemas(stated: Contract, topic: str, name: str) -> dict[str, Any]:
+    """The payload of a stated event, *name*: that of the entity's events, and data."""
+    own = {each: f"{name}.{_plain(each, number)}" for number, each in enumerate(stated.entity.get("$defs", {}), 1)}
+    data = _converted(stated.value_schema()["properties"]["data"], own)
+    told = {"title": str(stated.entity.get("title", name)), "description": str(stated.entity.get("description", ""))}
+    payload = {
+        "allOf": [{"$ref": f"#/components/schemas/{topic}"}],
+        "type": "object",
+        "required": ["data"],
+        "properties": {"data": {**data, **told}},
+    }
+    return {
+        name: payload,
+        **{own[each]: _converted(part, own) for each, part in stated.entity.get("$defs", {}).items()},
+    }
+
+
+def _stated_message(contract: Contract, stated: Contract, plain: Mapping[str, Any], name: str) -> dict[str, Any]:
+    headers = dict(plain["headers"]["properties"])
+    headers["ce_type"] = {
+        "type": "string",
+        "const": event_type(contract.domain, contract.aggregate, stated.event, contract.major),
+    }
+    headers["ce_dataschema"] = {**headers["ce_dataschema"], "examples": [contract.stated_dataschema(stated)]}
+    message = {
+        **plain,
+        "name": name,
+        "title": f"{stated.entity.get('title', name)} ({stated.version})",
+        "summary": "What a service stated of one aggregate, with its state.",
+        "headers": {**plain["headers"], "properties": headers},
+        "payload": {"$ref": f"#/components/schemas/{name}"},
+    }
+    message.pop("examples", None)
+    return message
 
 
 def _plain(name: str, number: int) -> str:

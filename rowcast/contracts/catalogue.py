@@ -67,7 +67,8 @@ class CatalogueEntry:
     @property
     def pii(self) -> list[str]:
         """The classes of personal data that it holds."""
-        return sorted({each.pii for each in self.fields} - {"", "none"})
+        stated = (row for each in self.contract.stated() for row in field_rows(each))
+        return sorted({each.pii for each in (*self.fields, *stated)} - {"", "none"})
 
 
 def catalogue_entries(
@@ -136,12 +137,16 @@ def _index(entries: Sequence[CatalogueEntry]) -> str:
 def _words(entry: CatalogueEntry) -> str:
     words = [entry.topic, _title(entry), str(entry.contract.entity.get("description", "")), *entry.pii]
     words += [f"{each.path} {each.description}" for each in entry.fields]
+    for stated in entry.contract.stated():
+        words += [stated.event, str(stated.entity.get("description", "")), *(each.path for each in field_rows(stated))]
     return " ".join([*words, *entry.producers, *(part.app for part in entry.consumers)]).lower()
 
 
 def _page(entry: CatalogueEntry) -> str:
     contract = entry.contract
-    kinds = [event_type(contract.domain, contract.aggregate, kind, contract.major) for kind in EventKind]
+    stated = contract.stated()
+    names = [*EventKind, *(each.event for each in stated)]
+    kinds = [event_type(contract.domain, contract.aggregate, name, contract.major) for name in names]
     facts = {
         "topic": tag("code", entry.topic),
         "types": joined(
@@ -158,7 +163,8 @@ def _page(entry: CatalogueEntry) -> str:
         tag("p", str(contract.entity.get("description", ""))),
         tag("table", [tag("tr", tag("th", name), tag("td", text)) for name, text in facts.items()]),
         tag("h2", f"Fields of {contract.version}"),
-        _fields(entry),
+        _fields(entry.fields),
+        [_stated(each) for each in stated],
         tag("h2", "Consumers"),
         _consumers(entry),
         tag("h2", "Versions"),
@@ -173,7 +179,17 @@ def _page(entry: CatalogueEntry) -> str:
     )
 
 
-def _fields(entry: CatalogueEntry) -> Html:
+def _stated(contract: Contract) -> Html:
+    return joined(
+        tag("h2", f"Stated event {contract.event}"),
+        tag("p", tag("strong", str(contract.entity.get("title", contract.event)))),
+        tag("p", str(contract.entity.get("description", ""))),
+        tag("p", f"Fields of its data, {contract.version}:"),
+        _fields(tuple(field_rows(contract))),
+    )
+
+
+def _fields(fields: Sequence[FieldRow]) -> Html:
     rows = [
         tag(
             "tr",
@@ -184,7 +200,7 @@ def _fields(entry: CatalogueEntry) -> Html:
             tag("td", _flags([each.pii] if each.pii not in ("", "none") else [])),
             tag("td", [joined(tag("code", example), " ") for example in each.examples]),
         )
-        for each in entry.fields
+        for each in fields
     ]
     return tag("table", _heading("field", "type", "there", "about", "personal data", "examples"), tag("tbody", rows))
 

@@ -87,7 +87,7 @@ def valid_contracts(schemas: Path) -> tuple[list[Contract], list[Finding]]:
         ConfigurationError: the folder holds no contract at all.
 
     """
-    paths = [path for path, _match in contract_paths(schemas)]
+    paths = [path for path, _match in contract_paths(schemas, stated=True)]
     if not paths:
         raise ConfigurationError("no contract", where=str(schemas), fix="write <domain>/<aggregate>/v1.0.json")
     listing = Listing(schemas)
@@ -160,6 +160,8 @@ def _strays(listing: Listing, paths: list[Path]) -> Iterator[Finding]:
 
 
 def _check_derived(contract: Contract, schema: dict[str, Any]) -> Iterator[Finding]:
+    if contract.event:
+        return
     path = contract.event_path
     try:
         published = path.read_bytes()
@@ -172,6 +174,9 @@ def _check_derived(contract: Contract, schema: dict[str, Any]) -> Iterator[Findi
 
 
 def _check_examples(contract: Contract, schema: dict[str, Any], listing: Listing) -> Iterator[Finding]:
+    if contract.event:
+        # An example of a stated event is its data.
+        schema = {**schema["properties"]["data"], "$defs": schema.get("$defs", {})}
     validator = jsonschema_rs.Draft202012Validator(schema, validate_formats=True)
     for verdict in _VERDICTS:
         folder = f"{contract.path.parent}/{EXAMPLES}/{contract.version}/{verdict}"

@@ -3,6 +3,9 @@ Contract files and where they stand: ``schemas/<domain>/<aggregate>/v<major>.<mi
 
 A contract describes the entity of one aggregate type: what an event's ``after`` holds. The schema of the
 whole event value is derived from it by one rule and published beside it as ``v<major>.<minor>.event.json``.
+
+At ``schemas/<domain>/<aggregate>.<event>/v1.<minor>.json`` stands that of an event that services state: what its
+``data`` holds. The value is derived from both.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rowcast.contracts.derivation import derive_value_schema
+from rowcast.contracts.derivation import derive_data_schema, derive_stated_schema, derive_value_schema
 from rowcast.contracts.json_text import is_deeper, parse_json
 from rowcast.errors import ConfigurationError
 
@@ -23,12 +26,17 @@ FOLDER = "schemas"
 EVENT_SUFFIX = ".event.json"
 _LEVELS_MAX = 100
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_STATED = re.compile(r"([a-z][a-z0-9_]{0,47})\.([a-z][a-z0-9_]{0,47})")
 _VERSION = re.compile(r"v([1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """One version of the contract of one aggregate type; *entity* is the file's content, *content* its bytes."""
+    """
+    One version of the contract of one aggregate type; *entity* is the file's content, *content* its bytes.
+
+    Or of a stated *event*: then *aggregate* is its `stated_name`, and *entity* describes its data.
+    """
 
     path: Path
     domain: str
@@ -51,7 +59,38 @@ class Contract:
     @property
     def entity_id(self) -> str:
         """The ``$id`` that the contract file itself has to carry."""
-        return self.dataschema + ":entity"
+        return self.dataschema + (":data" if self.event else ":entity")
+
+    @property
+    def event(self) -> str:
+        """The stated event whose data it describes; empty for an entity."""
+        return self.aggregate.partition(".")[2]
+
+    def stated(self) -> list[Contract]:
+        """
+        The newest contract of each event that services may state of the aggregate, by name.
+
+        Raises:
+            ConfigurationError: one cannot be read.
+
+        """
+        folder = self.path.parent.parent
+        names = [name for name in _names(folder) if (match := _STATED.fullmatch(name)) and match[1] == self.aggregate]
+        versions = [[contract_version(path) for path in (folder / name).glob("*.json")] for name in names]
+        newest = [max((each for each in found if each), default=None) for found in versions]
+        return [
+            load_contract(folder / name / f"v{version[0]}.{version[1]}.json")
+            for name, version in zip(names, newest, strict=True)
+            if version is not None
+        ]
+
+    def stated_dataschema(self, stated: Contract) -> str:
+        """``ce_dataschema`` of the events that *stated* describes, with this entity."""
+        return f"{self.dataschema}+{stated.event}:{stated.major}.{stated.minor}"
+
+    def stated_schema(self, stated: Contract) -> dict[str, Any]:
+        """The derived schema of the whole value of the events that *stated* describes, with this entity."""
+        return derive_stated_schema(self.value_schema(), stated.entity, self.stated_dataschema(stated))
 
     @property
     def properties(self) -> tuple[str, ...]:
@@ -77,7 +116,9 @@ class Contract:
             return ()
 
     def value_schema(self) -> dict[str, Any]:
-        """The derived schema of an event's whole value."""
+        """The derived schema of an event's whole value; of a stated one, of its data alone."""
+        if self.event:
+            return derive_data_schema(self.entity, self.dataschema)
         return derive_value_schema(self.entity, self.dataschema)
 
     def derived_text(self) -> str:
@@ -85,7 +126,9 @@ class Contract:
         return json.dumps(self.value_schema(), indent=2, ensure_ascii=False) + "\n"
 
     def write_derived(self) -> bool:
-        """Publish the derived schema beside the contract; False when its file holds it already."""
+        """Publish the derived schema beside the contract; False when its file holds it already, or there is none."""
+        if self.event:
+            return False
         text = self.derived_text().encode()
         if self.event_path.exists() and self.event_path.read_bytes() == text:
             return False
@@ -93,18 +136,23 @@ class Contract:
         return True
 
 
-def contract_paths(schemas: Path) -> Iterator[tuple[Path, re.Match[str]]]:
-    """Every contract file under *schemas*, with the match of its version."""
+def stated_name(aggregate: str, event: str) -> str:
+    """What stands for *aggregate* where the contract of a stated *event* does."""
+    return f"{aggregate}.{event}"
+
+
+def contract_paths(schemas: Path, *, stated: bool = False) -> Iterator[tuple[Path, re.Match[str]]]:
+    """Every contract file of an entity under *schemas*, with the match of its version; also of those *stated*."""
     for domain in _named(schemas):
-        for aggregate in _named(domain):
+        for aggregate in _named(domain, stated=stated):
             for name in _names(aggregate):
                 match = _VERSION.fullmatch(name.removesuffix(".json"))
                 if match and name.endswith(".json"):
                     yield aggregate / name, match
 
 
-def _named(folder: Path) -> list[Path]:
-    return [folder / name for name in _names(folder) if _NAME.fullmatch(name)]
+def _named(folder: Path, *, stated: bool = False) -> list[Path]:
+    return [folder / name for name in _names(folder) if _NAME.fullmatch(name) or (stated and _STATED.fullmatch(name))]
 
 
 def _names(folder: Path) -> list[str]:

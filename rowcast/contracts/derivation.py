@@ -55,10 +55,65 @@ def derive_value_schema(entity: Mapping[str, Any], dataschema: str) -> dict[str,
     return schema
 
 
+def derive_data_schema(data: Mapping[str, Any], dataschema: str) -> dict[str, Any]:
+    """The schema of the values of stated events as far as the contract *data* alone tells."""
+    schema: dict[str, Any] = {
+        "$schema": DIALECT,
+        "$id": dataschema,
+        "type": "object",
+        "required": ["data"],
+        "properties": {"data": {name: part for name, part in data.items() if name not in _DOCUMENT_KEYWORDS}},
+    }
+    if "$defs" in data:
+        schema["$defs"] = data["$defs"]
+    return schema
+
+
+def derive_stated_schema(value: Mapping[str, Any], data: Mapping[str, Any], dataschema: str) -> dict[str, Any]:
+    """
+    The value schema named *dataschema* of stated events: *value*, that of the entity's events, and *data* beside it.
+
+    The definitions of *data* get a name of their own, ``data.<name>``, so that they meet none of the entity's.
+    """
+    prefix = "data."
+    while any(name.startswith(prefix) for name in value.get("$defs", {})):
+        prefix += "."
+    content = {name: part for name, part in data.items() if name not in _DOCUMENT_KEYWORDS}
+    moved = {prefix + name: _moved(part, prefix) for name, part in data.get("$defs", {}).items()}
+    described = data.get("description", "What was stated.")
+    schema: dict[str, Any] = {
+        **value,
+        "$id": dataschema,
+        "title": f"{value['title']}, {data.get('title', 'stated')}",
+        "required": [*value["required"], "data"],
+        "properties": {**value["properties"], "data": {**_moved(content, prefix), "description": described}},
+    }
+    if moved:
+        schema["$defs"] = {**value.get("$defs", {}), **moved}
+    return schema
+
+
+def _moved(schema: Any, prefix: str) -> Any:
+    # A keyword's value that is no schema, such as an example, may look like a reference and is none.
+    if not isinstance(schema, dict):
+        return schema
+    moved = dict(schema)
+    for keyword, part in schema.items():
+        if keyword == "$ref":
+            moved[keyword] = str(part).replace("#/$defs/", f"#/$defs/{prefix}", 1)
+        elif keyword in {"items", "additionalProperties"}:
+            moved[keyword] = _moved(part, prefix)
+        elif keyword == "oneOf" and isinstance(part, list):
+            moved[keyword] = [_moved(each, prefix) for each in part]
+        elif keyword == "properties" and isinstance(part, dict):
+            moved[keyword] = {name: _moved(each, prefix) for name, each in part.items()}
+    return moved
+
+
 def in_contract(pointer: str) -> str:
     """The JSON *pointer* into a derived schema as one into its contract, where it leads there."""
     # The derived schema holds the entity twice; `$defs` stand at its root.
-    for part in ("/properties/after", "/properties/before"):
+    for part in ("/properties/after", "/properties/before", "/properties/data"):
         if pointer == part or pointer.startswith(part + "/"):
             return pointer.removeprefix(part)
     return pointer

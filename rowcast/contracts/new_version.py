@@ -23,7 +23,9 @@ def write_new_version(schemas: Path, name: str, before: Published, *, major: boo
         ConfigurationError: there is no such contract, or its newest version has not been published yet.
 
     """
-    current = [load_contract(path) for path, _match in contract_paths(schemas) if path.parent == schemas / name]
+    current = [
+        load_contract(path) for path, _match in contract_paths(schemas, stated=True) if path.parent == schemas / name
+    ]
     if not current:
         raise ConfigurationError("there is no contract", where=str(schemas / name), fix="write v1.0.json there")
     (lineage,) = (each for each in lineages(schemas, current, before) if each.folder == schemas / name)

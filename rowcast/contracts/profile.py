@@ -15,6 +15,7 @@ from rowcast.contracts.compatibility.document import escape
 from rowcast.contracts.compatibility.validator import FORMATS
 from rowcast.contracts.contract import Contract
 from rowcast.contracts.derivation import DIALECT
+from rowcast.event import EventKind
 
 # (JSON pointer, rule, message)
 Note = tuple[str, str, str]
@@ -87,6 +88,9 @@ def _root(contract: Contract) -> Iterator[Note]:
     for keyword in ("title", "description"):
         if not isinstance(entity.get(keyword), str):
             yield "", "DESCRIPTION_MISSING", f"needs a {keyword}"
+    if contract.event:
+        yield from _stated(contract)
+        return
     if "ancestors" in properties:
         yield "/properties/ancestors", "NAME_RESERVED", "the name is taken: before.ancestors holds former ancestors"
     required = {name for name in _list(entity.get("required")) if isinstance(name, str)}
@@ -101,6 +105,17 @@ def _root(contract: Contract) -> Iterator[Note]:
         yield "/x-ancestors", "ANCESTORS", "must list the ancestor types, nearest first; [] for none"
     elif len(set(names)) < len(names) or contract.aggregate in names:
         yield "/x-ancestors", "ANCESTORS", "names a type twice, or the aggregate itself"
+
+
+def _stated(contract: Contract) -> Iterator[Note]:
+    if contract.event in tuple(EventKind):
+        yield "", "NAME_RESERVED", f"no stated event is called {contract.event}"
+    if contract.major != 1:
+        yield "", "EVENT_MAJOR", "must be v1.<minor>: readers of one topic get every event; give it another name"
+    if not {str(name) for name in _list(contract.entity.get("required"))} <= set(contract.entity["properties"]):
+        yield "/required", "REQUIRED", "names what is not a property"
+    if "x-ancestors" in contract.entity:
+        yield "/x-ancestors", "ANCESTORS", "belongs into the contract of the entity"
 
 
 def _property(schema: Any, pointer: str, entity: Mapping[str, Any]) -> Iterator[Note]:

@@ -27,7 +27,7 @@ _INDENT = "    "
 
 
 def module_text(contract: Contract) -> str:
-    """The Python module of the events of *contract*: their entity, and their whole value."""
+    """The Python module of the events of *contract*: their entity, their whole value, and the data of stated ones."""
     return _Module(contract).text()
 
 
@@ -70,7 +70,18 @@ class _Module:
         }
         told = "The whole value of an event; `after` is null when the aggregate was deleted."
         self._dictionary(self._event, value, {}, set(value), told)
+        for stated in contract.stated():
+            self._data(stated)
         return "\n\n\n".join([self._head(), *self._parts]) + "\n"
+
+    def _data(self, stated: Contract) -> None:
+        """What `event.data` of a stated event holds."""
+        name = self._name(f"{self._root}{_camel(stated.event)}Data")
+        schemas: Mapping[str, Any] = stated.entity.get("$defs", {})
+        self._definitions = {each: self._name(name + _camel(each)) for each in schemas}
+        for each, schema in schemas.items():
+            self._define(self._definitions[each], schema)
+        self._object(name, stated.entity)
 
     def _head(self) -> str:
         contract = self._contract

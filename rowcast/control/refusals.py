@@ -1,8 +1,8 @@
 """
-Refused aggregates: what could not be mapped or validated, as operators see and retry it.
+Refused aggregates and stated events: what could not be mapped or validated, as operators see and retry it.
 
 A refusal takes no version and blocks nothing else; the next valid change closes it, or a retry after the
-cause is mended.
+cause is mended. A stated event that was refused stays listed until somebody dismisses it.
 """
 
 from __future__ import annotations
@@ -70,6 +70,66 @@ def _refused(row: tuple[object, ...]) -> RefusedAggregate:
     return RefusedAggregate(
         str(source), str(aggregate), str(id_text), int(str(version)), str(reason), instant, int(str(lsn)), str(record)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedStatement:
+    """
+    One refused stated event: number *order* of the transaction with this commit *lsn*.
+
+    Aggregate, id and event are empty where the message does not tell them; *record* is the message.
+    """
+
+    source: str
+    aggregate: str
+    id_text: str
+    event: str
+    reason: str
+    since: str
+    lsn: int
+    order: int
+    record: str
+
+    @property
+    def place(self) -> str:
+        """What names it: ``<position>.<number in its transaction>``."""
+        return f"{self.lsn}.{self.order}"
+
+    def to_dict(self, *, with_record: bool) -> dict[str, object]:
+        """As JSON output has it; the record only where it was asked for, because it holds the message's data."""
+        fields: dict[str, object] = {
+            "source": self.source,
+            "aggregate": self.aggregate,
+            "id": self.id_text,
+            "event": self.event,
+            "reason": self.reason,
+            "since": self.since,
+            "position": f"{self.lsn:020d}",
+            "place": self.place,
+        }
+        return {**fields, "record": json.loads(self.record)} if with_record else fields
+
+
+def list_statements(connection: psycopg.Connection, source: str | None = None) -> list[RefusedStatement]:
+    """All refused stated events, of *source* or of all, oldest first."""
+    rows = connection.execute(
+        "SELECT source, aggregate, id_text, event, reason, since, lsn, ord, record FROM rowcast.refused_statement"
+        " WHERE %(source)s::text IS NULL OR source = %(source)s ORDER BY since, source, lsn, ord",
+        {"source": source},
+    )
+    return [
+        RefusedStatement(source_, aggregate, id_text, event, reason, since.isoformat(), lsn, order, record)
+        for source_, aggregate, id_text, event, reason, since, lsn, order, record in rows
+    ]
+
+
+def dismiss_statements(connection: psycopg.Connection, source: str, place: str | None = None) -> int:
+    """Forget the refused stated event at *place* (``<position>.<number>``), or all of *source*; how many there were."""
+    lsn, _dot, order = ("", "", "") if place is None else place.partition(".")
+    return connection.execute(
+        "DELETE FROM rowcast.refused_statement WHERE source = %s AND (%s OR (lsn::text = %s AND ord::text = %s))",
+        (source, place is None, lsn, order),
+    ).rowcount
 
 
 def ask_retry(connection: psycopg.Connection, source: str, aggregate: str, id_text: str) -> int:

@@ -31,11 +31,12 @@ from rowcast.sources.place import Place, parse_place
 from rowcast.sources.property_fit import document_misfits, misfits, nearest, row_condition_misfits
 from rowcast.sources.reference_fit import LookedUp, looked_up, reference_misfits
 from rowcast.sources.source_file import AggregateEntry, SourceFile
+from rowcast.sources.stated_event import compile_events
 
 
 def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], catalogue: Catalogue) -> SourceDefinition:
     """
-    The definition of *source*; *contracts* holds one for each aggregate name. Aggregates stand parents first.
+    The definition of *source*; *contracts* are those of `contracts_of`. Aggregates stand parents first.
 
     Raises:
         DocumentError: file, contracts and catalogue do not fit together; every fault names field and fix.
@@ -55,7 +56,7 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
             faults.append(source.fault(f"references.{reference.name}.{place}", message, accepted))
     if faults:
         raise DocumentError(source.path, faults)
-    aggregates = [_aggregate(entry, contracts[entry.name]) for entry in _parents_first(source.aggregates)]
+    aggregates = [_aggregate(entry, contracts) for entry in _parents_first(source.aggregates)]
     embedded = [each for aggregate in aggregates for _, each in aggregate.embeddings()]
     parents = [aggregate.parent for aggregate in aggregates if aggregate.parent is not None]
     return SourceDefinition(
@@ -120,8 +121,8 @@ def _fields_of(entry: AggregateEntry, contract: Contract) -> dict[str, FieldDefi
     }
 
 
-def _aggregate(entry: AggregateEntry, contract: Contract) -> AggregateDefinition:
-    parent = entry.parent
+def _aggregate(entry: AggregateEntry, contracts: Mapping[str, Contract]) -> AggregateDefinition:
+    parent, contract = entry.parent, contracts[entry.name]
     return AggregateDefinition(
         name=entry.name,
         table=entry.table,
@@ -138,6 +139,7 @@ def _aggregate(entry: AggregateEntry, contract: Contract) -> AggregateDefinition
         where=entry.where,
         soft_delete=entry.soft_delete,
         embedded=tuple(completed(each, contract) for each in entry.embedded),
+        events=compile_events(entry.name, entry.events, contracts),
     )
 
 

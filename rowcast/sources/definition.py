@@ -64,6 +64,15 @@ class ParentDefinition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StatedEventDefinition:
+    """An event that services state; *value_schema* is derived from both contracts and named by *dataschema*."""
+
+    name: str
+    value_schema: Mapping[str, Any]
+    dataschema: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AggregateDefinition:
     """
     One aggregate type: its root *table*, *id*, *parent*, *fields*, and which rows count: those that fulfil *where*
@@ -87,6 +96,7 @@ class AggregateDefinition:
     where: tuple[ConditionDefinition, ...] = ()
     soft_delete: str = ""
     embedded: tuple[EmbeddedDefinition, ...] = ()
+    events: tuple[StatedEventDefinition, ...] = ()
 
     def embeddings(self) -> Iterator[tuple[tuple[str, ...], EmbeddedDefinition]]:
         """All embedded tables at any level, each below the one that it is embedded in, with its path of properties."""
@@ -200,6 +210,7 @@ def _aggregate(entry: dict[str, Any]) -> AggregateDefinition:
             "fields": {name: field_of(each) for name, each in entry["fields"].items()},
             "where": conditions_of(entry.get("where", ())),
             "embedded": tuple(embedded_of(each) for each in entry.get("embedded", ())),
+            "events": tuple(StatedEventDefinition(**each) for each in entry.get("events", ())),
         }
     )
 

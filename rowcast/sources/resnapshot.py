@@ -1,5 +1,5 @@
 """
-A new snapshot of a source whose first one broke off.
+A new snapshot of a source whose first one broke off, or in which partitions with rows came or went.
 
 Debezium would read the second attempt on the slot of the first, whose position does not fit. So connector,
 offsets and slot go, the worker leaves the broken rows behind, and the source is applied anew. Every step may be
@@ -20,21 +20,23 @@ from rowcast.sources.plan import apply
 from rowcast.sources.removal import remove_capture
 from rowcast.sources.source_file import SourceFile
 
+_CODES = ("SNAPSHOT_INTERRUPTED", "PARTITIONS_CHANGED")
+
 
 def resnapshot(source: SourceFile, settings: Settings, progress: Callable[[str], None], timeout_s: float) -> None:
     """
     Begin the snapshot of *source* again.
 
     Raises:
-        ConfigurationError: no snapshot of it was interrupted, or no worker has answered within *timeout_s*.
+        ConfigurationError: it is not stopped for want of one, or no worker has answered within *timeout_s*.
         TransientError: a part is not reachable.
 
     """
     with connect_control(settings.control().url, application="rowcast resnapshot", autocommit=True) as control:
         code = control.execute("SELECT stopped_code FROM rowcast.source WHERE source = %s", (source.source,)).fetchone()
-        if code != ("SNAPSHOT_INTERRUPTED",):
+        if code is None or code[0] not in _CODES:
             raise ConfigurationError(
-                "is not stopped with SNAPSHOT_INTERRUPTED", where=source.source, fix="see `rowcast sources status`"
+                f"is not stopped with {' or '.join(_CODES)}", where=source.source, fix="see `rowcast sources status`"
             )
         remove_capture(source, settings, progress)
         # The connector is gone, so this end cannot move any more.

@@ -24,6 +24,7 @@ from rowcast.sources.field import (
     read_place,
     read_places,
 )
+from rowcast.sources.stated_event import Entries, read_events
 
 FOLDER = "connectors"
 SOURCE_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
@@ -45,7 +46,10 @@ _FIELDS = (
     "references",
     "aggregates",
 )
-_AGGREGATE_FIELDS = ("table", "document", "id", "parent", "where", "soft_delete", "contract", "fields", "embedded")
+_AGGREGATE_FIELDS = (
+    *("table", "document", "id", "parent", "where", "soft_delete", "contract", "fields", "embedded"),
+    "events",
+)
 
 
 _COLUMN_FORM = "the name of a column"
@@ -71,7 +75,7 @@ class AggregateEntry:
 
     *id* and *parent* hold places (`rowcast.sources.place`); *document* is the column whose document is the entity,
     empty where columns are. Only rows that fulfil all conditions of *where* count, and of these only those that have
-    nothing, or false, at *soft_delete*.
+    nothing, or false, at *soft_delete*. *events* are those that services state, with their contracts.
     """
 
     name: str
@@ -84,6 +88,7 @@ class AggregateEntry:
     where: tuple[ConditionDefinition, ...] = ()
     soft_delete: str = ""
     embedded: tuple[EmbeddedDefinition, ...] = ()
+    events: Entries = field(default_factory=dict)
 
     def embeddings(self) -> Iterator[tuple[str, EmbeddedDefinition]]:
         """All embedded tables at any level, each with its dotted field."""
@@ -323,6 +328,7 @@ def _aggregate(section: Section, name: str) -> AggregateEntry:
         where=read_conditions(section, "where"),
         soft_delete=read_place(section, "soft_delete", default=""),
         embedded=read_embedded(section, TABLE_NAME),
+        events=read_events(section),
     )
 
 

@@ -159,6 +159,7 @@ SELECT removed, status, stopped_code, stopped_detail, stopped_remedy, epoch, hol
        holder IS NOT NULL AND coalesce(lease_until > clock_timestamp(), false) AS held,
        next_offset, commit_lsn, extract(epoch FROM clock_timestamp() - position_at)::float8 AS age_s,
        heartbeat AS heartbeat_text,
-       (SELECT count(*) FROM rowcast.aggregate a WHERE a.source = s.source AND refused_reason IS NOT NULL) AS refused
+       (SELECT count(*) FROM rowcast.aggregate a WHERE a.source = s.source AND refused_reason IS NOT NULL)
+       + (SELECT count(*) FROM rowcast.refused_statement r WHERE r.source = s.source) AS refused
   FROM rowcast.source s WHERE source = %s
 """

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from rowcast.annotation import STATED_PREFIX
 from rowcast.errors import MalformedChangeError
 from stream_app.core.column import holds_placeholder
 
@@ -77,7 +78,7 @@ class RowChange(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A transactional logical message: our heartbeat, or the context that a writer attached."""
+    """A transactional logical message: our heartbeat, or what a writer attached or stated."""
 
     prefix: str
     content: bytes
@@ -92,12 +93,20 @@ class SnapshotStart(NamedTuple):
     notice_id: str
 
 
+class LooseMessage(NamedTuple):
+    """A stated event outside transactions, where it has no place among changes; *lsn* is its own."""
+
+    content: bytes
+    lsn: int
+    time_us: int
+
+
 @dataclass(frozen=True, slots=True)
 class Noise:
     """A record without meaning for events: Debezium's heartbeats and notices, a message outside transactions."""
 
 
-Change = Begin | End | RowChange | Message | SnapshotStart | Noise
+Change = Begin | End | RowChange | Message | LooseMessage | SnapshotStart | Noise
 
 _NOISE = Noise()
 _HEARTBEAT_FIELDS = frozenset({"ts_ms"})
@@ -151,17 +160,20 @@ def _row_change(data: dict[str, Any], whole: bool) -> RowChange:
     )
 
 
-def _message(data: dict[str, Any]) -> Message | Noise:
-    transaction, message = data["transaction"], data["message"]
+def _message(data: dict[str, Any]) -> Message | LooseMessage | Noise:
+    source, transaction, message = data["source"], data["transaction"], data["message"]
+    time_us = source.get("ts_us") or source["ts_ms"] * 1000
     if transaction is None:
         # Emitted with transactional=false: it belongs to no transaction and says nothing about one.
-        return _NOISE
+        if message["prefix"] != STATED_PREFIX:
+            return _NOISE
+        return LooseMessage(b64decode(message["content"], validate=True), source.get("lsn") or 0, time_us)
     return Message(
         prefix=message["prefix"],
         content=b64decode(message["content"], validate=True),
         xid=_xid(transaction["id"]),
         order=transaction["total_order"],
-        time_us=data["source"].get("ts_us") or data["source"]["ts_ms"] * 1000,
+        time_us=time_us,
     )
 
 

@@ -99,8 +99,22 @@ def unchanged(value: Any) -> Any:
     return value
 
 
-# Shorter numbers always fit into 64 bits.
-_LONG_NUMBER = re.compile(r"[0-9.]{16,}")
+# Shorter numbers always fit into 64 bits, and those with smaller exponents into a double.
+_LONG_NUMBER = re.compile(r"[0-9.]{16,}|[0-9][eE][-+]?[0-9]{3}")
+
+
+def exact_document(content: bytes) -> Any:
+    """
+    What a JSON text holds.
+
+    Raises:
+        MappingError: it is none, or a number in it cannot be kept exactly.
+
+    """
+    try:
+        return _document(content.decode())
+    except UnicodeDecodeError as error:
+        raise MappingError(f"not a JSON document: {error}") from error
 
 
 def _document(value: Any) -> Any:

@@ -27,7 +27,7 @@ class EmbeddedChange(NamedTuple):
     """
     What one change does to an embedded row: *columns* afterwards (None: gone), and its owner before and after.
 
-    *parent*: the id of the parent that a link row names.
+    *parent*: the id of the parent that a link row names. *order* is its number in its transaction.
     """
 
     row: Key
@@ -35,19 +35,22 @@ class EmbeddedChange(NamedTuple):
     before: str | None
     after: str | None
     parent: str | None = None
+    order: int = 0
 
 
 class EmbeddedChanges(NamedTuple):
     """
     The changes of embedded rows in one unit, and the aggregates that they touch.
 
-    *parents* are those that link rows name afterwards; *bound* the aggregates whose link rows change.
+    *parents* are those that link rows name afterwards; *bound* the aggregates whose link rows change. *first* has the
+    number of the first change of each aggregate, where that was asked for.
     """
 
     changes: Sequence[EmbeddedChange]
     touched: frozenset[Key]
     parents: frozenset[Key] = frozenset()
     bound: frozenset[Key] = frozenset()
+    first: Mapping[Key, int] = {}
 
 
 NOTHING = EmbeddedChanges((), frozenset())
@@ -58,11 +61,13 @@ def foresee_embedded(
     view: View,
     units: Sequence[Sequence[RowChange]],
     shifts: Sequence[Sequence[Shift]],
+    ordered: Sequence[bool],
 ) -> Generator[Lookup, None, list[EmbeddedChanges]]:
     """
     What the rows of embedded tables in each of *units* do, one after the other. Folds nothing.
 
-    *shifts*: what the same units do to root rows that are tied to their aggregates by a holding.
+    *shifts*: what the same units do to root rows that are tied to their aggregates by a holding; *ordered*: whether it
+    is asked which change of an aggregate is the first.
 
     Raises:
         StopError: a row has no key.
@@ -85,10 +90,14 @@ def foresee_embedded(
         for shift in each:
             held.setdefault(shift.row, set()).update(id_text for id_text in (shift.before, shift.after) if id_text)
     touching = []
-    for found in foreseen:
+    for found, in_order in zip(foreseen, ordered, strict=True):
         rows = {root for change in found for root in roots[change.row]}
         touched = frozenset(_aggregates(source, view, rows, held))
-        touching.append(EmbeddedChanges(found, touched, *_bound(source, found)))
+        first: dict[Key, int] = {}
+        for change in found if in_order else ():
+            for key in _aggregates(source, view, roots[change.row], held):
+                first.setdefault(key, change.order)
+        touching.append(EmbeddedChanges(found, touched, *_bound(source, found), first))
     names = {link.aggregate: link.name for link in source.embedded.values() if isinstance(link, LinkMapping)}
     bound = (Key(names[key.aggregate], key.id_text) for each in touching for key in each.bound)
     missing = frozenset(each for each in bound if each not in view.candidates)
@@ -134,7 +143,7 @@ def _foresee(
                 source.embedded_tables[change.table], row, change, (former, left[2] if moved else former[0])
             )
         known[row] = foreseen.columns, foreseen.after
-        found.append(foreseen)
+        found.append(foreseen._replace(order=change.order or 0))
     return found
 
 

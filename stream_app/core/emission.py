@@ -21,6 +21,7 @@ from stream_app.core.holding import held_row, raw_rows
 from stream_app.core.link import parent_ids
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.state import AggregateState, Key, Published, Refusal, View, publish, read_published
+from stream_app.core.statement import RefusedStatement, Statement, refuse_statement
 from stream_app.core.tail import Tail
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - its text ends in Z by itself
@@ -68,12 +69,20 @@ class Origin:
 
 @dataclass(slots=True)
 class Emitted:
-    """What a batch has to publish, in order, and what it counted."""
+    """
+    What a batch has to publish, in order, and what it counted.
+
+    *statements* wait for the chunks in which events of their transaction go out; *refused_statements* never become
+    events. Of *unready* types nothing goes out, because their first generation is not complete.
+    """
 
     records: list[Record] = field(default_factory=list)
     events: int = 0
     refused: int = 0
     repeated: int = 0
+    unready: frozenset[str] = frozenset()
+    statements: list[Statement] = field(default_factory=list)
+    refused_statements: list[RefusedStatement] = field(default_factory=list)
 
 
 def rfc3339(time_us: int) -> str:
@@ -123,7 +132,7 @@ def emit(source: SourceMapping, view: View, key: Key, origin: Origin, out: tuple
 
     A version that the tail of the topic already carries is used, never issued again with other bytes.
     """
-    emitted, tail = out
+    emitted = out[0]
     mapping = source.by_type[key.aggregate]
     while True:
         state = view.aggregates[key]
@@ -139,19 +148,75 @@ def emit(source: SourceMapping, view: View, key: Key, origin: Origin, out: tuple
                 view.put(key, state._replace(refusal=None))
             return
         record, published = draft
-        version = state.version + 1
-        outcome = tail.match(record, key, version) if tail else None
-        if outcome is None:
-            emitted.records.append(record)
-        elif outcome.same:
-            emitted.repeated += 1
-        else:
-            # Another revision of the mapping published these versions: they stand, and we number on above.
-            view.put(key, state._replace(version=outcome.version, published=outcome.published))
-            continue
-        emitted.events += 1
-        view.put(key, AggregateState(version, state.parent_id_text, state.present, published))
-        return
+        if _issue(view, key, record, out):
+            view.put(key, AggregateState(state.version + 1, state.parent_id_text, state.present, published))
+            return
+
+
+def _issue(view: View, key: Key, record: Record, out: tuple[Emitted, Tail]) -> bool:
+    """Publish *record* as the next version of *key*; False when other versions stand there, which are taken over."""
+    emitted, tail = out
+    state = view.aggregates[key]
+    outcome = tail.match(record, key, state.version + 1) if tail else None
+    if outcome is None:
+        emitted.records.append(record)
+    elif outcome.same:
+        emitted.repeated += 1
+    else:
+        # Another revision of the mapping published these versions: they stand, and we number on above.
+        view.put(key, state._replace(version=outcome.version, published=outcome.published))
+        return False
+    emitted.events += 1
+    return True
+
+
+def emit_stated(
+    source: SourceMapping, view: View, statement: Statement, origin: Origin, out: tuple[Emitted, Tail]
+) -> None:
+    """
+    Make an event of *statement*, with the aggregate as it was published last; or refuse it.
+
+    A refusal takes no version, and changes nothing of the aggregate.
+    """
+    emitted, tail = out
+    key, mapping = statement.key, source.by_type[statement.key.aggregate]
+    while not tail.was_stated(key, origin.lsn, statement.event, statement.data):
+        state = view.aggregates[key]
+        try:
+            record = _stated_draft(mapping, statement, state, origin, unready=key.aggregate in emitted.unready)
+        except (PoisonError, TypeError, ValueError, RecursionError) as error:
+            emitted.refused_statements.append(refuse_statement(statement, str(error), (origin.lsn, origin.time)))
+            emitted.refused += 1
+            return
+        if _issue(view, key, record, out):
+            view.put(key, state._replace(version=state.version + 1))
+            return
+    emitted.repeated += 1
+
+
+def _stated_draft(
+    mapping: AggregateMapping, statement: Statement, state: AggregateState, origin: Origin, *, unready: bool
+) -> Record:
+    name = f"{mapping.name} {statement.key.id_text}"
+    if unready:
+        raise PoisonError(f"the first snapshot of {mapping.name} was not complete")
+    if state.refusal is not None:
+        raise PoisonError(f"{name} itself was refused, so its state cannot be told: {state.refusal.reason}")
+    if state.published is None:
+        raise PoisonError(f"there is no {name}")
+    entity, ancestors = read_published(state.published)
+    value = {
+        "after": entity,
+        "ancestors": ancestors,
+        "before": {},
+        "context": origin.context,
+        "data": orjson.loads(statement.data),
+    }
+    encoded = b'%b,"before":{},"context":%b,"data":%b}' % (state.published[:-1], origin.context_json, statement.data)
+    stated = mapping.stated[statement.event]
+    stated.validate(value)
+    record = stated.form.record(EventKind.UPDATED, statement.key.id_text, state.version + 1, origin.moment, encoded)
+    return _of_size(record)
 
 
 def _draft(view: View, mapping: AggregateMapping, key: Key, origin: Origin) -> tuple[Record, Published | None] | None:
@@ -195,8 +260,11 @@ def _record(
 ) -> Record:
     mapping.validate(value)
     (key, number), (kind, origin) = version, cause
-    record = mapping.form.record(kind, key.id_text, number, origin.moment, encoded)
-    if len(encoded) + 3 * len(record.key) > _CHECKED_BYTES and (size := record_bytes(record)) > EVENT_BYTES_MAX:
+    return _of_size(mapping.form.record(kind, key.id_text, number, origin.moment, encoded))
+
+
+def _of_size(record: Record) -> Record:
+    if len(record.value) + 3 * len(record.key) > _CHECKED_BYTES and (size := record_bytes(record)) > EVENT_BYTES_MAX:
         raise PoisonError(f"the event has {size} bytes; at most {EVENT_BYTES_MAX} can be published")
     return record
 

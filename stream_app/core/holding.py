@@ -29,7 +29,7 @@ class Shift(NamedTuple):
     """
     What one change does to a row: its *columns* afterwards (None: gone), and the ids that it holds before and after.
 
-    *parent* is the parent that it names; *placed*: that could be told.
+    *parent* is the parent that it names; *placed*: that could be told. *order* is its number in its transaction.
     """
 
     row: Key
@@ -39,6 +39,7 @@ class Shift(NamedTuple):
     after: str | None
     parent: str | None
     placed: bool
+    order: int = 0
 
     def owners(self) -> list[Key]:
         """The aggregates that the change touches."""
@@ -60,7 +61,7 @@ def foresee(source: SourceMapping, view: View, units: Sequence[Sequence[tuple[Ke
             shift = _shift(mapping, row, change, (former, left[2] if moved else former))
             left = (row.aggregate if change.operation is Operation.DELETE else "", change.order or 0, former)
             known[row] = shift.columns, shift.after
-            shifts.append(shift)
+            shifts.append(shift._replace(order=change.order or 0))
         foreseen.append(shifts)
     return foreseen
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rowcast.errors import ConfigurationError, MappingError, StopError
 from rowcast.event import EventForm
@@ -32,6 +32,13 @@ Validator = Callable[[Mapping[str, Any]], None]
 _ID_TEXT_MAX = 1_000
 
 
+class StatedForm(NamedTuple):
+    """How the events of one name that services state look, and what their values have to satisfy."""
+
+    form: EventForm
+    validate: Validator
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregateMapping(RowMapping):
     """
@@ -39,7 +46,8 @@ class AggregateMapping(RowMapping):
     first; *ancestor_types* the types up the hierarchy, nearest first. *holding* says how a row is tied to its aggregate
     where that is not its primary key, see `stream_app.core.holding`. *embedded* has the tables whose rows stand inside
     the entity, see `stream_app.core.embedding`; *link* the table that binds it with any number of parents. *linked*
-    says for this type and for each that stands above it but the last whether it has one; empty where none has.
+    says for this type and for each that stands above it but the last whether it has one; empty where none has. *stated*
+    has the events that services state, by name.
     """
 
     source: str
@@ -54,6 +62,7 @@ class AggregateMapping(RowMapping):
     embedded: tuple[EmbeddedMapping, ...] = ()
     link: LinkMapping | None = None
     linked: tuple[bool, ...] = ()
+    stated: Mapping[str, StatedForm] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -190,7 +199,7 @@ class SourceMapping:
 
 def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Validator]) -> SourceMapping:
     """
-    Compile *definition*; *validators* holds one for each aggregate type.
+    Compile *definition*; *validators* holds one for each aggregate type, and as `<type>.<event>` for each stated event.
 
     Raises:
         StopError: the functions of the definition cannot be loaded here.
@@ -204,10 +213,7 @@ def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Valid
         ) from error
     references = compile_references(definition)
     made_with = Makers(functions, {each.definition.name: each for each in references.values()})
-    mappings = tuple(
-        _compile(definition, rank, validators[aggregate.name], made_with)
-        for rank, aggregate in enumerate(definition.aggregates)
-    )
+    mappings = tuple(_compile(definition, rank, validators, made_with) for rank in range(len(definition.aggregates)))
     embedded = {each.table: each for mapping in mappings for top in mapping.embedded for each in top.with_below()}
     links = [each.link for each in mappings if each.link is not None]
     embedded.update((each.table, each) for each in links)
@@ -229,11 +235,21 @@ def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Valid
     )
 
 
-def _compile(definition: SourceDefinition, rank: int, validate: Validator, made_with: Makers) -> AggregateMapping:
+def _compile(
+    definition: SourceDefinition, rank: int, validators: Mapping[str, Validator], made_with: Makers
+) -> AggregateMapping:
     aggregate = definition.aggregates[rank]
     tables = {table.name: table for table in definition.tables}
     table = tables[aggregate.table]
     holding = _holding(aggregate, table)
+    form = EventForm(
+        source=definition.source,
+        source_uri=definition.uri,
+        domain=definition.domain,
+        aggregate=aggregate.name,
+        major=aggregate.major,
+        dataschema=aggregate.dataschema,
+    )
     return AggregateMapping(
         **row_parts(table, aggregate.places, aggregate.fields, made_with, plain=holding is None),
         source=definition.source,
@@ -244,19 +260,16 @@ def _compile(definition: SourceDefinition, rank: int, validate: Validator, made_
         child_types=tuple(
             each.name for each in definition.aggregates if each.parent and each.parent.aggregate == aggregate.name
         ),
-        validate=validate,
-        form=EventForm(
-            source=definition.source,
-            source_uri=definition.uri,
-            domain=definition.domain,
-            aggregate=aggregate.name,
-            major=aggregate.major,
-            dataschema=aggregate.dataschema,
-        ),
+        validate=validators[aggregate.name],
+        form=form,
         holding=holding,
         embedded=compile_embedded(aggregate, tables, made_with),
         link=compile_link(aggregate, tables, made_with),
         linked=_linked(definition, aggregate),
+        stated={
+            each.name: StatedForm(form.stated(each.name, each.dataschema), validators[f"{aggregate.name}.{each.name}"])
+            for each in aggregate.events
+        },
     )
 
 

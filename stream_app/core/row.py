@@ -31,7 +31,7 @@ from stream_app.core.image import Image, Reader
 from stream_app.core.reference import ReferenceTable
 
 # A key of PostgreSQL's indexes has at most 2,704 bytes, and the text stands in two of them with other columns.
-_KEY_TEXT_MAX = 2_000
+ID_TEXT_MAX = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +89,8 @@ class RowMapping:
                 return None
             parts.append(id_part(value))
         text = join_id_parts(parts)
-        if len(text) > _KEY_TEXT_MAX:
-            raise MappingError(f"{' and '.join(names)}: the id has more than {_KEY_TEXT_MAX} bytes as a record key")
+        if len(text) > ID_TEXT_MAX:
+            raise MappingError(f"{' and '.join(names)}: the id has more than {ID_TEXT_MAX} bytes as a record key")
         return text
 
     def _available(self, columns: Columns, column: str, field: str) -> Any:

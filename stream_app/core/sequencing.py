@@ -18,12 +18,13 @@ from rowcast.annotation import CONTEXT_BYTES_MAX, CONTEXT_PREFIX, TRACEPARENT
 from rowcast.errors import MappingError, StopError
 from stream_app.core.change import Columns, Message, Operation, RowChange
 from stream_app.core.embedded import NOTHING, EmbeddedChanges, fold_embedded, foresee_embedded, load_embedded
-from stream_app.core.emission import Emitted, Origin, emit, rfc3339
+from stream_app.core.emission import Emitted, Origin, emit, emit_stated, rfc3339
 from stream_app.core.holding import Shift, complete, fold_shifts, foresee, may_move, parents_in
 from stream_app.core.link import indexed, parent_ids
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.reference import ReferenceTable
 from stream_app.core.state import AggregateState, Key, Lookup, View
+from stream_app.core.statement import Statement, statements_in
 from stream_app.core.tail import Tail
 from stream_app.core.transaction import LargeTransaction, SnapshotRow, Transaction
 
@@ -32,6 +33,7 @@ Lookups = Generator[Lookup, None, None]
 # Below this many descendants in a batch, moved parents are worked through in memory; above, in chunks.
 DESCENDANTS_MAX = 5_000
 _CONTEXT_FIELDS = ("actor", "reason")
+_NOTHING_STATED: Mapping[Key, Sequence[Statement]] = {}
 
 
 class LargeFanOutError(Exception):
@@ -45,7 +47,7 @@ def sequence(
     Fold *units* into *view* and collect in *out* what has to be published.
 
     *reading* names the aggregate types whose changes go to row state only, because their first generation is
-    not complete or because their events follow in chunks.
+    not complete or because their events follow in chunks; then their statements are collected for these.
 
     Raises:
         StopError: a row cannot be placed; nothing of the batch may be published.
@@ -58,15 +60,17 @@ def sequence(
     shifts: Sequence[Sequence[Shift]] = ((),) * len(units)
     if source.held:
         placed, shifts = yield from _foresee(source, view, placed)
+    stated = [_stated(source, unit, out[0]) for unit in units]
     embedded: Sequence[EmbeddedChanges] = (NOTHING,) * len(units)
     if source.embedded_tables:
         rows_below = [_embedded_rows(source, unit) for unit in units]
-        embedded = yield from foresee_embedded(source, view, rows_below, shifts)
+        embedded = yield from foresee_embedded(source, view, rows_below, shifts, list(map(bool, stated)))
     rows = [change for changes in placed for change in changes]
     held = [shift for each in shifts for shift in each]
     touched = {change.key for change in rows}
     touched.update(key for shift in held for key in shift.owners())
     touched.update(key for each in embedded for key in each.touched)
+    touched.update(each.key for said in stated for each in said)
     yield from _load(source, view, touched, (rows, held, embedded))
     follows = not reading.issuperset(source.by_type)
     if follows:
@@ -76,7 +80,7 @@ def sequence(
             changed = [shift.row for shift in held] + [each.row for changes in embedded for each in changes.changes]
             yield from load_embedded(source, view, touched | below, changed)
     tail = out[1]
-    for unit, changes, shifted, inner in zip(units, placed, shifts, embedded, strict=True):
+    for unit, changes, shifted, inner, said in zip(units, placed, shifts, embedded, stated, strict=True):
         if source.references:
             _fold_references(source, view, unit)
         if isinstance(unit, SnapshotRow):
@@ -88,10 +92,26 @@ def sequence(
         if tail and unit.lsn > tail.position:
             yield from settle(source, view, origin, out)
         before = _fold_transaction(source, view, changes, (shifted, inner))
+        by_key = _by_key(said, changes, (shifted, inner)) if said else _NOTHING_STATED
         if follows:
-            for key in _touched(source, view, before):
-                if key.aggregate not in reading:
-                    emit(source, view, key, origin, out)
+            _emit_touched(source, view, (before, by_key), (reading, origin), out)
+        if by_key:
+            _put_off(source, view, by_key, (reading, origin), out)
+
+
+def _emit_touched(
+    source: SourceMapping,
+    view: View,
+    about: tuple[Mapping[Key, AggregateState], Mapping[Key, Sequence[Statement]]],
+    at: tuple[frozenset[str], Origin],
+    out: tuple[Emitted, Tail],
+) -> None:
+    """The events of one transaction: of what the aggregates were *before* that it touched, and of what was stated."""
+    (before, stated), (reading, origin) = about, at
+    touched = _touched(source, view, before)
+    for key in in_order(source, {*touched, *stated}) if stated else touched:
+        if key.aggregate not in reading:
+            emit_with(source, view, (key, stated.get(key, ())), origin, out)
 
 
 def _fold_transaction(
@@ -117,7 +137,7 @@ def sequence_part(
     source: SourceMapping,
     view: View,
     unit: Transaction,
-    reading: frozenset[str],
+    kept: tuple[frozenset[str], frozenset[Key]],
     out: tuple[Emitted, Tail, list[Key]],
 ) -> Lookups:
     """
@@ -125,8 +145,10 @@ def sequence_part(
 
     Like `sequence`, but events go out for these aggregates only. Those that moved and stand above others are
     noted in the list of *out*: who stands below them may still be changed by another part. Only for types of one row:
-    those of several parts may belong to one aggregate.
+    those of several parts may belong to one aggregate. No events go out for the types and aggregates of *kept*: their
+    first generation is not complete, or statements wait for the chunks that follow.
     """
+    reading, waiting = kept
     changes = [place(source, row) for row in unit.rows]
     yield from _load(source, view, {change.key for change in changes}, (changes, (), ()))
     moving = _may_move(view, changes)
@@ -136,7 +158,7 @@ def sequence_part(
     keys = in_order(source, {change.key for change in changes})
     _fold_all(source, view, changes)
     for key in keys:
-        if key.aggregate not in reading:
+        if key.aggregate not in reading and key not in waiting:
             emit(source, view, key, origin, (emitted, tail))
     children = [(key, child) for key in keys if key in moving for child in source.by_type[key.aggregate].child_types]
     parents += dict.fromkeys(key for key, child in children if view.children[child, key.id_text])
@@ -163,12 +185,91 @@ def _foresee(
 
 
 def emit_pending(
-    source: SourceMapping, view: View, keys: Sequence[Key], origin: Origin, out: tuple[Emitted, Tail]
+    source: SourceMapping,
+    view: View,
+    keys: Sequence[Key],
+    origin: Origin,
+    out: tuple[Emitted, Tail],
+    stated: Mapping[Key, Sequence[Statement]] = _NOTHING_STATED,
 ) -> Lookups:
-    """Bring what is published of *keys* up to date; a chunk of a snapshot, a retry or a large fan-out."""
+    """
+    Bring what is published of *keys* up to date; a chunk of a snapshot, a retry or a large fan-out.
+
+    With what was *stated* of them in the transaction that left them pending.
+    """
     yield from _load_whole(source, view, keys)
     for key in keys:
+        emit_with(source, view, (key, stated.get(key, ())), origin, out)
+
+
+def _stated(source: SourceMapping, unit: Work, emitted: Emitted) -> list[Statement]:
+    if isinstance(unit, SnapshotRow) or not unit.messages:
+        return []
+    refused = emitted.refused_statements
+    known = len(refused)
+    found = statements_in(source, unit.messages, (unit.lsn, rfc3339(unit.time_us)), refused)
+    emitted.refused += len(refused) - known
+    return found
+
+
+def _by_key(
+    said: Iterable[Statement], changes: Iterable[PlacedChange], others: tuple[Iterable[Shift], EmbeddedChanges]
+) -> dict[Key, list[Statement]]:
+    """What is *said* of each aggregate, in order, and whether it stands before the first of its rows."""
+    shifts, embedded = others
+    first = dict(embedded.first)
+    own = [(change.key, change.row.order or 0) for change in changes]
+    own += [(key, shift.order) for shift in shifts for key in shift.owners()]
+    for key, order in own:
+        first[key] = min(first.get(key, order), order)
+    by_key: dict[Key, list[Statement]] = {}
+    for each in said:
+        placed = each._replace(former=each.order < first.get(each.key, 0))
+        by_key.setdefault(each.key, []).append(placed)
+    return by_key
+
+
+def _put_off(
+    source: SourceMapping,
+    view: View,
+    by_key: Mapping[Key, Sequence[Statement]],
+    at: tuple[frozenset[str], Origin],
+    out: tuple[Emitted, Tail],
+) -> None:
+    """Refuse what was stated of types that have no events yet; let wait what belongs to events in chunks."""
+    reading, origin = at
+    for key, said in by_key.items():
+        if key.aggregate in out[0].unready:
+            emit_with(source, view, (key, said), origin, out)
+        elif key.aggregate in reading:
+            out[0].statements += said
+
+
+def emit_with(
+    source: SourceMapping,
+    view: View,
+    about: tuple[Key, Sequence[Statement]],
+    origin: Origin,
+    out: tuple[Emitted, Tail],
+) -> None:
+    """
+    The event of what has changed of an aggregate, among those that were stated of it.
+
+    Those stand where they are said, except where the aggregate is not: all behind its creation, all before its end.
+    """
+    key, said = about
+    state = view.aggregates[key]
+    before, behind = not state.present, state.published is None
+    later = []
+    for each in said:
+        if before or (each.former and not behind):
+            emit_stated(source, view, each, origin, out)
+        else:
+            later.append(each)
+    if key.aggregate not in out[0].unready:
         emit(source, view, key, origin, out)
+    for each in later:
+        emit_stated(source, view, each, origin, out)
 
 
 def settle(source: SourceMapping, view: View, origin: Origin, out: tuple[Emitted, Tail]) -> Lookups:

@@ -7,8 +7,11 @@ give other bytes (the mapping changed in between), the published versions stand 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+import orjson
 
 from rowcast.event import DomainEvent, Record, decode
 from stream_app.core.state import Key, Published, publish
@@ -31,6 +34,7 @@ class Tail:
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._by_key: dict[Key, list[tuple[DomainEvent, Record]]] = {}
+        self._stated: Counter[tuple[Key, int, str, bytes]] = Counter()
         for record in records:
             event = decode(*record)
             key = Key(event.identity.aggregate, event.identity.id_text)
@@ -72,6 +76,20 @@ class Tail:
 
     def take(self, key: Key) -> Match:
         """All remaining versions of *key*, which stand although nothing repeated them."""
-        last = self._by_key.pop(key)[-1][0]
+        taken = self._by_key.pop(key)
+        self._stated.update(
+            (key, event.position, event.stated, orjson.dumps(event.data, option=orjson.OPT_SORT_KEYS))
+            for event, _ in taken
+            if event.stated is not None
+        )
+        last = taken[-1][0]
         state = None if last.after is None else publish(last.after, last.ancestors)
         return Match(False, last.version, state)
+
+    def was_stated(self, key: Key, lsn: int, event: str, data: bytes) -> bool:
+        """Whether one of the versions that stand says this already; once for each of them."""
+        said = key, lsn, event, data
+        if not self._stated[said]:
+            return False
+        self._stated[said] -= 1
+        return True

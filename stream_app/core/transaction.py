@@ -12,8 +12,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from rowcast.annotation import STATED_PREFIX
 from rowcast.errors import MalformedChangeError, StopError
-from stream_app.core.change import Begin, End, Message, Operation, RowChange, SnapshotStart, parse_change
+from stream_app.core.change import (
+    Begin,
+    End,
+    LooseMessage,
+    Message,
+    Operation,
+    RowChange,
+    SnapshotStart,
+    parse_change,
+)
 
 # Above this many changes a transaction is spilled, so that its size does not become the worker's.
 TRANSACTION_CHANGES_MAX = 20_000
@@ -34,9 +44,14 @@ class Transaction(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Spill:
-    """Changes of an open transaction that is too large for memory, in order; nothing of it may go out yet."""
+    """
+    Changes and stated events of an open transaction that is too large for memory, each in order.
+
+    Nothing of it may go out yet.
+    """
 
     changes: tuple[tuple[int, RowChange], ...]
+    statements: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +77,7 @@ class Skipped:
     """Something that moves the position and nothing else: noise, or a transaction delivered again."""
 
 
-Unit = Transaction | LargeTransaction | Spill | SnapshotStart | SnapshotRow | Skipped
+Unit = Transaction | LargeTransaction | Spill | SnapshotStart | SnapshotRow | LooseMessage | Skipped
 
 
 class PlacedUnit(NamedTuple):
@@ -84,7 +99,7 @@ class _Bucket:
     changes: dict[int, RowChange | Message] = field(default_factory=dict)
     spilled: int = 0
     in_order: bool = True
-    messages: list[Message] = field(default_factory=list)
+    messages: dict[str, Message] = field(default_factory=dict)
     time_us: int = 0
 
     def put(self, order: int, change: RowChange | Message) -> None:
@@ -116,13 +131,14 @@ class _Bucket:
             raise StopError("INCOMPLETE_TRANSACTION", f"transaction {xid} misses changes before {orders[-1]}")
         taken = self.ordered()
         rows = tuple((order, each) for order, each in zip(orders, taken, strict=True) if isinstance(each, RowChange))
+        said = [each for each in taken if isinstance(each, Message)]
         # Only the last context counts; a transaction may hold any number of messages.
-        self.messages = [*self.messages, *(each for each in taken if isinstance(each, Message))][-1:]
+        self.messages |= {each.prefix: each for each in said if each.prefix != STATED_PREFIX}
         self.time_us = taken[-1].time_us if taken else self.time_us
         self.spilled += len(orders)
         self.changes.clear()
         self.in_order = True
-        return Spill(rows)
+        return Spill(rows, tuple(each for each in said if each.prefix == STATED_PREFIX))
 
 
 _SKIPPED = Skipped()
@@ -180,7 +196,8 @@ class Assembler:
             self._buckets.clear()
             repeated, self._snapshot_start = change == self._snapshot_start, change
             return _SKIPPED if repeated else change
-        return None if self._buckets else _SKIPPED
+        nothing = None if self._buckets else _SKIPPED
+        return change if isinstance(change, LooseMessage) else nothing
 
     def _put(self, offset: int, change: RowChange | Message) -> Unit | None:
         if change.xid is None or change.order is None:
@@ -222,7 +239,9 @@ class Assembler:
 
     def _large(self, end: End, bucket: _Bucket) -> LargeTransaction:
         rest = bucket.spill(end.xid)
-        return LargeTransaction(end.xid, end.lsn, end.change_count, bucket.time_us, tuple(bucket.messages), rest)
+        return LargeTransaction(
+            end.xid, end.lsn, end.change_count, bucket.time_us, tuple(bucket.messages.values()), rest
+        )
 
     def _check_whole(self, end: End, bucket: _Bucket) -> None:
         if missing := bucket.misses(end.change_count):

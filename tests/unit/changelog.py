@@ -15,6 +15,7 @@ from rowcast.sources.definition import (
     ColumnDefinition,
     ParentDefinition,
     SourceDefinition,
+    StatedEventDefinition,
     TableDefinition,
 )
 from rowcast.sources.field import FieldDefinition
@@ -37,8 +38,12 @@ FIELDS = {
     "item": ("id", "holdings_id", "status", "price"),
 }
 
+NO_EVENTS: dict[str, Sequence[str]] = {}
 
-def build_definition(fields: Mapping[str, Sequence[str]] = FIELDS) -> SourceDefinition:
+
+def build_definition(
+    fields: Mapping[str, Sequence[str]] = FIELDS, events: Mapping[str, Sequence[str]] = NO_EVENTS
+) -> SourceDefinition:
     """A source with three levels: instance, holdings, item."""
     return SourceDefinition(
         source="inventory",
@@ -63,6 +68,10 @@ def build_definition(fields: Mapping[str, Sequence[str]] = FIELDS) -> SourceDefi
                 entity_schema={},
                 value_schema={},
                 dataschema=f"urn:rowcast:schema:inventory.{name}:1.0",
+                events=tuple(
+                    StatedEventDefinition(name=event, value_schema={}, dataschema=f"urn:test:{event}")
+                    for event in events.get(name, ())
+                ),
             )
             for name in COLUMNS
         ),
@@ -85,7 +94,9 @@ def accept(value: Mapping[str, Any]) -> None:
 def build_mapping(definition: SourceDefinition | None = None) -> SourceMapping:
     """The compiled mapping of `build_definition`, without schemas."""
     definition = definition or build_definition()
-    return compile_mapping(definition, {each.name: accept for each in definition.aggregates})
+    names = [each.name for each in definition.aggregates]
+    names += [f"{each.name}.{event.name}" for each in definition.aggregates for event in each.events]
+    return compile_mapping(definition, dict.fromkeys(names, accept))
 
 
 @dataclass
@@ -103,7 +114,11 @@ class ChangeLog:
     def transaction(
         self, changes: Sequence[tuple[str, str, Any, Any]], messages: Sequence[tuple[str, Any]] = ()
     ) -> int:
-        """A committed transaction of (operation, table, before, after); returns its commit LSN."""
+        """
+        A committed transaction of (operation, table, before, after); returns its commit LSN.
+
+        With the operation `m` it is a message: prefix and content instead of table and before.
+        """
         self.xid += 1
         begin = f"{self.xid}:{self.lsn}"
         self.append({"status": "BEGIN", "id": begin, "event_count": None, "data_collections": None, "ts_ms": 1})
@@ -114,7 +129,10 @@ class ChangeLog:
         for operation, table, before, after in changes:
             order += 1
             self.lsn += 8
-            self.append(self.row(operation, table, before, after, order))
+            message = operation == "m"
+            self.append(
+                self._message(table, before, order) if message else self.row(operation, table, before, after, order)
+            )
         self.lsn += 8
         end = {"status": "END", "id": f"{self.xid}:{self.lsn}", "event_count": order, "data_collections": []}
         self.append({**end, "ts_ms": self.lsn})
@@ -205,12 +223,13 @@ def run_batch(
     records: Sequence[tuple[int, bytes]],
     tail: Tail | None = None,
     reading: frozenset[str] = frozenset(),
+    emitted: Emitted | None = None,
 ) -> tuple[list[Record], View]:
     """One batch through assembler and core; returns what is to be published and the state not yet saved."""
     assembler = Assembler(store.commit_lsn, store.processed)
     placed = list(assembler.feed(records))
     units = [each.unit for each in placed if not isinstance(each.unit, Skipped)]
-    view, emitted = View(), Emitted()
+    view, emitted = View(), emitted or Emitted()
     for lookup in sequence(mapping, view, units, reading, (emitted, tail or Tail())):
         store.load(lookup, view)
     if placed:

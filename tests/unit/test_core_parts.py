@@ -18,6 +18,7 @@ from stream_app.core.tail import Tail
 from stream_app.core.transaction import Assembler, Transaction
 
 MAPPING = build_mapping()
+NOTHING_KEPT = (frozenset[str](), frozenset[Key]())
 
 
 class CrashError(Exception):
@@ -51,7 +52,7 @@ class Parts:
         for rows in self._parts(unit):
             view, emitted, parents = View(), Emitted(), list[Key]()
             out = (emitted, self.tail, parents)
-            self._land(sequence_part(MAPPING, view, unit._replace(rows=rows), frozenset(), out), view, emitted)
+            self._land(sequence_part(MAPPING, view, unit._replace(rows=rows), NOTHING_KEPT, out), view, emitted)
             self.pending.update(parents)
 
     def _parts(self, unit: Transaction) -> Iterator[tuple]:

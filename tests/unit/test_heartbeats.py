@@ -1,0 +1,67 @@
+"""What heartbeats say to the worker: when the newest was, and which partitions there are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from rowcast.errors import StopError
+from stream_app.core.change import HEARTBEAT_PREFIX, Message
+from stream_app.core.heartbeat import forget_partitions, newest_heartbeat
+from stream_app.core.transaction import Transaction
+
+AT = "2026-03-02T09:15:00Z"
+
+
+def beat(**said: Any) -> Transaction:
+    content = json.dumps({"source": "shop", "at": AT, **said}).encode()
+    return Transaction(1, 1, 1, 1, (), (Message(HEARTBEAT_PREFIX, content, 1, 1, 1),))
+
+
+def test_the_newest_of_the_source_counts() -> None:
+    """Any role may emit messages: what is none, or another source's, is passed over."""
+    strange = Transaction(1, 1, 1, 1, (), (Message(HEARTBEAT_PREFIX, b"[]", 1, 1, 1),))
+    found = newest_heartbeat(
+        "shop", None, [beat(counter=1), beat(counter=2), beat(source="other"), strange, beat(at="x")]
+    )
+
+    assert found == {"source": "shop", "at": AT, "counter": 2}
+    assert newest_heartbeat("shop", found, []) == found
+    assert newest_heartbeat("shop", None, [beat(partitions="many")]) == {"source": "shop", "at": AT}
+
+
+def test_partitions_are_remembered_over_beats_that_say_nothing() -> None:
+    """Also what is there already when the source is looked at for the first time."""
+    first = newest_heartbeat("shop", None, [beat(partitions={"public.p": ["5", "6@99"]}), beat(partitions=None)])
+
+    assert first is not None
+    assert first["partitions"] == {"public.p": ["5", "6@99"]}
+    assert newest_heartbeat("shop", first, [beat(partitions={"public.p": ["5", "6@99", "7"]})]) is not None
+    assert newest_heartbeat("shop", forget_partitions(first), [beat(partitions={})]) == {
+        "source": "shop",
+        "at": AT,
+        "partitions": {},
+    }
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"public.p": ["5", "6", "7@3"]}, "public.p: 1 partitions were attached"),
+        ({"public.p": ["5"]}, "public.p: 1 partitions were detached or dropped"),
+        ({}, "public.p: 2 partitions were detached or dropped"),
+        ({"public.p": ["5", "6@4"]}, "public.p: 1 partitions were attached"),
+        ({"public.p": ["5", "6"], "public.q": ["8@4"]}, "public.q: 1 partitions were attached"),
+    ],
+)
+def test_rows_that_came_or_went_with_a_partition_stop_the_source(found: dict[str, list[str]], told: str) -> None:
+    """Nothing of them is in the WAL. A partition that was detached and attached again counts, too."""
+    former = {"at": AT, "partitions": {"public.p": ["5", "6"]}}
+    with pytest.raises(StopError, match=told) as stopped:
+        newest_heartbeat("shop", former, [beat(partitions=found)])
+
+    assert stopped.value.code == "PARTITIONS_CHANGED"
+    assert stopped.value.remedy == "rowcast sources resnapshot shop --yes"
