@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from rowcast.bounded_json import read_bounded
 from rowcast.errors import MalformedEventError
 from rowcast.identity import Identity, event_id_prefix
 from rowcast.topics import domain_topic
@@ -235,10 +236,10 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Iterable
         identity = Identity.from_id_text(source, aggregate, attributes["ce_subject"])
         version = int(attributes["ce_sequence"])
         position = int(attributes["ce_rowcastposition"])
-        data = orjson.loads(value or b"")
+        data = read_bounded(value or b"")
     except ValueError as error:
         raise MalformedEventError(f"{topic}: {attributes['ce_id']}: {error}") from error
-    if not isinstance(data, dict) or not {"after", "before", "ancestors", "context"} <= data.keys():
+    if not _is_value(data):
         raise MalformedEventError(f"{topic}: {attributes['ce_id']}: the value is not an event")
     stated = None if name in _KINDS else name
     if stated is not None and "data" not in data:
@@ -261,6 +262,14 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Iterable
         stated=stated,
         data=None if stated is None else data["data"],
     )
+
+
+def _is_value(data: Any) -> bool:
+    """Whether *data* has the four parts of an event's value, each of its kind."""
+    if not isinstance(data, dict) or not {"after", "before", "ancestors", "context"} <= data.keys():
+        return False
+    changed = all(data[name] is None or isinstance(data[name], dict) for name in ("after", "before"))
+    return changed and isinstance(data["ancestors"], dict) and isinstance(data["context"], dict)
 
 
 def _attributes(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:

@@ -19,17 +19,19 @@ from typing import Any
 
 from rowcast.brokers import FILES, MECHANISMS, PROTOCOLS, SECRETS, SECURITY, Brokers
 from rowcast.errors import ConfigurationError
+from rowcast.hash_key import HashKey, hash_key
 from rowcast.secret_file import read_secret
 
 STATE_FOLDER = ".rowcast"
 CONTROL_DATABASE = "rowcast"
 PARTS_CHOICES = ("bundled", "system", "auto")
 _PARTS = ("parts", "postgres_bin", "java_home")
-_TOP = {"brokers", "connect_url", "databases", "kafka", *_PARTS}
+_TOP = {"brokers", "connect_url", "databases", "hash_key", "kafka", *_PARTS}
 _DATABASE = {"url", "password", "connect_password"}
 _ENVIRONMENT = {"ROWCAST_BROKERS": "brokers", "ROWCAST_CONNECT_URL": "connect_url"}
 _PARTS_ENVIRONMENT = {f"ROWCAST_{name.upper()}": name for name in _PARTS}
 _DATABASE_PREFIX = "ROWCAST_DATABASE_"
+_HASH_KEY = "ROWCAST_HASH_KEY"
 # Read elsewhere, by the command line itself.
 _OTHER_ENVIRONMENT = {
     "ROWCAST_PROJECT",
@@ -90,7 +92,8 @@ class Settings:
     """
     Everything outside the source files: *project* folder, *brokers*, *connect_url*, *databases* by name.
 
-    *security* is the section ``kafka`` as it stands: passwords are references.
+    *security* is the section ``kafka`` as it stands: passwords are references. *declared_key* is the key of hashed
+    fields with the place where it stands: a reference, unless it is from the environment.
     """
 
     project: Path
@@ -99,6 +102,7 @@ class Settings:
     databases: Mapping[str, DatabaseSettings]
     stack_postgres: Mapping[str, Any] | None = field(default=None, repr=False)
     security: Mapping[str, str] = field(default_factory=dict, repr=False)
+    declared_key: tuple[str, str] | None = field(default=None, repr=False)
 
     @property
     def state_folder(self) -> Path:
@@ -138,6 +142,19 @@ class Settings:
             else:
                 security[name] = text
         return Brokers(servers, security)
+
+    def hash_key(self) -> HashKey | None:
+        """
+        The key of hashed fields; None when there is none.
+
+        Raises:
+            ConfigurationError: it is too short, or the reference to it leads nowhere.
+
+        """
+        if self.declared_key is None:
+            return None
+        text, where = self.declared_key
+        return hash_key(text if where == _HASH_KEY else read_secret(text, self.project, where), where)
 
     def need_connect_url(self) -> str:
         """The REST address of Kafka Connect, or an error that says where to set it."""
@@ -214,6 +231,7 @@ def load_settings(project: Path, environ: Mapping[str, str] | None = None) -> Se
         databases,
         stack.get("postgres"),
         _security(declared.get("kafka", {})),
+        _declared_key(declared, environ),
     )
 
 
@@ -300,6 +318,17 @@ def _security(entry: Any) -> dict[str, str]:
     return dict(entry)
 
 
+def _declared_key(declared: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str] | None:
+    if _HASH_KEY in environ:
+        return environ[_HASH_KEY], _HASH_KEY
+    if "hash_key" not in declared:
+        return None
+    where = "rowcast.toml: hash_key"
+    if not isinstance(declared["hash_key"], str):
+        raise ConfigurationError("not a text", where=where, fix='hash_key = "${env:VARIABLE}"')
+    return declared["hash_key"], where
+
+
 def _database(name: str, entry: Any) -> DatabaseSettings:
     where = f"rowcast.toml: databases.{name}"
     if not isinstance(entry, dict) or "url" not in entry:
@@ -310,7 +339,7 @@ def _database(name: str, entry: Any) -> DatabaseSettings:
 
 def known_variables() -> frozenset[str]:
     """The names of all ``ROWCAST_*`` variables but for those that name a database."""
-    return frozenset({*_ENVIRONMENT, *_PARTS_ENVIRONMENT, *_OTHER_ENVIRONMENT})
+    return frozenset({*_ENVIRONMENT, *_PARTS_ENVIRONMENT, *_OTHER_ENVIRONMENT, _HASH_KEY})
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:

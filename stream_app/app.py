@@ -37,7 +37,7 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
     """The application for *settings*: its sequencer service, `/health` and `/metrics` on *listener*."""
     brokers, control = settings.kafka(), settings.control()
     metrics = Metrics()
-    supervisor = Supervisor(brokers, control.url, metrics)
+    supervisor = Supervisor((brokers, control.url, settings.hash_key()), metrics)
     watch = ConnectorWatch(settings.need_connect_url(), supervisor.silences, metrics)
     app = Application(
         listener,

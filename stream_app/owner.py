@@ -19,6 +19,7 @@ import psycopg
 from rowcast.brokers import Brokers
 from rowcast.database import connect, unavailable_when_broken
 from rowcast.errors import OwnershipLostError, StopError, TransientError
+from rowcast.hash_key import HashKey
 from stream_app.contract import compile_validators
 from stream_app.core.mapping import compile_mapping
 from stream_app.lease import MAX_TRIES, application, claim, count_try, read_definition, write_stop
@@ -49,11 +50,15 @@ _SETTINGS = " ".join(
 )
 
 
+# Brokers, control database, and the key of hashed fields where there is one.
+Endpoints = tuple[Brokers, str, HashKey | None]
+
+
 class Owner:
     """Works on *source* in a thread of its own, from `start` to `stop`."""
 
-    def __init__(self, endpoints: tuple[Brokers, str], source: str, holder: str, metrics: SourceMetrics) -> None:
-        self._brokers, self._control_url = endpoints
+    def __init__(self, endpoints: Endpoints, source: str, holder: str, metrics: SourceMetrics) -> None:
+        self._brokers, self._control_url, self._hash_key = endpoints
         self.source = source
         self._holder = holder
         self._metrics = metrics
@@ -177,7 +182,7 @@ class Owner:
     ) -> Session:
         definition = read_definition(connection, self.source)
         self.revision = definition.revision
-        mapping = compile_mapping(definition, compile_validators(definition))
+        mapping = compile_mapping(definition, compile_validators(definition), self._hash_key)
         claim = Claim(
             ownership=ownership, mapping=mapping, connection=connection, reading=reading, brokers=self._brokers
         )

@@ -9,19 +9,20 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from rowcast.errors import ConfigurationError, MappingError, RowcastError
+from rowcast.hash_key import HashKey
 from rowcast.identity import Identity
 from rowcast.settings import load_settings
 from rowcast.sources.catalogue import Catalogue, connect_source, read_catalogue
 from rowcast.sources.declared_contract import contracts_of
 from rowcast.sources.definition import AggregateDefinition, SourceDefinition
-from rowcast.sources.plan import admit
+from rowcast.sources.plan import admit, with_hash_key
 from rowcast.sources.row_reading import Rows, read_rows
 from rowcast.sources.source_file import load_sources
 from stream_app.case import case_document
@@ -37,8 +38,8 @@ _EMBEDDED_ROWS_MAX = 10_000
 class Reading:
     """The rows that a preview is made of, by table."""
 
-    def __init__(self, definition: SourceDefinition, connection: psycopg.Connection[Any]) -> None:
-        self.trial = Trial(definition)
+    def __init__(self, definition: SourceDefinition, connection: psycopg.Connection[Any], key: HashKey | None) -> None:
+        self.trial = Trial(definition, key)
         self._definition = definition
         self._connection = connection
         self._tables = {table.name: table for table in definition.tables}
@@ -68,13 +69,13 @@ class Reading:
         row_key = mapping.row_key(row)
         self._add_embedded((*mapping.embedded, *((mapping.link,) if mapping.link else ())), row_key)
         try:
-            parent_ids = self._parent_ids(mapping, row, row_key)
+            parent_ids = self._parent_ids(mapping, self.trial.kept(aggregate.table, row), row_key)
         except MappingError:
             return  # the preview says so by itself
         for each in parent_ids:
             self.read(self.trial.mapping.by_type[mapping.ancestor_types[0]].definition, each, 2)
 
-    def _parent_ids(self, mapping: AggregateMapping, row: dict[str, Any], row_key: str) -> list[str]:
+    def _parent_ids(self, mapping: AggregateMapping, row: Mapping[str, Any], row_key: str) -> list[str]:
         link = mapping.link
         if link is None:
             found = [mapping.parent_id_text(row)]
@@ -130,7 +131,12 @@ def _preview(options: argparse.Namespace) -> int:
     contracts = contracts_of(source, settings)
     with connect_source(settings.database(source.database)) as connection:
         catalogue = read_catalogue(connection, source.tables)
-        reading = Reading(admit(source, contracts, catalogue), connection)
+        definition = admit(source, contracts, catalogue)
+        if options.save:
+            key = None
+        else:
+            definition, key = with_hash_key(definition, settings), settings.hash_key()
+        reading = Reading(definition, connection, key)
         reading.read_references()
         asked = [
             key
@@ -152,7 +158,9 @@ def _aggregates(definition: SourceDefinition, table: str | None) -> Iterable[Agg
 
 
 def _save(path: Path, reading: Reading, catalogue: Catalogue) -> int:
-    document = case_document(reading.trial, catalogue, {name: rows for name, rows in reading.rows.items() if rows})
+    # A case is committed: what may not be published stands there as it would be.
+    kept = {name: [reading.trial.committable(name, row) for row in rows] for name, rows in reading.rows.items() if rows}
+    document = case_document(reading.trial, catalogue, kept)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{path} has {len(reading.written())} rows and {len(document['steps'][0]['events'])} events")

@@ -105,7 +105,7 @@ class Session:
         """Read the change log from the committed position on."""
         topic = self._mapping.definition.change_log
         self._reader = ChangeLogReader(self._brokers, self._source, topic, self._position.next_offset)
-        self._assembler = Assembler(self._position.commit_lsn, self._reads.processed())
+        self._assembler = Assembler(self._position.commit_lsn, self._reads.processed(), shield=self._mapping.shield)
 
     @property
     def next_offset(self) -> int:

@@ -15,13 +15,12 @@ import uuid
 
 import psycopg
 
-from rowcast.brokers import Brokers
 from rowcast.control.database import connect, migrate
 from rowcast.errors import DatabaseUnavailableError
 from stream_app.lease import RENEW_S, claimable, held, release, renew
 from stream_app.metrics import Metrics, SourceMetrics
 from stream_app.outage import OutageLog
-from stream_app.owner import Owner
+from stream_app.owner import Endpoints, Owner
 from stream_app.store import LEASE_S
 
 log = logging.getLogger("rowcast.worker")
@@ -32,8 +31,8 @@ STOP_TIMEOUT_S = 25.0
 class Supervisor:
     """The owners of one worker process. `tick` is called once a second, from one thread."""
 
-    def __init__(self, brokers: Brokers, control_url: str, metrics: Metrics) -> None:
-        self._brokers, self._control_url = brokers, control_url
+    def __init__(self, endpoints: Endpoints, metrics: Metrics) -> None:
+        self._endpoints, self._control_url = endpoints, endpoints[1]
         self._metrics = metrics
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.owners: dict[str, Owner] = {}
@@ -115,9 +114,7 @@ class Supervisor:
         for source in free:
             # Every source already owned is a second's head start for the other workers.
             if time.monotonic() - self._seen_s[source] >= len(self.owners) * TICK_S:
-                owner = Owner(
-                    (self._brokers, self._control_url), source, self.holder, SourceMetrics(self._metrics, source)
-                )
+                owner = Owner(self._endpoints, source, self.holder, SourceMetrics(self._metrics, source))
                 self.owners[source] = owner
                 owner.start()
 

@@ -15,6 +15,7 @@ import orjson
 
 from rowcast.annotation import STATED_PREFIX
 from rowcast.event import DomainEvent, decode
+from rowcast.hash_key import HashKey
 from rowcast.sources.definition import SourceDefinition
 from stream_app.contract import compile_validators
 from stream_app.core.change import Columns, Message, Operation, RowChange
@@ -27,6 +28,8 @@ from stream_app.core.tail import Tail
 from stream_app.core.transaction import Transaction
 
 TableRow = tuple[str, Columns]
+# Cases are committed and run without any secret.
+_CASE_KEY = HashKey(b"cases of rowcast sources test")
 _TIME = "2000-01-01T00:00:00.000000Z"
 
 
@@ -76,10 +79,10 @@ class _State:
 
 
 class Trial:
-    """A source with rows in memory, empty at first."""
+    """A source with rows in memory, empty at first. Without *hash_key* it hashes with a key that everybody knows."""
 
-    def __init__(self, definition: SourceDefinition) -> None:
-        self.mapping = compile_mapping(definition, compile_validators(definition))
+    def __init__(self, definition: SourceDefinition, hash_key: HashKey | None = None) -> None:
+        self.mapping = compile_mapping(definition, compile_validators(definition), hash_key or _CASE_KEY)
         self._state = _State()
         self._lsn = 0
 
@@ -113,7 +116,7 @@ class Trial:
         """
         self._lsn += 1
         changes = [(Operation.DELETE, *each) for each in deleted] + [(Operation.CREATE, *each) for each in written]
-        rows = tuple(_change(*each, number) for number, each in enumerate(changes, 1))
+        rows = tuple(self._change(*each, number) for number, each in enumerate(changes, 1))
         messages = tuple(
             Message(STATED_PREFIX, orjson.dumps(each), self._lsn, number, 0)
             for number, each in enumerate(stated, len(rows) + 1)
@@ -133,6 +136,25 @@ class Trial:
         refused = {key: state.refusal.reason for key, state in self._state.aggregates.items() if state.refusal}
         statements = sorted((*folded.refused_statements, *emitted.refused_statements), key=lambda each: each.order)
         return Outcome(tuple(decode(*record) for record in emitted.records), refused, tuple(statements))
+
+    def kept(self, table: str, row: Columns) -> Columns:
+        """A row of *table* without what may not be published as it is."""
+        shield = self.mapping.shield
+        return row if shield is None else shield.row(table, row)
+
+    def committable(self, table: str, row: Columns) -> dict[str, Any]:
+        """The same, in the form of a row that was read: a case of it can be committed."""
+        kept = self.kept(table, row)
+        return {
+            # Documents are read as texts.
+            name: orjson.dumps(value).decode()
+            if isinstance(value, (dict, list)) and isinstance(row[name], str)
+            else value
+            for name, value in kept.items()
+        }
+
+    def _change(self, operation: Operation, table: str, columns: Columns, order: int) -> RowChange:
+        return _change(operation, table, self.kept(table, columns), order)
 
     def _run(self, lookups: Lookups, view: View) -> None:
         for lookup in lookups:

@@ -156,7 +156,7 @@ class TestProject:
             "x-ancestors": list(above),
             "type": "object",
             "required": list(properties),
-            "properties": {name: {**each, "description": "-", "x-pii": "none"} for name, each in properties.items()},
+            "properties": {name: {"description": "-", "x-pii": "none", **each} for name, each in properties.items()},
         }
         path.write_text(json.dumps(entity))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rowcast.cli.verbs import Verbs, add_json
+from rowcast.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rowcast.contracts.compatibility.verdict import Comparison, Finding
@@ -24,7 +25,7 @@ def register(schemas: Verbs) -> None:
         "schemas/shop/order/v1.0.json schemas/shop/order/v1.1.json --explain",
         description="Compare two JSON Schema files. Backward: readers of NEW accept every document that a writer of "
         "OLD emits; forward: readers of OLD accept every document that a writer of NEW emits. Exit code 0: both hold; "
-        "1: one does not, or could not be decided.",
+        "1: one does not, or could not be decided; 2: a file is no JSON Schema, so that nothing is decided.",
     )
     diff.add_argument("old", type=Path, metavar="OLD", help="a JSON Schema file")
     diff.add_argument("new", type=Path, metavar="NEW", help="a JSON Schema file")
@@ -36,7 +37,12 @@ def _diff(arguments: argparse.Namespace) -> int:
     from rowcast.contracts.compatibility.schema_file import read_schema
     from rowcast.contracts.compatibility.verdict import compare
 
-    comparison = compare(read_schema(arguments.old), read_schema(arguments.new))
+    try:
+        comparison = compare(read_schema(arguments.old), read_schema(arguments.new))
+    except ConfigurationError:
+        if arguments.json:  # whoever reads the verdict finds one, of anything
+            print(json.dumps({"backward": None, "forward": None, "findings": []}, indent=2))
+        raise
     if arguments.json:
         print(json.dumps(comparison.as_json(), indent=2))
     else:

@@ -43,6 +43,7 @@ def _run(arguments: argparse.Namespace) -> int:
     settings.kafka()
     settings.need_connect_url()
     settings.control()
+    settings.hash_key()
     environment = {**os.environ, "ROWCAST_PROJECT": str(arguments.project)}
     if arguments.web_port is not None:
         environment["ROWCAST_WEB_PORT"] = str(arguments.web_port)

@@ -15,7 +15,8 @@ import jsonschema_rs
 from rowcast.contracts.checking import Finding, check_rules, unreadable
 from rowcast.contracts.compatibility.pattern import FLAVOURS, automaton
 from rowcast.contracts.contract import Contract, contract_files, load_contract
-from rowcast.contracts.profile import UNCLASSIFIED, Note, is_leaf
+from rowcast.contracts.personal_data import UNCLASSIFIED
+from rowcast.contracts.profile import Note, is_leaf
 from rowcast.errors import ConfigurationError
 
 

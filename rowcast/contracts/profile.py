@@ -51,8 +51,6 @@ KEYWORDS = {
 }
 ROOT_KEYWORDS = {"$schema", "$id", "$defs", "type", "properties", "required", "title", "description", "$comment"}
 TYPES = {"string", "integer", "number", "boolean", "object", "array", "null"}
-# The class of what nobody has classified yet, as in a drafted contract.
-UNCLASSIFIED = "unclassified"
 _PII = re.compile(r"[a-z][a-z0-9_-]{0,47}")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 

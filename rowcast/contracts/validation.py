@@ -8,36 +8,28 @@ to logs, where personal data has no business.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import jsonschema_rs
 import orjson
 
+from rowcast.bounded_json import LIMITS, Limits, read_bounded, refuse_depth, refuse_size
 from rowcast.contracts.compatibility.document import subschemas
-from rowcast.contracts.json_text import is_deeper, stands_once
 from rowcast.errors import ContractViolationError
+
+__all__ = ["Limits", "ValueValidator"]
 
 # Their messages hold names that the value has, not the schema.
 _NAMING = {"additionalProperties", "unevaluatedProperties", "propertyNames"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """How large a value may be: *bytes_max* encoded, nested *levels_max* deep."""
-
-    bytes_max: int = 1_000_000
-    levels_max: int = 64
 
 
 class ValueValidator:
     """The validator of one schema of event values; formats are asserted. Compiled once, used for many values."""
 
     def __init__(self, schema: Mapping[str, Any], limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
+        self._limits = limits or LIMITS
         self._compiled = jsonschema_rs.Draft202012Validator(dict(schema), validate_formats=True, mask="<value>")
         self._declared = {name for each in subschemas(dict(schema)) for name in each.get("properties", ())}
 
@@ -66,16 +58,10 @@ class ValueValidator:
             ContractViolationError: it is not; names the place and the rule.
 
         """
-        if len(raw) > self._limits.bytes_max:
-            raise ContractViolationError(f"/: has {len(raw)} bytes, more than {self._limits.bytes_max}")
         try:
-            value = orjson.loads(raw)
-        except orjson.JSONDecodeError as error:
-            raise ContractViolationError(f"/: no JSON at character {error.pos}") from None
-        self._limit_depth(raw, value)
-        # What is written back the same has no name twice; only else it has to be looked for.
-        if orjson.dumps(value) != raw:
-            _refuse_doubles(raw)
+            value = read_bounded(raw, self._limits)
+        except ValueError as error:
+            raise ContractViolationError(f"/: {error}") from None
         self.check(value)
         return value
 
@@ -92,18 +78,15 @@ class ValueValidator:
             raw = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
         except TypeError:
             raise ContractViolationError("/: no JSON, or nested too deeply") from None
-        if len(raw) > self._limits.bytes_max:
-            raise ContractViolationError(f"/: has {len(raw)} bytes, more than {self._limits.bytes_max}")
-        self._limit_depth(raw, value)
+        try:
+            refuse_size(raw, self._limits)
+            refuse_depth(raw, value, self._limits)
+        except ValueError as error:
+            raise ContractViolationError(f"/: {error}") from None
         # The encoder writes NaN and infinity as null, and says nothing.
         if b"null" in raw and not all(map(math.isfinite, _floats(value))):
             raise ContractViolationError("/: holds a number that is not finite")
         return raw
-
-    def _limit_depth(self, raw: bytes, value: Any) -> None:
-        levels = self._limits.levels_max
-        if raw.count(b"[") + raw.count(b"{") > levels and is_deeper(value, levels):
-            raise ContractViolationError(f"/: nested deeper than {levels} levels")
 
     def _place(self, path: list[str | int]) -> Iterator[str]:
         # Names in maps are data.
@@ -115,13 +98,6 @@ def _reason(error: Any) -> str:
     if error.kind.name in _NAMING:
         return f"has a name that {error.kind.name} does not allow"
     return str(error.message)
-
-
-def _refuse_doubles(raw: bytes) -> None:
-    try:
-        json.loads(raw, object_pairs_hook=stands_once)
-    except (ValueError, RecursionError):
-        raise ContractViolationError("/: a name stands twice in one object") from None
 
 
 def _floats(value: Any) -> Iterator[float]:

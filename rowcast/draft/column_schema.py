@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rowcast.contracts.profile import UNCLASSIFIED
+from rowcast.contracts.personal_data import UNCLASSIFIED
 from rowcast.draft.listing import ListedTable
 from rowcast.sources.catalogue import Column
 from rowcast.sources.column_type import DOMAIN, element_types, json_types, plain_type

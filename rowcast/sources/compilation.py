@@ -12,6 +12,8 @@ from dataclasses import replace
 
 from rowcast.contracts.checking import pointer_of
 from rowcast.contracts.contract import Contract
+from rowcast.contracts.personal_data import Handling
+from rowcast.sources import disclosure
 from rowcast.sources.catalogue import Catalogue, Table
 from rowcast.sources.column_type import id_family
 from rowcast.sources.definition import (
@@ -22,6 +24,7 @@ from rowcast.sources.definition import (
     TableDefinition,
     ThroughDefinition,
 )
+from rowcast.sources.disclosure import disclosed, disclosed_embedded
 from rowcast.sources.document import DocumentError, Fault
 from rowcast.sources.embedding import EmbeddedDefinition
 from rowcast.sources.embedding_fit import Misfit, completed, embedding_misfits, link_misfits
@@ -32,6 +35,9 @@ from rowcast.sources.property_fit import document_misfits, misfits, nearest, row
 from rowcast.sources.reference_fit import LookedUp, looked_up, reference_misfits
 from rowcast.sources.source_file import AggregateEntry, SourceFile
 from rowcast.sources.stated_event import compile_events
+
+# The first server that publishes chosen columns of a table.
+_COLUMN_LISTS = 150_000
 
 
 def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], catalogue: Catalogue) -> SourceDefinition:
@@ -45,18 +51,19 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
     faults = list(_function_faults(source))
     for entry in source.aggregates:
         table = catalogue.tables.get(entry.table)
+        faults.extend(_unclassified_faults(source, entry, contracts))
         if table is None:
             message = f"{entry.table} does not exist in database {catalogue.database!r}"
             faults.append(source.fault(f"aggregates.{entry.name}.table", message))
         else:
-            faults.extend(_aggregate_faults(source, entry, contracts[entry.name], catalogue))
+            faults.extend(_aggregate_faults(source, entry, contracts, catalogue))
             faults.extend(_parent_faults(source, entry, catalogue))
     for reference in source.references:
         for place, message, accepted in reference_misfits(reference, catalogue):
             faults.append(source.fault(f"references.{reference.name}.{place}", message, accepted))
     if faults:
         raise DocumentError(source.path, faults)
-    aggregates = [_aggregate(entry, contracts) for entry in _parents_first(source.aggregates)]
+    aggregates = [_aggregate(source, entry, contracts) for entry in _parents_first(source.aggregates)]
     embedded = [each for aggregate in aggregates for _, each in aggregate.embeddings()]
     parents = [aggregate.parent for aggregate in aggregates if aggregate.parent is not None]
     return SourceDefinition(
@@ -71,14 +78,14 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
         functions=source.functions if any(True for _ in _calls(source)) else "",
         aggregates=tuple(aggregates),
         tables=(
-            *(_table(catalogue.tables[each.table], each.places) for each in aggregates),
-            *(_table(catalogue.tables[each.table], each.places) for each in embedded),
+            *(_table(catalogue, each.table, each.places, each.dropped) for each in aggregates),
+            *(_table(catalogue, each.table, each.places, each.dropped) for each in embedded),
             *(
-                _table(catalogue.tables[each.through.table], (*each.through.columns, *each.columns))
+                _table(catalogue, each.through.table, (*each.through.columns, *each.columns), {})
                 for each in parents
                 if each.through is not None
             ),
-            *(_table(catalogue.tables[each.table], (each.value,)) for each in source.references),
+            *(_table(catalogue, each.table, (each.value,), {}) for each in source.references),
         ),
         references=source.references,
     )
@@ -121,8 +128,10 @@ def _fields_of(entry: AggregateEntry, contract: Contract) -> dict[str, FieldDefi
     }
 
 
-def _aggregate(entry: AggregateEntry, contracts: Mapping[str, Contract]) -> AggregateDefinition:
+def _aggregate(source: SourceFile, entry: AggregateEntry, contracts: Mapping[str, Contract]) -> AggregateDefinition:
     parent, contract = entry.parent, contracts[entry.name]
+    handlings = {name: handling for name, handling in (source.pii or {}).items() if handling is not Handling.PUBLISH}
+    fields, dropped = disclosed(_fields_of(entry, contract), contract.entity, handlings)
     return AggregateDefinition(
         name=entry.name,
         table=entry.table,
@@ -130,7 +139,7 @@ def _aggregate(entry: AggregateEntry, contracts: Mapping[str, Contract]) -> Aggr
         parent=None
         if parent is None
         else ParentDefinition(aggregate=parent.aggregate, columns=parent.columns, through=parent.through),
-        fields=_fields_of(entry, contract),
+        fields=fields,
         major=contract.major,
         minor=contract.minor,
         entity_schema=contract.entity,
@@ -138,14 +147,22 @@ def _aggregate(entry: AggregateEntry, contracts: Mapping[str, Contract]) -> Aggr
         dataschema=contract.dataschema,
         where=entry.where,
         soft_delete=entry.soft_delete,
-        embedded=tuple(completed(each, contract) for each in entry.embedded),
         events=compile_events(entry.name, entry.events, contracts),
+        embedded=tuple(
+            disclosed_embedded(completed(each, contract), contract.entity, handlings) for each in entry.embedded
+        ),
+        handlings=handlings,
+        dropped=dropped,
     )
 
 
-def _table(table: Table, places: Iterable[str]) -> TableDefinition:
+def _table(
+    catalogue: Catalogue, name: str, places: Iterable[str], dropped: Mapping[str, FieldDefinition]
+) -> TableDefinition:
+    table = catalogue.tables[name]
     # What nothing names is not captured at all: it stays out of the change log, not only out of the events.
     needed = {*table.row_key, *(parse_place(place).column for place in places)}
+    hidden = {parse_place(place).column for each in dropped.values() for place in each.places} - needed
     return TableDefinition(
         name=table.name,
         columns=tuple(
@@ -155,13 +172,18 @@ def _table(table: Table, places: Iterable[str]) -> TableDefinition:
         ),
         key=table.row_key,
         replica_identity=table.replica_identity,
+        # A list of columns that lacks one of the replica identity would make the application's own UPDATE fail.
+        narrow=bool(hidden)
+        and catalogue.version >= _COLUMN_LISTS
+        and table.replica_identity in {"d", "i"}
+        and not table.leaf_identities,
     )
 
 
 def _aggregate_faults(
-    source: SourceFile, entry: AggregateEntry, contract: Contract, catalogue: Catalogue
+    source: SourceFile, entry: AggregateEntry, contracts: Mapping[str, Contract], catalogue: Catalogue
 ) -> Iterator[Fault]:
-    table = catalogue.tables[entry.table]
+    table, contract = catalogue.tables[entry.table], contracts[entry.name]
     found = {each.name: looked_up(each, catalogue) for each in source.references}
     references = {name: each for name, each in found.items() if each is not None}
     at = f"aggregates.{entry.name}"
@@ -179,9 +201,13 @@ def _aggregate_faults(
         if name not in contract.properties:
             message = f"{contract.path} has no property {name!r}"
             yield source.fault(f"{at}.fields.{name}", message, ", ".join(contract.properties))
-    for name, field in _fields_of(entry, contract).items():
+    published = _aggregate(source, entry, contracts)
+    for name, field in {**published.fields, **published.dropped}.items():
         if name in entry.fields or not entry.document:
             yield from _property_faults(source, entry, (contract, name, field), (table, references))
+    keys = {each.name: each.row_key for each in catalogue.tables.values()}
+    for name, message, accepted in disclosure.misfits(published, contract, keys):
+        yield source.fault(f"{at}.{name}", message, accepted)
     for place, message, accepted in row_condition_misfits(entry.where, entry.soft_delete, table):
         yield source.fault(f"{at}.{place}", message, accepted)
     for each in embedding_misfits((at, table, contract), entry.embedded, (catalogue, references)):
@@ -191,6 +217,17 @@ def _aggregate_faults(
 def _fault_of(source: SourceFile, contract: Contract, misfit: Misfit) -> Fault:
     fault = source.fault(misfit.at, misfit.message, misfit.accepted)
     return replace(fault, place=f"{contract.path}#{misfit.pointer}") if misfit.pointer else fault
+
+
+def _unclassified_faults(
+    source: SourceFile, entry: AggregateEntry, contracts: Mapping[str, Contract]
+) -> Iterator[Fault]:
+    stated = [contracts[name] for name in contracts if name.startswith(f"{entry.name}.")]
+    doubts = [(contracts[entry.name], each) for each in disclosure.unclassified(source, entry, contracts[entry.name])]
+    doubts += [(contract, each) for contract in stated for each in disclosure.hidden_in_stated(source, contract)]
+    for contract, (pointer, message, accepted) in doubts:
+        fault = source.fault(f"aggregates.{entry.name}", message, accepted)
+        yield replace(fault, place=f"{contract.path}#{pointer}")
 
 
 def _id_faults(source: SourceFile, entry: AggregateEntry, table: Table) -> Iterator[Fault]:

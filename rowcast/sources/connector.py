@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rowcast.annotation import CONTEXT_PREFIX, STATED_PREFIX
+from rowcast.contracts.personal_data import MASK, Handling, together
 from rowcast.errors import ConfigurationError
 from rowcast.settings import DatabaseSettings
 from rowcast.sources.column_type import UNAVAILABLE
 from rowcast.sources.definition import SourceDefinition, TableDefinition
+from rowcast.sources.shielded_column import all_rules
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 HEARTBEAT_PREFIX = "rowcast.heartbeat"
@@ -24,6 +26,7 @@ _PARTITIONS_BEATS = 20
 NOTIFICATIONS_SUFFIX = "notifications"
 _QUEUE_BYTES_MAX = 64 * 1024 * 1024
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
+_TEXT = re.compile(r"text|character varying(\([0-9]+\))?")
 _SSL = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl")
 
 
@@ -102,6 +105,7 @@ def connector_configuration(
         **_snapshot(definition),
         **_keys(definition),
         **_forms(),
+        **_masks(definition),
         **_delivery(definition),
         "heartbeat.interval.ms": str(HEARTBEAT_INTERVAL_MS),
         "heartbeat.action.query": heartbeat_query(source, [table.name for table in definition.tables]),
@@ -249,6 +253,27 @@ def _forms() -> dict[str, str]:
         # The default may well stand in a column, where somebody keeps what a connector wrote.
         "unavailable.value.placeholder": UNAVAILABLE,
     }
+
+
+def _masks(definition: SourceDefinition) -> dict[str, str]:
+    """
+    Masked texts are masked here already, so that the change log does not have them.
+
+    The connector masks NULL too, which has to stay null, and knows no other way to hash than with a key that Connect
+    shows: the rest is the worker's.
+    """
+    tables = {table.name: {column.name: column for column in table.columns} for table in definition.tables}
+    masked = [
+        _pattern(f"{rules.table}.{name}")
+        for aggregate in definition.aggregates
+        for rules in all_rules(aggregate)
+        for name, treatment in rules.shielded().items()
+        if (column := tables[rules.table].get(name)) is not None
+        and together([treatment])[1] is Handling.MASK
+        and not column.nullable
+        and _TEXT.fullmatch(column.type)
+    ]
+    return {f"column.mask.with.{len(MASK)}.chars": ",".join(masked)} if masked else {}
 
 
 def _delivery(definition: SourceDefinition) -> dict[str, str]:

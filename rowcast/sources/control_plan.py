@@ -9,10 +9,12 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from rowcast.contracts.personal_data import outline
 from rowcast.control.database import migrate
 from rowcast.errors import ConfigurationError
 from rowcast.sources.change import Action, Change, Step
 from rowcast.sources.definition import SourceDefinition
+from rowcast.sources.shielded_column import all_rules
 
 _APPLY_LOCK = 0x526F7764  # any constant beside that of the migrations
 
@@ -101,6 +103,7 @@ def _refuse_uncaptured(wanted: SourceDefinition, applied: SourceDefinition) -> N
         if (table.name, column.name) not in known
     )
     if shapes[0] == shapes[1] and not fresh:
+        _refuse_rehandled(wanted, applied)
         return
     what = (
         f"columns {', '.join(fresh)}"
@@ -112,6 +115,26 @@ def _refuse_uncaptured(wanted: SourceDefinition, applied: SourceDefinition) -> N
         where=f"source {wanted.source}",
         fix=f"`rowcast sources remove {wanted.source} --yes`, then apply: a new snapshot reads all rows",
     )
+
+
+def _refuse_rehandled(wanted: SourceDefinition, applied: SourceDefinition) -> None:
+    """What is kept of rows was hidden as it came, so other rules for personal data need all rows anew."""
+    if _hidden(wanted) == _hidden(applied) and wanted.hash_key_id == applied.hash_key_id:
+        return
+    raise ConfigurationError(
+        "the running source keeps personal data as it was declared before: masked, hashed, dropped or clear",
+        where=f"source {wanted.source}",
+        fix=f"`rowcast sources remove {wanted.source} --yes`, then apply: a new snapshot reads all rows",
+    )
+
+
+def _hidden(definition: SourceDefinition) -> dict[tuple[str, str], Any]:
+    return {
+        (rules.table, column): outline(treatment)
+        for aggregate in definition.aggregates
+        for rules in all_rules(aggregate)
+        for column, treatment in rules.shielded().items()
+    }
 
 
 def _refuse_shared_topics(definition: SourceDefinition, connection: psycopg.Connection[Any]) -> None:

@@ -49,7 +49,7 @@ def read_database(status: SourceStatus, subject: Subject, settings: Settings) ->
 def _capture_problems(connection: psycopg.Connection[Any], subject: Subject, *, has_slot: bool) -> Iterator[Problem]:
     # With a slot, what was not published meanwhile cannot be read any more: only a new snapshot has it.
     mend = subject.start_over if has_slot else subject.apply
-    present = read_catalogue(connection, subject.tables).tables
+    present = read_catalogue(connection, tuple(subject.tables)).tables
     missing = [table for table in subject.tables if table not in present]
     if missing:
         message = f"{', '.join(missing)}: captured, but not in the database any more"
@@ -60,7 +60,7 @@ def _capture_problems(connection: psycopg.Connection[Any], subject: Subject, *, 
     if publication is None:
         yield Problem("PUBLICATION_MISSING", f"publication {name} does not exist", mend)
         return
-    lacks = "; ".join(publication.shortfalls([table for table in subject.tables if table in present]))
+    lacks = "; ".join(publication.shortfalls({name: each for name, each in subject.tables.items() if name in present}))
     if lacks:
         lost = ": what is written meanwhile is in no event" if has_slot else ""
         yield Problem("PUBLICATION_INCOMPLETE", f"publication {name} {lacks}{lost}", mend)

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
 
+from rowcast.contracts.personal_data import Handling
 from rowcast.errors import ConfigurationError
 from rowcast.sources.embedding import EmbeddedDefinition, embedded_of
 from rowcast.sources.field import ConditionDefinition, FieldDefinition, conditions_of, field_of
 from rowcast.topics import change_log_topic, domain_topic
 
-FORMAT = 3
-_FORMATS = frozenset({1, 2, FORMAT})  # what a later one has more, an earlier one goes without
+FORMAT = 4
+_FORMATS = frozenset({1, 2, 3, FORMAT})  # what a later one has more, an earlier one goes without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +36,27 @@ class ColumnDefinition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDefinition:
-    """A captured table, ``schema.table``; *key* names the primary key columns in order."""
+    """
+    A captured table, ``schema.table``; *key* names the primary key columns in order.
+
+    *narrow*: personal data of other columns is dropped, so the database shall not even publish them.
+    """
 
     name: str
     columns: tuple[ColumnDefinition, ...]
     key: tuple[str, ...]
     replica_identity: str
+    narrow: bool = False
+
+    @property
+    def captured(self) -> frozenset[str]:
+        """The names of its captured columns."""
+        return frozenset(column.name for column in self.columns)
+
+    @property
+    def published_columns(self) -> frozenset[str] | None:
+        """The columns that the database has to publish; None: all of the table's."""
+        return self.captured if self.narrow else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +97,9 @@ class AggregateDefinition:
     Id and parent are places: columns or JSON Pointers into their documents, see `rowcast.sources.place`.
 
     *value_schema* is derived from *entity_schema* by the published rule and named by *dataschema*.
+
+    *handlings* says what is done with which class of personal data. *dropped* has the declared fields that are never
+    published; where the contract demands one, *fields* has null for it.
     """
 
     name: str
@@ -97,6 +116,8 @@ class AggregateDefinition:
     soft_delete: str = ""
     embedded: tuple[EmbeddedDefinition, ...] = ()
     events: tuple[StatedEventDefinition, ...] = ()
+    handlings: Mapping[str, Handling] = field(default_factory=dict)
+    dropped: Mapping[str, FieldDefinition] = field(default_factory=dict)
 
     def embeddings(self) -> Iterator[tuple[tuple[str, ...], EmbeddedDefinition]]:
         """All embedded tables at any level, each below the one that it is embedded in, with its path of properties."""
@@ -138,7 +159,7 @@ class SourceDefinition:
     *uri* becomes ``ce_source``; *partitions* is the number of partitions of each domain topic;
     *events_window_ms* how long every event stays readable; *refused_share_max* the share of an
     interval's events above which refusals stop the source; *functions* the text of the module with the functions
-    that fields name.
+    that fields name. *hash_key_id* tells the key of hashed fields from others, and no more; empty when there is none.
     """
 
     source: str
@@ -153,6 +174,7 @@ class SourceDefinition:
     tables: tuple[TableDefinition, ...]
     functions: str = ""
     references: tuple[ReferenceDefinition, ...] = ()
+    hash_key_id: str = ""
 
     @property
     def change_log(self) -> str:
@@ -211,6 +233,8 @@ def _aggregate(entry: dict[str, Any]) -> AggregateDefinition:
             "where": conditions_of(entry.get("where", ())),
             "embedded": tuple(embedded_of(each) for each in entry.get("embedded", ())),
             "events": tuple(StatedEventDefinition(**each) for each in entry.get("events", ())),
+            "handlings": {name: Handling(each) for name, each in entry.get("handlings", {}).items()},
+            "dropped": {name: field_of(each) for name, each in entry.get("dropped", {}).items()},
         }
     )
 

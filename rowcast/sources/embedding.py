@@ -37,7 +37,7 @@ class EmbeddedDefinition:
 
     *columns* hold the key of the row above, in the order of that key. *order* names the columns by which a list is
     ordered, before the table's own key. Only rows count that fulfil *where* and have nothing, or false, at
-    *soft_delete*.
+    *soft_delete*. *dropped* has the declared fields that are never published.
     """
 
     name: str
@@ -49,6 +49,7 @@ class EmbeddedDefinition:
     where: tuple[ConditionDefinition, ...] = ()
     soft_delete: str = ""
     embedded: tuple[EmbeddedDefinition, ...] = ()
+    dropped: Mapping[str, FieldDefinition] = field(default_factory=dict)
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -107,5 +108,6 @@ def embedded_of(entry: Mapping[str, Any]) -> EmbeddedDefinition:
             "fields": {name: field_of(each) for name, each in entry["fields"].items()},
             "where": conditions_of(entry["where"]),
             "embedded": tuple(embedded_of(each) for each in entry["embedded"]),
+            "dropped": {name: field_of(each) for name, each in entry.get("dropped", {}).items()},
         }
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from rowcast.contracts.personal_data import Handling
 from rowcast.sources.document import Section
 from rowcast.sources.place import PLACE_FORM, parse_place
 
@@ -20,10 +21,12 @@ _CAST = re.compile("|".join(CASTS))
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _PLACE = re.compile(r"(?!/)[^\x00]{1,63}|/(?!/)[^\x00]{1,500}")
 _SHAPES = {
-    "column": ("column", "reference", "cast", "default"),
-    "constant": ("constant",),
-    "function": ("function", "inputs"),
+    "column": ("column", "reference", "cast", "default", "pii"),
+    "constant": ("constant", "pii"),
+    "function": ("function", "inputs", "pii"),
 }
+HANDLING_FORM = ", ".join(sorted(Handling))
+_HANDLING = re.compile("|".join(Handling))
 _ACCEPTED = "a place, or {column: …}, {constant: …} or {function: …, inputs: {…}}"
 
 
@@ -32,7 +35,8 @@ class FieldDefinition:
     """
     Where a property's value comes from. *default* stands for a null; None: there is none.
 
-    *inputs* has the place of each parameter of *function*.
+    *inputs* has the place of each parameter of *function*. *pii* says what is done with the value as a whole; None:
+    what its class and those of its parts say.
     """
 
     place: str | None = None
@@ -42,6 +46,7 @@ class FieldDefinition:
     constant: Any = None
     function: str | None = None
     inputs: Mapping[str, str] = field(default_factory=dict)
+    pii: Handling | None = None
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -101,20 +106,28 @@ def read_field(section: Section, name: str) -> FieldDefinition:
     for each in entry:
         if each not in _SHAPES[kinds[0]]:
             entry.fault(each, f"does not go with {kinds[0]!r}", ", ".join(_SHAPES[kinds[0]]))
+    handling = read_handling(entry, "pii") if "pii" in entry else None
     if kinds == ["constant"]:
-        return FieldDefinition(constant=entry.constant("constant"))
+        return FieldDefinition(constant=entry.constant("constant"), pii=handling)
     if kinds == ["function"]:
         inputs = entry.section("inputs")
         return FieldDefinition(
+            pii=handling,
             function=entry.text("function", _NAME, "the name of a function of connectors/<source>.py"),
             inputs={each: read_place(inputs, each) for each in inputs},
         )
     return FieldDefinition(
+        pii=handling,
         place=read_place(entry, "column"),
         reference=entry.text("reference", _NAME, "the name of an entry of `references`", default="") or None,
         cast=entry.text("cast", _CAST, ", ".join(CASTS), default="") or None,
         default=entry.constant("default") if "default" in entry else None,
     )
+
+
+def read_handling(section: Section, name: str) -> Handling:
+    """What a field of a section says that is done with personal data."""
+    return Handling(section.text(name, _HANDLING, HANDLING_FORM, default="") or Handling.PUBLISH)
 
 
 def read_conditions(section: Section, name: str) -> tuple[ConditionDefinition, ...]:
@@ -140,7 +153,10 @@ def read_conditions(section: Section, name: str) -> tuple[ConditionDefinition, .
 def field_of(entry: Mapping[str, Any] | str) -> FieldDefinition:
     """The definition that the parsed JSON *entry* of an applied definition holds."""
     # Format 1 had nothing but columns.
-    return FieldDefinition(place=entry) if isinstance(entry, str) else FieldDefinition(**entry)
+    if isinstance(entry, str):
+        return FieldDefinition(place=entry)
+    pii = entry.get("pii")
+    return FieldDefinition(**{**entry, "pii": None if pii is None else Handling(pii)})
 
 
 def conditions_of(entries: Iterable[Mapping[str, Any]]) -> tuple[ConditionDefinition, ...]:

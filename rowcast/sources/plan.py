@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 
 import psycopg
@@ -29,6 +30,7 @@ from rowcast.sources.connector_plan import plan_connector
 from rowcast.sources.control_plan import hold_apply_lock, plan_definition, plan_migrations
 from rowcast.sources.declared_contract import contracts_of
 from rowcast.sources.definition import SourceDefinition
+from rowcast.sources.shielded_column import is_hashing
 from rowcast.sources.source_database import plan_source_database
 from rowcast.sources.source_file import SourceFile
 from rowcast.sources.topic_plan import TopicAdmin, plan_topics
@@ -66,7 +68,7 @@ class Plan:
         database = settings.database(source.database)
         connection = self._open.enter_context(connect_source(database))
         catalogue = read_catalogue(connection, source.tables)
-        definition = admit(source, contracts, catalogue)
+        definition = with_hash_key(admit(source, contracts, catalogue), settings)
         wanted = connector_configuration(definition, database, server_version=catalogue.version)
         control = self._open.enter_context(
             connect_control(settings.control().url, application=APPLICATION, autocommit=True)
@@ -89,6 +91,26 @@ def admit(source: SourceFile, contracts: dict[str, Contract], catalogue: Catalog
     """The definition of *source*, after everything that forbids it was refused."""
     refuse_unfit(source, catalogue)
     return compile_definition(source, contracts, catalogue)
+
+
+def with_hash_key(definition: SourceDefinition, settings: Settings) -> SourceDefinition:
+    """
+    *definition*, bound to the key of the settings where it hashes fields.
+
+    Raises:
+        ConfigurationError: it does, and there is no key.
+
+    """
+    if not is_hashing(definition):
+        return definition
+    key = settings.hash_key()
+    if key is None:
+        raise ConfigurationError(
+            "fields are hashed, and there is no key for it",
+            where=f"source {definition.source}",
+            fix="hash_key in rowcast.toml, a reference, or ROWCAST_HASH_KEY; the same for every worker",
+        )
+    return replace(definition, hash_key_id=key.id)
 
 
 def plan(sources: Iterable[SourceFile], settings: Settings) -> list[Change]:

@@ -12,6 +12,7 @@ from difflib import SequenceMatcher
 from typing import Any
 
 from rowcast.contracts.contract import Contract
+from rowcast.contracts.personal_data import Handling
 from rowcast.sources.catalogue import Column, Table
 from rowcast.sources.column_type import element_types, id_family, is_lost_outside, json_types
 from rowcast.sources.field import ConditionDefinition, FieldDefinition
@@ -47,12 +48,23 @@ def misfits(
     """
     contract, name, field = named
     table, references = known
+    if field.pii is Handling.DROP:
+        yield from _absences(field, table)
+        return
     found = [each for place in field.places for each in _place_misfits(contract, name, place, table)]
     if not found and field.reference is not None:
         found = list(_key_misfits(field, table, references))
     if not found and (field.reference is None or field.reference in references):
         found = list(_form_misfits(contract, name, _form(field, table, references), table))
     yield from found
+
+
+def _absences(field: FieldDefinition, table: Table) -> Iterator[tuple[str, str]]:
+    """The columns of a dropped field that do not exist: nothing would be dropped."""
+    for place in field.places:
+        column = parse_place(place).column
+        if table.column(column) is None:
+            yield f"{table.name} has no column {column!r}, so nothing is dropped", nearest(column, table)
 
 
 def _key_misfits(
@@ -119,6 +131,10 @@ def _form(field: FieldDefinition, table: Table, references: Mapping[str, tuple[C
         types |= {_type_of(field.default)}
     nullable = whole and column.nullable and field.default is None
     plain = whole and field.cast is None
+    if field.pii in {Handling.MASK, Handling.HASH}:
+        # Of a list each item is concealed; what a document holds is not known.
+        types = frozenset({"array"} if types == {"array"} else {"string"}) if types else types
+        giver, plain = f"{field.pii} of {giver}", False
     return _Form(types=types, nullable=nullable, giver=giver, column=column if plain else None)
 
 

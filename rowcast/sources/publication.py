@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +17,17 @@ class Publication:
     """
     A publication. *everything*: it names whole schemas or all tables; *operations*: it publishes all four;
     *via_root*: rows of partitions come under the name of their partitioned table. *tables* are those that it
-    names, each with whether all its rows and columns are published.
+    names, each with its published columns: none of them where rows are left out, None where all are published.
     """
 
     name: str
     everything: bool
     operations: bool
     via_root: bool
-    tables: Mapping[str, bool]
+    tables: Mapping[str, frozenset[str] | None]
 
-    def shortfalls(self, tables: Sequence[str]) -> Iterator[str]:
-        """What keeps changes of *tables* out of the WAL's stream; nothing when all of them are published whole."""
+    def shortfalls(self, tables: Mapping[str, frozenset[str] | None]) -> Iterator[str]:
+        """What keeps changes of *tables*, each with its needed columns (None: all), out of the WAL's stream."""
         if not self.operations:
             yield f"does not publish every operation ({OPERATIONS})"
         if not self.via_root:
@@ -37,7 +37,11 @@ class Publication:
         left_out = [table for table in tables if table not in self.tables]
         if left_out:
             yield "does not publish " + ", ".join(left_out)
-        partial = [table for table in tables if not self.tables.get(table, True)]
+        partial = [
+            table
+            for table, columns in tables.items()
+            if (published := self.tables.get(table)) is not None and not (columns is not None and columns <= published)
+        ]
         if partial:
             yield "publishes only some rows or columns of " + ", ".join(partial)
 
@@ -51,7 +55,10 @@ def read_publication(connection: psycopg.Connection[Any], name: str) -> Publicat
     oid = found.pop("oid")
     if found.pop("has_schemas") and not found["everything"]:
         found["everything"] = connection.execute(_SCHEMAS, (oid,)).fetchone() is not None
-    tables = {str(row[0]): bool(row[1]) for row in connection.execute(_TABLES, (oid,))}
+    tables = {
+        str(name): None if whole else frozenset(columns or ())
+        for name, whole, columns in connection.execute(_TABLES, (oid,))
+    }
     return Publication(name=name, tables=tables, **found)
 
 
@@ -66,7 +73,10 @@ _SCHEMAS = "SELECT 1 FROM pg_publication_namespace WHERE pnpubid = %s"  # not be
 _TABLES = """
 SELECT n.nspname || '.' || c.relname,
        -- row filters and column lists are younger than PostgreSQL 14
-       to_jsonb(r) ->> 'prqual' IS NULL AND to_jsonb(r) ->> 'prattrs' IS NULL
+       to_jsonb(r) ->> 'prqual' IS NULL AND to_jsonb(r) ->> 'prattrs' IS NULL,
+       (SELECT array_agg(a.attname::text) FROM pg_attribute a
+         WHERE a.attrelid = r.prrelid AND to_jsonb(r) ->> 'prqual' IS NULL
+           AND a.attnum::text = ANY (regexp_split_to_array(trim('[]' FROM to_jsonb(r) ->> 'prattrs'), '[, ]+')))
   FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE r.prpubid = %s ORDER BY 1
 """

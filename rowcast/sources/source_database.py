@@ -21,7 +21,7 @@ from rowcast.errors import ConfigurationError
 from rowcast.sources.catalogue import Catalogue
 from rowcast.sources.change import Action, Change, Step
 from rowcast.sources.connector import publication_name, slot_name
-from rowcast.sources.definition import SourceDefinition
+from rowcast.sources.definition import SourceDefinition, TableDefinition
 from rowcast.sources.publication import OPERATIONS, Publication, read_publication
 
 
@@ -118,7 +118,7 @@ class _Present:
                 fix=f"run `rowcast sources remove {self.source} --yes`, then apply again: it takes a new snapshot",
             )
 
-    def refuse_loss(self, publication: Publication, tables: list[str]) -> None:
+    def refuse_loss(self, publication: Publication, tables: Mapping[str, frozenset[str]]) -> None:
         """Refuse to mend a publication that the slot has been read with: it would hide that changes are missing."""
         lacks = "; ".join(publication.shortfalls(tables))
         if self.slot is not None and lacks:
@@ -169,8 +169,8 @@ def _publication(
     definition: SourceDefinition, present: _Present, connection: psycopg.Connection[Any]
 ) -> Iterator[Step]:
     name = publication_name(definition.source)
-    tables = [table.name for table in definition.tables]
-    listed = sql.SQL(", ").join(sql.Identifier(*table.split(".")) for table in tables)
+    tables = {table.name: table.published_columns for table in definition.tables}
+    listed = sql.SQL(", ").join(map(_listed, definition.tables))
 
     def step(action: Action, reason: str, statement: sql.Composed) -> Step:
         change = Change(definition.source, "source database", action, f"publication {name}", reason)
@@ -187,21 +187,31 @@ def _publication(
             where=f"publication {name}",
             fix=f"drop it, or name the source otherwise than {definition.source!r}",
         )
-    present.refuse_loss(present.publication, tables)
+    present.refuse_loss(present.publication, {table.name: table.captured for table in definition.tables})
     if not (present.publication.operations and present.publication.via_root):
         form = "ALTER PUBLICATION {} SET (publish = {}, publish_via_partition_root = true)"
         statement = sql.SQL(form).format(sql.Identifier(name), sql.Literal(OPERATIONS))
         yield step("alter", "must publish every operation, through partitioned tables", statement)
     published = present.publication.tables
-    if set(published) != set(tables) or not all(published.values()):
+    if published != tables:
         statement = sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(sql.Identifier(name), listed)
         yield step("alter", _difference(published, tables), statement)
 
 
-def _difference(published: Mapping[str, bool], tables: list[str]) -> str:
+def _listed(table: TableDefinition) -> sql.Composable:
+    name = sql.Identifier(*table.name.split("."))
+    if not table.narrow:
+        return name
+    columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)
+    return sql.SQL("{} ({})").format(name, columns)
+
+
+def _difference(published: Mapping[str, frozenset[str] | None], tables: Mapping[str, frozenset[str] | None]) -> str:
+    both = [table for table in published if table in tables and published[table] != tables[table]]
     parts = {
         "add": [table for table in tables if table not in published],
         "drop": [table for table in published if table not in tables],
-        "whole rows of": [table for table, whole in published.items() if table in tables and not whole],
+        "whole rows of": [table for table in both if tables[table] is None],
+        "no dropped columns of": [table for table in both if tables[table] is not None],
     }
     return "; ".join(f"{word} {', '.join(names)}" for word, names in parts.items() if names)

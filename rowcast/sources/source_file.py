@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rowcast.contracts.personal_data import NOT_PERSONAL, UNCLASSIFIED, Handling
 from rowcast.errors import ConfigurationError
 from rowcast.sources.definition import ReferenceDefinition, ThroughDefinition
 from rowcast.sources.document import Document, DocumentError, Fault, Section
@@ -21,6 +22,7 @@ from rowcast.sources.field import (
     FieldDefinition,
     read_conditions,
     read_field,
+    read_handling,
     read_place,
     read_places,
 )
@@ -44,6 +46,7 @@ _FIELDS = (
     "topics",
     "refusals",
     "references",
+    "pii",
     "aggregates",
 )
 _AGGREGATE_FIELDS = (
@@ -102,7 +105,8 @@ class SourceFile:
     """
     A source as declared. *aggregates* stand in the order of the file; *lines* maps dotted fields to lines.
 
-    *functions* is the text of the module of functions beside the file; empty when there is none.
+    *functions* is the text of the module of functions beside the file; empty when there is none. *pii* says what is
+    done with which class of personal data; None where the file does not say.
     """
 
     path: Path
@@ -119,6 +123,7 @@ class SourceFile:
     lines: Mapping[str, int] = field(repr=False)
     functions: str = field(default="", repr=False)
     references: tuple[ReferenceDefinition, ...] = ()
+    pii: Mapping[str, Handling] | None = None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -216,6 +221,7 @@ def load_source(path: Path) -> SourceFile:
         lines=document.lines,
         functions=_functions(path),
         references=_references(root),
+        pii=_handlings(root) if "pii" in root else None,
     )
     document.faults.extend(_table_faults(source))
     document.faults.extend(_reference_faults(source))
@@ -251,6 +257,14 @@ def _table_faults(source: SourceFile) -> Iterator[Fault]:
         first = owners.setdefault(table, owner)
         if table and first != owner:
             yield source.fault(at, f"{table} belongs to {first}", "a table of its own")
+
+
+def _handlings(root: Section) -> dict[str, Handling]:
+    section = root.section("pii")
+    for name in section:
+        if name in {NOT_PERSONAL, UNCLASSIFIED}:
+            section.fault(name, f"{name!r} is no class of personal data", "a class that contracts name in x-pii")
+    return {name: read_handling(section, name) for name in section}
 
 
 def _reference_faults(source: SourceFile) -> Iterator[Fault]:

@@ -20,14 +20,14 @@ from rowcast.sources.source_file import SourceFile
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """
-    A source to look at; *tables* are those that have to be captured.
+    A source to look at; *tables* are those that have to be captured, each with its captured columns (None: all).
 
     *database* is its name in the settings; None when the source's file is gone and it is not known any more.
     """
 
     source: str
     database: str | None
-    tables: tuple[str, ...]
+    tables: Mapping[str, frozenset[str] | None]
     change_log_window_ms: int
     has_file: bool = True
 
@@ -64,7 +64,7 @@ def subject_without_file(definition: SourceDefinition, settings: Settings) -> Su
     return Subject(
         source=definition.source,
         database=find_database(definition.source, settings),
-        tables=tuple(each.name for each in definition.tables),
+        tables={each.name: each.captured for each in definition.tables},
         change_log_window_ms=definition.change_log_window_ms,
         has_file=False,
     )
@@ -73,10 +73,12 @@ def subject_without_file(definition: SourceDefinition, settings: Settings) -> Su
 def subject_of(source: SourceFile, applied: Mapping[str, SourceDefinition]) -> Subject:
     """What to look at for the source of a file."""
     definition = applied.get(source.source)
-    tables = tuple(each.name for each in definition.tables) if definition else ()
+    tables: dict[str, frozenset[str] | None] = dict.fromkeys(source.tables)
+    if definition is not None:
+        tables = {each.name: each.captured for each in definition.tables}
     return Subject(
         source=source.source,
         database=source.database,
-        tables=tables or source.tables,
+        tables=tables,
         change_log_window_ms=source.change_log_window_ms,
     )

@@ -286,7 +286,10 @@ def raw_embedded(view: View, embedded: Iterable[EmbeddedMapping], row_key: str) 
     found: dict[str, list[Columns | None]] = {}
     for mapping in embedded:
         keys = view.holders(Key(mapping.name, row_key))
-        found.setdefault(mapping.table, []).extend(view.rows[Key(mapping.name, each)] for each in keys)
+        rows_kept = (view.rows[Key(mapping.name, each)] for each in keys)
+        found.setdefault(mapping.table, []).extend(
+            None if row is None else mapping.published_part(row) for row in rows_kept
+        )
         for each in keys:
             for table, rows in raw_embedded(view, mapping.below, each).items():
                 found.setdefault(table, []).extend(rows)

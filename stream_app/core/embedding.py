@@ -16,6 +16,7 @@ from rowcast.errors import MappingError
 from rowcast.sources.column_type import plain_type
 from rowcast.sources.definition import AggregateDefinition, TableDefinition
 from rowcast.sources.embedding import EmbeddedDefinition
+from rowcast.sources.shielded_column import RowRules, embedded_rules, root_rules
 from stream_app.core.change import Columns
 from stream_app.core.field import Condition, condition
 from stream_app.core.image import Image
@@ -118,7 +119,8 @@ def compile_embedded(
     aggregate: AggregateDefinition, tables: Mapping[str, TableDefinition], made_with: Makers
 ) -> tuple[EmbeddedMapping, ...]:
     """The embedded tables of an aggregate type."""
-    return tuple(_compile((aggregate.name, aggregate.name), each, tables, made_with) for each in aggregate.embedded)
+    above = aggregate.name, aggregate.name, root_rules(aggregate)
+    return tuple(_compile(above, each, tables, made_with) for each in aggregate.embedded)
 
 
 def compile_link(
@@ -131,7 +133,13 @@ def compile_link(
     table, name = tables[parent.through.table], f"{aggregate.name}.ancestors"  # which no property can be called
     definition = EmbeddedDefinition(name="ancestors", table=table.name, columns=parent.through.columns)
     return LinkMapping(
-        **row_parts(table, (*definition.columns, *parent.columns), {}, made_with, plain=True),
+        **row_parts(
+            table,
+            (*definition.columns, *parent.columns),
+            RowRules(links=(*definition.columns, *parent.columns)),
+            made_with,
+            plain=True,
+        ),
         name=name,
         aggregate=aggregate.name,
         above=aggregate.name,
@@ -145,20 +153,24 @@ def compile_link(
 
 
 def _compile(
-    above: tuple[str, str], definition: EmbeddedDefinition, tables: Mapping[str, TableDefinition], made_with: Makers
+    above: tuple[str, str, RowRules],
+    definition: EmbeddedDefinition,
+    tables: Mapping[str, TableDefinition],
+    made_with: Makers,
 ) -> EmbeddedMapping:
-    aggregate, name_above = above
+    aggregate, name_above, rules_above = above
+    rules = embedded_rules(rules_above, definition)
     table, name = tables[definition.table], f"{name_above}.{definition.name}"
     types = {column.name: column.type for column in table.columns}
     return EmbeddedMapping(
-        **row_parts(table, definition.places, definition.fields, made_with, plain=True),
+        **row_parts(table, definition.places, rules, made_with, plain=True),
         name=name,
         aggregate=aggregate,
         above=name_above,
         definition=definition,
         order=tuple((column, _sorting(types[column])) for column in dict.fromkeys((*definition.order, *table.key))),
         counts=condition(definition.where, definition.soft_delete),
-        below=tuple(_compile((aggregate, name), each, tables, made_with) for each in definition.embedded),
+        below=tuple(_compile((aggregate, name, rules), each, tables, made_with) for each in definition.embedded),
     )
 
 

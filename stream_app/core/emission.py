@@ -14,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from rowcast.bounded_json import refuse_depth
 from rowcast.errors import PoisonError
 from rowcast.event import EventKind, Moment, Record
 from stream_app.core.embedded import embedded_values, raw_embedded
@@ -226,7 +227,7 @@ def _draft(view: View, mapping: AggregateMapping, key: Key, origin: Origin) -> t
     if not state.present:
         if former is None:
             return None
-        entity, ancestors = read_published(former)
+        entity, ancestors = _told(mapping, former)
         value = {"after": None, "ancestors": ancestors, "before": entity, "context": origin.context}
         record = _record(mapping, (key, state.version + 1), (EventKind.DELETED, origin), value, _dumps(value))
         return record, None
@@ -241,7 +242,7 @@ def _draft(view: View, mapping: AggregateMapping, key: Key, origin: Origin) -> t
         return None
     if mapping.placeholders and mapping.lacks(published):
         mapping.check_available(columns)
-    before = None if former is None else _former(former, entity, ancestors)
+    before = None if former is None else _former(_told(mapping, former), entity, ancestors)
     kind = EventKind.CREATED if former is None else EventKind.UPDATED
     if origin.snapshot:
         kind = EventKind.SNAPSHOT
@@ -259,6 +260,10 @@ def _record(
     encoded: bytes,
 ) -> Record:
     mapping.validate(value)
+    try:
+        refuse_depth(encoded, value)  # consumers would
+    except ValueError as error:
+        raise PoisonError(f"the event is {error}") from None
     (key, number), (kind, origin) = version, cause
     return _of_size(mapping.form.record(kind, key.id_text, number, origin.moment, encoded))
 
@@ -277,8 +282,16 @@ def record_bytes(record: Record) -> int:
     return size
 
 
-def _former(published: Published, entity: Mapping[str, Any], ancestors: Mapping[str, Any]) -> dict[str, Any]:
-    after, above = read_published(published)
+def _told(mapping: AggregateMapping, published: Published) -> tuple[dict[str, Any], dict[str, list[str] | None]]:
+    """What was published, but for what may not be told any more."""
+    entity, ancestors = read_published(published)
+    return (entity if mapping.former is None else mapping.former(entity)), ancestors
+
+
+def _former(
+    told: tuple[Mapping[str, Any], Mapping[str, Any]], entity: Mapping[str, Any], ancestors: Mapping[str, Any]
+) -> dict[str, Any]:
+    after, above = told
     former = {name: value for name, value in after.items() if name not in entity or not _equal(value, entity[name])}
     if not _equal(above, ancestors):
         former["ancestors"] = above

@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from rowcast.contracts.declared_members import pruner
+from rowcast.contracts.personal_data import Treatment
 from rowcast.errors import MappingError
 from rowcast.sources.field import ConditionDefinition, FieldDefinition
 from rowcast.sources.function_module import Function, line_of
@@ -36,6 +38,12 @@ def field_reader(
     if definition.default is not None:
         read = _defaulted(read, definition.default)
     return read
+
+
+def pruned(treatment: Treatment, make: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """*make*, without members of objects that the contract does not name."""
+    prune = pruner(treatment)
+    return make if prune is None else lambda given: prune(make(given))
 
 
 def _looked_up(read: Reader, definition: FieldDefinition, table: ReferenceTable) -> Reader:

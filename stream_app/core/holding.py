@@ -187,8 +187,12 @@ def held_row(view: View, mapping: AggregateMapping, key: Key) -> Columns | None:
 
 
 def raw_rows(view: View, mapping: AggregateMapping, key: Key) -> Columns | list[Columns | None] | None:
-    """What is known of an aggregate's rows, for whoever looks at a refusal."""
+    """What is known of an aggregate's rows and would be published, for whoever looks at a refusal."""
     if mapping.holding is None:
-        return view.rows.get(key)
-    rows = [view.rows[Key(key.aggregate, each)] for each in view.holders(key)]
+        return _shown(mapping, view.rows.get(key))
+    rows = [_shown(mapping, view.rows[Key(key.aggregate, each)]) for each in view.holders(key)]
     return rows[0] if len(rows) == 1 else rows or None
+
+
+def _shown(mapping: AggregateMapping, columns: Columns | None) -> Columns | None:
+    return None if columns is None else mapping.published_part(columns)

@@ -13,17 +13,21 @@ from typing import Any, NamedTuple
 
 from rowcast.errors import ConfigurationError, MappingError, StopError
 from rowcast.event import EventForm
+from rowcast.hash_key import HashKey
 from rowcast.identity import join_id_parts
 from rowcast.sources.definition import AggregateDefinition, SourceDefinition, TableDefinition
 from rowcast.sources.function_module import load_functions
 from rowcast.sources.place import parse_place
+from rowcast.sources.shielded_column import root_rules
 from stream_app.core.change import Columns
 from stream_app.core.column import id_part
 from stream_app.core.embedding import EmbeddedMapping, LinkMapping, compile_embedded, compile_link
 from stream_app.core.field import Condition, condition
+from stream_app.core.former_value import Former, former_reader
 from stream_app.core.image import Image, Reader, kind_of, place_reader
 from stream_app.core.reference import ReferenceTable, compile_references
 from stream_app.core.row import Makers, RowMapping, row_parts
+from stream_app.core.shield import Shield, digest_with, shield_of
 
 # Raises ContractViolationError when the event's value does not satisfy the published value schema.
 Validator = Callable[[Mapping[str, Any]], None]
@@ -47,7 +51,8 @@ class AggregateMapping(RowMapping):
     where that is not its primary key, see `stream_app.core.holding`. *embedded* has the tables whose rows stand inside
     the entity, see `stream_app.core.embedding`; *link* the table that binds it with any number of parents. *linked*
     says for this type and for each that stands above it but the last whether it has one; empty where none has. *stated*
-    has the events that services state, by name.
+    has the events that services state, by name. *former* treats what was published before as today's rules for personal
+    data have it.
     """
 
     source: str
@@ -63,6 +68,7 @@ class AggregateMapping(RowMapping):
     link: LinkMapping | None = None
     linked: tuple[bool, ...] = ()
     stated: Mapping[str, StatedForm] = dataclasses.field(default_factory=dict)
+    former: Former | None = None
 
     @property
     def name(self) -> str:
@@ -179,6 +185,7 @@ class SourceMapping:
     embedded_tables: Mapping[str, EmbeddedMapping] = dataclasses.field(default_factory=dict)
     embedded: Mapping[str, EmbeddedMapping] = dataclasses.field(default_factory=dict)
     tables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    shield: Shield | None = None
 
     @property
     def of_aggregates(self) -> tuple[AggregateMapping | EmbeddedMapping, ...]:
@@ -197,14 +204,24 @@ class SourceMapping:
         return not mapping.embedded and mapping.link is None
 
 
-def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Validator]) -> SourceMapping:
+def compile_mapping(
+    definition: SourceDefinition, validators: Mapping[str, Validator], hash_key: HashKey | None = None
+) -> SourceMapping:
     """
     Compile *definition*; *validators* holds one for each aggregate type, and as `<type>.<event>` for each stated event.
+    *hash_key* is that of hashed fields.
 
     Raises:
-        StopError: the functions of the definition cannot be loaded here.
+        StopError: the functions of the definition cannot be loaded here, or the key is not that of the definition.
 
     """
+    if definition.hash_key_id and (hash_key is None or hash_key.id != definition.hash_key_id):
+        raise StopError(
+            "HASH_KEY_WRONG",
+            "the worker has no key for hashed fields" if hash_key is None else "the worker's hash key is another one",
+            remedy="give every worker the ROWCAST_HASH_KEY, or hash_key of rowcast.toml, with which it was applied",
+        )
+    digest = digest_with(hash_key.secret if hash_key else b"")
     try:
         functions = load_functions(definition.functions, definition.source)
     except ConfigurationError as error:
@@ -213,7 +230,10 @@ def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Valid
         ) from error
     references = compile_references(definition)
     made_with = Makers(functions, {each.definition.name: each for each in references.values()})
-    mappings = tuple(_compile(definition, rank, validators, made_with) for rank in range(len(definition.aggregates)))
+    mappings = tuple(
+        _compile(definition, rank, (validators, former_reader(aggregate, digest)), made_with)
+        for rank, aggregate in enumerate(definition.aggregates)
+    )
     embedded = {each.table: each for mapping in mappings for top in mapping.embedded for each in top.with_below()}
     links = [each.link for each in mappings if each.link is not None]
     embedded.update((each.table, each) for each in links)
@@ -232,13 +252,15 @@ def compile_mapping(definition: SourceDefinition, validators: Mapping[str, Valid
             **{each.name: table for table, each in embedded.items()},
             **{each.index: f"{each.table}#{each.index}" for each in links},  # no table of PostgreSQL's
         },
+        shield_of({each.table: each.shielded for each in (*mappings, *embedded.values())}, digest),
     )
 
 
 def _compile(
-    definition: SourceDefinition, rank: int, validators: Mapping[str, Validator], made_with: Makers
+    definition: SourceDefinition, rank: int, checks: tuple[Mapping[str, Validator], Former | None], made_with: Makers
 ) -> AggregateMapping:
-    aggregate = definition.aggregates[rank]
+    aggregate, rules = definition.aggregates[rank], root_rules(definition.aggregates[rank])
+    validators, former = checks
     tables = {table.name: table for table in definition.tables}
     table = tables[aggregate.table]
     holding = _holding(aggregate, table)
@@ -251,7 +273,7 @@ def _compile(
         dataschema=aggregate.dataschema,
     )
     return AggregateMapping(
-        **row_parts(table, aggregate.places, aggregate.fields, made_with, plain=holding is None),
+        **row_parts(table, aggregate.places, rules, made_with, plain=holding is None),
         source=definition.source,
         definition=aggregate,
         topic=definition.topic(aggregate),
@@ -262,6 +284,7 @@ def _compile(
         ),
         validate=validators[aggregate.name],
         form=form,
+        former=former,
         holding=holding,
         embedded=compile_embedded(aggregate, tables, made_with),
         link=compile_link(aggregate, tables, made_with),

@@ -6,16 +6,18 @@ Columns that no field, id or link names are never stored, so personal data that 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rowcast.contracts.personal_data import Classification, Treatment
 from rowcast.errors import MappingError
 from rowcast.identity import join_id_parts
 from rowcast.sources.definition import TableDefinition
-from rowcast.sources.field import FieldDefinition
 from rowcast.sources.function_module import Function
 from rowcast.sources.place import parse_place
+from rowcast.sources.shielded_column import RowRules
 from stream_app.core.array import converter
 from stream_app.core.change import Columns
 from stream_app.core.column import (
@@ -26,9 +28,10 @@ from stream_app.core.column import (
     placeholders,
     unchanged,
 )
-from stream_app.core.field import field_reader
-from stream_app.core.image import Image, Reader
+from stream_app.core.field import field_reader, pruned
+from stream_app.core.image import Image, Reader, place_reader
 from stream_app.core.reference import ReferenceTable
+from stream_app.core.shield import revealed
 
 # A key of PostgreSQL's indexes has at most 2,704 bytes, and the text stands in two of them with other columns.
 ID_TEXT_MAX = 2_000
@@ -41,6 +44,7 @@ class RowMapping:
     *readings* has each field with its column, and its converter unless the value stays as it is. *makers* takes the
     place of *readings* where a field is not simply a column. *placeholders* stand in an entity of which a value is not
     available, unless it is made by *makers*; *seldom_whole*: a row may lack values although it does not say so.
+    *shielded* are the columns that are kept as they are published, *shown* the places whose values are.
     """
 
     table: str
@@ -51,6 +55,8 @@ class RowMapping:
     makers: tuple[tuple[str, Reader], ...] = ()
     placeholders: tuple[bytes, ...] = ()
     seldom_whole: bool = False
+    shielded: Mapping[str, tuple[Treatment, Converter]] = dataclasses.field(default_factory=dict)
+    shown: tuple[str, ...] = ()
 
     def keep(self, columns: Columns) -> dict[str, Any]:
         """The part of a row image that row state keeps."""
@@ -69,6 +75,19 @@ class RowMapping:
         if text is None:
             raise MappingError(f"{self.table}: an id column is NULL")
         return text
+
+    def published_part(self, columns: Columns) -> dict[str, Any]:
+        """What of a row image events may hold, by place, for whoever looks at what was refused."""
+        image, part = self.image(columns), dict[str, Any]()
+        for place in self.shown:
+            if place in columns:
+                part[place] = columns[place]
+            elif place.startswith("/"):
+                try:
+                    part[place] = place_reader(place)(image)
+                except MappingError as error:
+                    part[place] = f"<{error}>"
+        return part
 
     def image(self, columns: Columns) -> Image:
         """*columns* as a row image to read places of."""
@@ -161,16 +180,20 @@ class Makers:
 
 
 def row_parts(
-    table: TableDefinition, places: Iterable[str], fields: Mapping[str, FieldDefinition], makers: Makers, plain: bool
+    table: TableDefinition, places: Iterable[str], rules: RowRules, makers: Makers, plain: bool
 ) -> dict[str, Any]:
     """
-    What a `RowMapping` is made of, for rows of *table* of which *places* are read.
+    What a `RowMapping` is made of, for rows of *table* of which *places* are read; *rules* has the fields.
 
-    While all is *plain* the *fields* are read from columns alone.
+    While all is *plain* the fields are read from columns alone.
     """
+    fields, classification = rules.fields, Classification(rules.entity, {})
     needed = frozenset({*table.key, *(parse_place(place).column for place in places)})
     types = {column.name: column.type for column in table.columns}
     converters = {name: converter(types[name]) for name in needed}
+    shielded = {name: (each, converters[name]) for name, each in rules.shielded().items() if name in needed}
+    converters.update(dict.fromkeys(shielded, revealed))
+    read = (each.place for each in fields.values() if each.place is not None)
     plain = plain and all(each.is_plain for each in fields.values())
     columns = {name: each.place for name, each in fields.items() if each.place is not None} if plain else {}
     return {
@@ -179,12 +202,18 @@ def row_parts(
         "needed": needed,
         "converters": converters,
         "readings": tuple(
-            (field, column, None if converters[column] is unchanged else converters[column])
-            for field, column in columns.items()
+            (name, column, None if convert is unchanged else convert)
+            for name, column in columns.items()
+            for convert in (pruned(classification.of(name), converters[column]),)
         ),
         "makers": ()
         if plain
-        else tuple((name, field_reader(each, makers.functions, makers.references)) for name, each in fields.items()),
+        else tuple(
+            (name, pruned(classification.of(name), field_reader(each, makers.functions, makers.references)))
+            for name, each in fields.items()
+        ),
         "placeholders": placeholders(types[column] for column in columns.values()),
         "seldom_whole": any(is_marked_otherwise(types[name]) for name in needed),
+        "shielded": shielded,
+        "shown": tuple(dict.fromkeys((*table.key, *rules.links, *read))),
     }

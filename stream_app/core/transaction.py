@@ -24,6 +24,7 @@ from stream_app.core.change import (
     SnapshotStart,
     parse_change,
 )
+from stream_app.core.shield import Shield
 
 # Above this many changes a transaction is spilled, so that its size does not become the worker's.
 TRANSACTION_CHANGES_MAX = 20_000
@@ -150,12 +151,17 @@ class Assembler:
 
     *commit_lsn* is that of the last processed transaction (0: none); *processed* holds (LSN, xid, count)
     of the re-send window. Both are advanced as transactions come out; an Assembler lives as long as one
-    claim of a source and is thrown away with it.
+    claim of a source and is thrown away with it. *shield* changes every row before anything else sees it.
     """
 
     def __init__(
-        self, commit_lsn: int, processed: Iterable[tuple[int, int, int]], changes_max: int = TRANSACTION_CHANGES_MAX
+        self,
+        commit_lsn: int,
+        processed: Iterable[tuple[int, int, int]],
+        changes_max: int = TRANSACTION_CHANGES_MAX,
+        shield: Shield | None = None,
     ) -> None:
+        self._shield = shield
         self.commit_lsn = commit_lsn
         self._changes_max = changes_max
         self._processed = {(lsn, xid): count for lsn, xid, count in processed}
@@ -182,6 +188,8 @@ class Assembler:
             # Its table and key are unknown, so no aggregate can be held alone.
             raise StopError("MALFORMED_CHANGE", f"offset {offset}: {error}") from error
         if isinstance(change, RowChange):
+            if self._shield is not None:
+                change = self._shield.change(change)
             return SnapshotRow(change) if change.operation is Operation.READ else self._put(offset, change)
         if isinstance(change, Begin):
             if change.xid not in self._buckets:

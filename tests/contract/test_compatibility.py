@@ -364,3 +364,5 @@ def test_diff_names_the_place_of_a_fault(text: str, tmp_path: Path, capsys: pyte
 
     assert main(["schemas", "diff", good, bad]) == 2
     assert f"{bad}{MALFORMED[text]}" in capsys.readouterr().err
+    assert main(["schemas", "diff", bad, good, "--json"]) == 2
+    assert json.loads(capsys.readouterr().out) == {"backward": None, "forward": None, "findings": []}

@@ -226,7 +226,7 @@ def run_batch(
     emitted: Emitted | None = None,
 ) -> tuple[list[Record], View]:
     """One batch through assembler and core; returns what is to be published and the state not yet saved."""
-    assembler = Assembler(store.commit_lsn, store.processed)
+    assembler = Assembler(store.commit_lsn, store.processed, shield=mapping.shield)
     placed = list(assembler.feed(records))
     units = [each.unit for each in placed if not isinstance(each.unit, Skipped)]
     view, emitted = View(), emitted or Emitted()

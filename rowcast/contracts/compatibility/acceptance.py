@@ -96,7 +96,7 @@ def _type(node: Node, value: Any, _depth: int) -> Verdict:
 
 
 def _enum(node: Node, value: Any, _depth: int) -> Verdict:
-    return identity(value) in {identity(each) for each in node.schema["enum"]}
+    return identity(value) in node.document.listed(node)
 
 
 def _const(node: Node, value: Any, _depth: int) -> Verdict:

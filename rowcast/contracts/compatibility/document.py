@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from typing import Any
 from urllib.parse import unquote
+
+from rowcast.contracts.compatibility.json_value import identity
 
 DIALECTS = {"https://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft/2020-12/schema#"}
 ONE_SCHEMA = (
@@ -41,6 +43,7 @@ class SchemaDocument:
     name: str
     root: Any
     _targets: dict[str, Node | None] = field(default_factory=dict, repr=False)
+    _listed: dict[str, frozenset[Hashable]] = field(default_factory=dict, repr=False)
     # Unlike its place in memory, its own for ever: what is remembered about a node outlives short-lived documents.
     serial: int = field(default_factory=count().__next__, init=False)
 
@@ -69,6 +72,12 @@ class SchemaDocument:
         if reference not in self._targets:
             self._targets[reference] = self._find(reference)
         return self._targets[reference]
+
+    def listed(self, node: Node) -> frozenset[Hashable]:
+        """The identities of the values of `enum` of *node*, a node of this document; lists may be long."""
+        if node.pointer not in self._listed:
+            self._listed[node.pointer] = frozenset(map(identity, node.schema["enum"]))
+        return self._listed[node.pointer]
 
     def _find(self, reference: str) -> Node | None:
         base, _hash, fragment = reference.partition("#")
