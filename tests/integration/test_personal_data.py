@@ -65,6 +65,8 @@ ALTER TABLE account REPLICA IDENTITY FULL;
 # In the name of each mark stands what is done with it.
 MASKED, HASHED, DROPPED, PUBLISHED = "cnryMASKED", "cnryHASHED", "cnryDROPPED", "cnryPUBLISHED"
 HIDDEN = (MASKED, HASHED, DROPPED)
+# A member of a document that no property names stays in row state and is published nowhere.
+UNDECLARED = "cnryUNDECLARED"
 
 
 def add_customers(project: TestProject, first: int, last: int, note: str = "plain") -> None:
@@ -75,7 +77,7 @@ def add_customers(project: TestProject, first: int, last: int, note: str = "plai
     }
     project.execute(
         f"""INSERT INTO customer SELECT g, '{MASKED} ' || g, '{MASKED} nick ' || g, '{HASHED}' || g || '@example.org',
-        '{DROPPED} ' || g, '{PUBLISHED} ' || g, %s, %s, 'cnryUNUSED' FROM generate_series(%s, %s) g""",
+        '{DROPPED} ' || g, '{PUBLISHED} ' || g, %s, %s::jsonb, 'cnryUNUSED' FROM generate_series(%s::int, %s::int) g""",
         note,
         json.dumps(document),
         first,
@@ -83,7 +85,7 @@ def add_customers(project: TestProject, first: int, last: int, note: str = "plai
     )
     project.execute(
         f"""INSERT INTO account SELECT g, g, '{MASKED} ' || g, '{HASHED} ' || g, '{DROPPED} ' || g, '{PUBLISHED}'
-        FROM generate_series(%s, %s) g""",
+        FROM generate_series(%s::int, %s::int) g""",
         first,
         last,
     )
@@ -171,7 +173,7 @@ def test_what_a_source_does_not_publish_is_found_nowhere(customers: TestProject,
     wait_until(lambda: len(read_topics(project, ("customer", "account"), major=2)) == 40, "the snapshot", 60)
     add_customers(project, 21, 30)
     project.execute(
-        "UPDATE customer SET nick = nick || '!', doc = doc || %s WHERE id < 5", json.dumps({"more": HASHED})
+        "UPDATE customer SET nick = nick || '!', doc = doc || %s::jsonb WHERE id < 5", json.dumps({"more": UNDECLARED})
     )
     project.execute("UPDATE account SET iban = iban || '!', owner = owner || '!' WHERE id < 5")
     project.execute("UPDATE customer SET id = id + 1000 WHERE id = 6")
@@ -195,6 +197,7 @@ def test_what_a_source_does_not_publish_is_found_nowhere(customers: TestProject,
     published = raw_topic(project, *topics, PROGRESS_TOPIC).decode()
     assert PUBLISHED in published
     assert "***" in published
+    assert UNDECLARED not in published
     places = [
         ("topics", published),
         ("log", "".join(each.log.read_text() for each in workers.workers)),

@@ -524,12 +524,20 @@ def lines_of(tmp_path: Path, *changes: tuple[str, str]) -> SourceDefinition:
 
 
 def test_embedded_rows_are_hidden_too(tmp_path: Path) -> None:
-    """By class or by their own word, in columns and documents, before they are kept; a dropped column is not captured."""
+    """By class or by their own word, in columns and documents, before they are kept."""
     definition = lines_of(tmp_path)
     assert definition.tables[1].published_columns == {"id", "customer_id", "who", "mail", "own", "doc"}
     assert SourceDefinition.from_json(definition.to_json()) == definition
     person = {"name": CLEAR, "number": CLEAR, "more": CLEAR}
-    line = {"id": 2, "customer_id": 1, "who": CLEAR, "mail": CLEAR, "pin": CLEAR, "own": "mine", "doc": json.dumps(person)}
+    line = {
+        "id": 2,
+        "customer_id": 1,
+        "who": CLEAR,
+        "mail": CLEAR,
+        "pin": CLEAR,
+        "own": "mine",
+        "doc": json.dumps(person),
+    }
     pipeline = Pipeline(definition)
     (event,) = pipeline.commit(("c", "customer", None, {"id": 1}), ("c", "line", None, line))
     hidden = {"who": "***", "mail": digest(CLEAR), "pin": None, "own": "mine", "doc": {"name": "***", "number": None}}
@@ -542,7 +550,11 @@ def test_embedded_rows_are_hidden_too(tmp_path: Path) -> None:
 EMBEDDED_FAULTS = {
     "order": ("column: customer_id", "column: customer_id, order: who", "embedded.lines.fields.who: property 'who' of"),
     "where": ("column: customer_id", "column: customer_id, where: {mail: x}", "mail is also read as it is: where"),
-    "whole": ('own: {column: own, pii: publish}', "own: {column: id, pii: hash}", "id is also read as it is: the key of"),
+    "whole": (
+        "own: {column: own, pii: publish}",
+        "own: {column: id, pii: hash}",
+        "id is also read as it is: the key of",
+    ),
 }
 
 
