@@ -233,6 +233,7 @@ def test_other_rules_for_personal_data_need_a_new_snapshot(customers: TestProjec
     wait_until(lambda: "HASH_KEY_WRONG" in worker.text(), "the worker says what is wrong", 30)
     assert KEY not in worker.text()
     worker.kill()
+    assert rowcast(project, "sources", "resume", project.name).returncode == 0
     workers.start().wait_owned(40)
     wait_until(lambda: len(read_topics(project, ("customer", "account"), major=2)) == 6, "the snapshot", 60)
     text = project.source_path.read_text()
