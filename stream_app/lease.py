@@ -94,11 +94,16 @@ def release(connection: psycopg.Connection, source: str, holder: str) -> None:
     )
 
 
-def read_definition(connection: psycopg.Connection, source: str) -> SourceDefinition:
-    """The definition that was applied last."""
-    row = connection.execute("SELECT definition FROM rowcast.source WHERE source = %s", (source,)).fetchone()
+def read_definition(connection: psycopg.Connection, source: str) -> tuple[SourceDefinition, str]:
+    """
+    The definition that was applied last, and the revision that it was applied as.
+
+    One that an older version applied reads back as a definition of another revision.
+    """
+    query = "SELECT definition, revision FROM rowcast.source WHERE source = %s"
+    row = connection.execute(query, (source,)).fetchone()
     assert row is not None, "a claimed source has its row"
-    return SourceDefinition.from_json(row[0])
+    return SourceDefinition.from_json(row[0]), str(row[1])
 
 
 def write_stop(connection: psycopg.Connection, ownership: Ownership, fault: tuple[str, str, str]) -> None:

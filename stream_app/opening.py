@@ -25,13 +25,14 @@ from stream_app.transport import read_ends, read_extent, read_tail
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
     """
-    What a session is opened with: its *ownership* and the compiled *mapping*.
+    What a session is opened with: its *ownership* and the compiled *mapping*, which was applied as *revision*.
 
     *connection* writes to the control database, *reading* reads from it meanwhile; the session closes both.
     """
 
     ownership: Ownership
     mapping: SourceMapping
+    revision: str
     connection: psycopg.Connection
     reading: psycopg.Connection
     brokers: Brokers

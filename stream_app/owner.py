@@ -180,11 +180,15 @@ class Owner:
     def _open_session(
         self, connection: psycopg.Connection, reading: psycopg.Connection, ownership: Ownership
     ) -> Session:
-        definition = read_definition(connection, self.source)
-        self.revision = definition.revision
+        definition, self.revision = read_definition(connection, self.source)
         mapping = compile_mapping(definition, compile_validators(definition), self._hash_key)
         claim = Claim(
-            ownership=ownership, mapping=mapping, connection=connection, reading=reading, brokers=self._brokers
+            ownership=ownership,
+            mapping=mapping,
+            revision=self.revision,
+            connection=connection,
+            reading=reading,
+            brokers=self._brokers,
         )
         session = Session(claim, self._metrics)
         log.info("source %s: owned as epoch %d, offset %d", self.source, ownership.epoch, session.next_offset)
@@ -193,7 +197,7 @@ class Owner:
 
     def _watch_window(self, connection: psycopg.Connection) -> None:
         """Know how old the next change is, although no session reads it."""
-        definition = read_definition(connection, self.source)
+        definition, _ = read_definition(connection, self.source)
         self._window = WindowWatch(self.source, definition.change_log_window_ms, self._metrics)
         position = read_position(connection, self.source)
         if position is None:

@@ -83,7 +83,7 @@ class Session:
         self._brokers = claim.brokers
         share = _SHARE_WITH_EMBEDDED if claim.mapping.embedded else 1
         self._records_max, self._chunk_max = BATCH_RECORDS_MAX // share, CHUNK_AGGREGATES_MAX // share
-        self._applied = claim.reading
+        self._applied = claim.reading, claim.revision
         self._open_log()
         self._reads.load_references()
         # Those of an open transaction that is too large for memory: reference tables are small, so they stay in it.
@@ -216,7 +216,8 @@ class Session:
 
         """
         self._commit_piece(piece)
-        if read_revision(self._applied, self._source) != self._mapping.definition.revision:
+        connection, revision = self._applied
+        if read_revision(connection, self._source) != revision:
             # The connector is set up after its definition is stored. Under the former one types would be missing in
             # the generation, and columns in row state.
             raise OwnershipLostError(f"{self._source}: a snapshot begins that was set up by a newer definition")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import psycopg
@@ -14,6 +15,8 @@ from stream_app.contract import compile_validators
 from stream_app.core.change import Operation, RowChange
 from stream_app.core.mapping import SourceMapping, compile_mapping
 from stream_app.lease import application, claim, held, read_definition, renew
+from stream_app.metrics import Metrics, SourceMetrics
+from stream_app.owner import Owner
 from stream_app.staging import Staging
 from stream_app.store import Ownership, Store
 
@@ -25,7 +28,7 @@ def claimed(connection: psycopg.Connection, project: TestProject, holder: str) -
 
 
 def compiled(connection: psycopg.Connection, project: TestProject) -> SourceMapping:
-    definition = read_definition(connection, project.name)
+    definition, _ = read_definition(connection, project.name)
     return compile_mapping(definition, compile_validators(definition))
 
 
@@ -43,6 +46,34 @@ def test_a_locked_source_row_neither_blocks_nor_loses_the_lease(project: TestPro
         assert renew(control, project.name, "one") is not None
         assert renew(control, project.name, "two") is None
         assert not held(control, project.name, "two")
+
+
+def test_a_definition_that_an_older_version_applied_is_known_by_its_revision(project: TestProject) -> None:
+    """What it reads back as has another one; the source would be claimed anew again and again."""
+    project.apply()
+    settings = project.settings
+    endpoints = (settings.kafka(), settings.control().url, None)
+    owner = Owner(endpoints, project.name, "alone", SourceMetrics(Metrics(), project.name))
+    with project.control() as control:
+        (text,) = control.execute("SELECT definition FROM rowcast.source").fetchone() or ("",)
+        document = {**json.loads(text), "format": 2}
+        for aggregate in document["aggregates"]:
+            del aggregate["embedded"]
+        control.execute("UPDATE rowcast.source SET definition = %s, revision = 'older'", (json.dumps(document),))
+        owner.start()
+        try:
+            wait_until(lambda: owner.revision, "a claim")
+            assert owner.revision == renewed_revision(control, project)
+        finally:
+            owner.stop()
+            owner.join(30)
+
+
+def renewed_revision(control: psycopg.Connection, project: TestProject) -> str:
+    """What the supervisor compares it with."""
+    kept = renew(control, project.name, "alone")
+    assert kept is not None
+    return kept[1]
 
 
 @pytest.mark.guarantee("Any instance may die")

@@ -110,9 +110,8 @@ def test_a_snapshot_of_another_definition_is_not_read_under_the_former_one(proje
     add_tree(project.connection, [str(uuid.uuid4()) for _ in range(3)])
     project.apply()
     settings = project.settings
-    owner = Owner(
-        (settings.kafka(), settings.control().url), project.name, "alone", SourceMetrics(Metrics(), project.name)
-    )
+    endpoints = (settings.kafka(), settings.control().url, None)
+    owner = Owner(endpoints, project.name, "alone", SourceMetrics(Metrics(), project.name))
     owner.start()
     try:
         wait_until(lambda: len(histories(project, ("instance", "holdings"))) == 2, "the first snapshot")
