@@ -69,7 +69,7 @@ def test_a_takeover_is_timed(stack: SharedStack, tmp_path: Path) -> None:
     assert 0 < json.loads(target.read_text())["rounds"][0]["takeover"]["kill"]["takeover_s"] < 30
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.timeout(240)
 def test_interrupted_benchmark_leaves_nothing(tmp_path: Path) -> None:
     """Ctrl-C while the sequencer works stops everything that was started and deletes the temporary stack."""

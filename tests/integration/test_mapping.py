@@ -206,7 +206,7 @@ def test_a_row_that_ceases_to_count_and_comes_back_goes_on_with_its_versions(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("filtered", [True, False])
+@pytest.mark.parametrize("filtered", [True, pytest.param(False, marks=pytest.mark.matrix)])
 def test_a_transaction_too_large_for_memory_that_changes_a_reference_gives_one_event_each(
     products: TestProject, workers: WorkerPool, filtered: bool
 ) -> None:

@@ -123,7 +123,7 @@ def _demand_encryption(project: TestProject, ca: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "major",
-    [pytest.param(each, marks=pytest.mark.matrix) if each in ("15", "17") else each for each in sorted(VERSIONS)],
+    [pytest.param(each, marks=pytest.mark.matrix) if each in ("15", "16", "17") else each for each in sorted(VERSIONS)],
 )
 def test_rows_become_events_on_every_major_version(major: str, folder: Path, tmp_path: Path, reachable: Path) -> None:
     """

@@ -255,7 +255,7 @@ def test_partitions_that_come_and_go_with_their_rows_are_made_up_for_by_a_new_sn
 
 @pytest.mark.slow
 @pytest.mark.guarantee("Nothing committed is lost")
-@pytest.mark.parametrize("step", ["", "after_publish=kill@3"])
+@pytest.mark.parametrize("step", [pytest.param("", marks=pytest.mark.matrix), "after_publish=kill@3"])
 def test_a_large_transaction_keeps_what_changed_keys_leave_outside_the_wal(
     tables: TestProject, workers: WorkerPool, step: str
 ) -> None:
