@@ -15,10 +15,9 @@ from rowcast.errors import OwnershipLostError
 from stream_app.core.change import LooseMessage, Operation, RowChange, SnapshotStart
 from stream_app.core.emission import Emitted, Origin, rfc3339
 from stream_app.core.heartbeat import forget_partitions, newest_heartbeat
+from stream_app.core.loading import LargeFanOutError, Lookups
 from stream_app.core.reference import referring
 from stream_app.core.sequencing import (
-    LargeFanOutError,
-    Lookups,
     Work,
     emit_pending,
     origin_of,

@@ -21,9 +21,9 @@ from rowcast.failpoint import failpoint
 from stream_app import statements
 from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.embedding import LinkMapping
+from stream_app.core.loading import DESCENDANTS_MAX
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.reference import Referring
-from stream_app.core.sequencing import DESCENDANTS_MAX
 from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Refusal, View
 from stream_app.core.statement import RefusedStatement, Statement
 from stream_app.generation import Generation

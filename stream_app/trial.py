@@ -20,8 +20,9 @@ from rowcast.sources.definition import SourceDefinition
 from stream_app.contract import compile_validators
 from stream_app.core.change import Columns, Message, Operation, RowChange
 from stream_app.core.emission import Emitted, Origin
+from stream_app.core.loading import Lookups
 from stream_app.core.mapping import compile_mapping
-from stream_app.core.sequencing import Lookups, emit_pending, in_order, key_of, sequence
+from stream_app.core.sequencing import emit_pending, in_order, key_of, sequence
 from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, View
 from stream_app.core.statement import RefusedStatement, Statement
 from stream_app.core.tail import Tail

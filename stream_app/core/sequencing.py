@@ -8,7 +8,7 @@ hierarchy at a time; then the units are worked through in order, in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,8 +19,14 @@ from rowcast.errors import MappingError, StopError
 from stream_app.core.change import Columns, Message, Operation, RowChange
 from stream_app.core.embedded import NOTHING, EmbeddedChanges, fold_embedded, foresee_embedded, load_embedded
 from stream_app.core.emission import Emitted, Origin, emit, emit_stated, rfc3339
-from stream_app.core.holding import Shift, complete, fold_shifts, foresee, may_move, parents_in
-from stream_app.core.link import indexed, parent_ids
+from stream_app.core.holding import Shift, complete, fold_shifts, foresee, may_move
+from stream_app.core.loading import (
+    Lookups,
+    load_children,
+    load_descendants,
+    load_touched,
+    load_whole,
+)
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.reference import ReferenceTable
 from stream_app.core.state import AggregateState, Key, Lookup, View
@@ -29,15 +35,8 @@ from stream_app.core.tail import Tail
 from stream_app.core.transaction import LargeTransaction, SnapshotRow, Transaction
 
 Work = Transaction | SnapshotRow
-Lookups = Generator[Lookup, None, None]
-# Below this many descendants in a batch, moved parents are worked through in memory; above, in chunks.
-DESCENDANTS_MAX = 5_000
 _CONTEXT_FIELDS = ("actor", "reason")
 _NOTHING_STATED: Mapping[Key, Sequence[Statement]] = {}
-
-
-class LargeFanOutError(Exception):
-    """The batch moves more descendants than fit into memory: its transactions have to be taken apart."""
 
 
 def sequence(
@@ -71,11 +70,11 @@ def sequence(
     touched.update(key for shift in held for key in shift.owners())
     touched.update(key for each in embedded for key in each.touched)
     touched.update(each.key for said in stated for each in said)
-    yield from _load(source, view, touched, (rows, held, embedded))
+    yield from load_touched(source, view, touched, _parents(rows), (held, embedded))
     follows = not reading.issuperset(source.by_type)
     if follows:
         bound = {key for each in embedded for key in each.bound}
-        below = yield from _load_descendants(source, view, _may_move(view, rows) | may_move(view, held) | bound)
+        below = yield from load_descendants(source, view, _may_move(view, rows) | may_move(view, held) | bound)
         if source.embedded_tables:
             changed = [shift.row for shift in held] + [each.row for changes in embedded for each in changes.changes]
             yield from load_embedded(source, view, touched | below, changed)
@@ -150,9 +149,9 @@ def sequence_part(
     """
     reading, waiting = kept
     changes = [place(source, row) for row in unit.rows]
-    yield from _load(source, view, {change.key for change in changes}, (changes, (), ()))
+    yield from load_touched(source, view, {change.key for change in changes}, _parents(changes), ((), ()))
     moving = _may_move(view, changes)
-    yield from _load_children(source, view, moving)
+    yield from load_children(source, view, moving)
     emitted, tail, parents = out
     origin = origin_of(unit)
     keys = in_order(source, {change.key for change in changes})
@@ -174,7 +173,7 @@ def _touched(source: SourceMapping, view: View, before: Mapping[Key, AggregateSt
 def _foresee(
     source: SourceMapping, view: View, placed: Sequence[list[PlacedChange]]
 ) -> Generator[Lookup, None, tuple[list[list[PlacedChange]], list[list[Shift]]]]:
-    """EmbeddedChange off the changes of types with a holding: the others, and what those do."""
+    """Part off the changes of types with a holding: the others, and what those do."""
     apart = [[change for change in changes if change.key.aggregate in source.held] for changes in placed]
     plain = [[change for change in changes if change.key.aggregate not in source.held] for changes in placed]
     held = [[(change.key, change.row) for change in changes] for changes in apart]
@@ -197,7 +196,7 @@ def emit_pending(
 
     With what was *stated* of them in the transaction that left them pending.
     """
-    yield from _load_whole(source, view, keys)
+    yield from load_whole(source, view, keys)
     for key in keys:
         emit_with(source, view, (key, stated.get(key, ())), origin, out)
 
@@ -276,7 +275,7 @@ def settle(source: SourceMapping, view: View, origin: Origin, out: tuple[Emitted
     """Take over the versions of the tail that nothing repeated, and correct what they say where it is wrong."""
     _, tail = out
     keys = in_order(source, tail.keys)
-    yield from _load_whole(source, view, keys)
+    yield from load_whole(source, view, keys)
     for key in keys:
         match = tail.take(key)
         state = view.state(key)
@@ -410,6 +409,10 @@ def place(source: SourceMapping, row: RowChange) -> PlacedChange:
     return PlacedChange(key, row, None if parent is None else Key(parent_type, parent), True)
 
 
+def _parents(changes: Iterable[PlacedChange]) -> Iterable[Key]:
+    return (change.parent for change in changes if change.parent is not None)
+
+
 def _moved(former: AggregateState, state: AggregateState) -> bool:
     return former.present is not state.present or former.parent_id_text != state.parent_id_text
 
@@ -454,64 +457,6 @@ def _fold(source: SourceMapping, view: View, change: PlacedChange, former: Colum
     view.put_row(key, columns, parent_id_text)
 
 
-def _load(
-    source: SourceMapping,
-    view: View,
-    touched: Set[Key],
-    by: tuple[Sequence[PlacedChange], Sequence[Shift], Sequence[EmbeddedChanges]],
-) -> Lookups:
-    """Load the aggregates that changes of rows touch, and everything above them before and after."""
-    changes, held, embedded = by
-    yield from _load_missing(source, view, touched)
-    if view.emptied:
-        _forget_links(source, view, touched)
-    parents = {change.parent for change in changes if change.parent is not None}
-    parents.update(parents_in(source, view, held))
-    parents.update(key for each in embedded for key in each.parents)
-    yield from load_aggregates(source, view, parents)
-    yield from load_aggregates(source, view, touched)
-
-
-def _forget_links(source: SourceMapping, view: View, keys: Iterable[Key]) -> None:
-    """The link rows that the control database has were truncated before those of the batch."""
-    for key in keys:
-        link = source.by_type[key.aggregate].link
-        if link is not None and link.name in view.emptied:
-            view.aggregates[key] = view.aggregates[key]._replace(parent_id_text=None)
-
-
-def _load_missing(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
-    missing = view.missing(keys)
-    if missing:
-        held = frozenset(key for key in missing if key.aggregate in source.held) if source.held else frozenset()
-        yield Lookup(missing - held if held else missing, held=held)
-
-
-def load_aggregates(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
-    """Load *keys* and everything above them."""
-    level = set(keys)
-    while level:
-        yield from _load_missing(source, view, level)
-        level = {parent for key in level for parent in _parents_of(source, view, key)}
-
-
-def _load_whole(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
-    """Load *keys* with everything that their events are made of."""
-    yield from load_aggregates(source, view, keys)
-    if source.embedded_tables:
-        yield from load_embedded(source, view, keys)
-
-
-def _parents_of(source: SourceMapping, view: View, key: Key) -> Iterable[Key]:
-    mapping = source.by_type[key.aggregate]
-    parent_id_text = view.state(key).parent_id_text
-    if mapping.parent_type is None or parent_id_text is None:
-        return ()
-    if mapping.link is None:
-        return (Key(mapping.parent_type, parent_id_text),)
-    return [Key(mapping.parent_type, each) for each in parent_ids(parent_id_text, linked=True)]
-
-
 def _may_move(view: View, changes: Sequence[PlacedChange]) -> set[Key]:
     """The aggregates whose existence or parent changes somewhere in the batch: their descendants follow."""
     places: dict[Key, tuple[bool, str | None]] = {}
@@ -525,36 +470,6 @@ def _may_move(view: View, changes: Sequence[PlacedChange]) -> set[Key]:
         if former != new and row.operation is not Operation.READ:
             moving.add(key)
     return moving
-
-
-def _load_descendants(
-    source: SourceMapping, view: View, keys: Iterable[Key]
-) -> Generator[Lookup, None, frozenset[Key]]:
-    level, below = set(keys), set[Key]()
-    while level:
-        wanted = yield from _load_children(source, view, level)
-        if sum(map(len, view.children.values())) > DESCENDANTS_MAX:
-            raise LargeFanOutError
-        level = {Key(child, id_text) for child, parent in wanted for id_text in view.children[child, parent]}
-        yield from load_aggregates(source, view, level)
-        below |= level
-    return frozenset(below)
-
-
-def _load_children(
-    source: SourceMapping, view: View, keys: Iterable[Key]
-) -> Generator[Lookup, None, set[tuple[str, str]]]:
-    wanted = {(child, key.id_text) for key in keys for child in source.by_type[key.aggregate].child_types}
-    missing = frozenset(each for each in wanted if each not in view.children)
-    linked = {each: link.index for each in missing if (link := source.by_type[each[0]].link) is not None}
-    if missing.difference(linked):
-        yield Lookup(frozenset(), missing.difference(linked))
-    if linked:
-        yield Lookup(frozenset(), held=frozenset(Key(index, parent) for (_, parent), index in linked.items()))
-    for (child, parent), index in linked.items():
-        entries = view.candidates[Key(index, parent)]
-        view.children[child, parent] = indexed(view, (Key(index, each) for each in entries))
-    return wanted
 
 
 def _descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Iterator[Key]:

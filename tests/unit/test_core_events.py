@@ -10,10 +10,10 @@ from changelog import ChangeLog, MemoryStore, build_mapping, run_batch
 
 from rowcast.errors import ContractViolationError, StopError
 from rowcast.event import DomainEvent, EventKind, decode
-from stream_app.core import sequencing
+from stream_app.core import loading
 from stream_app.core.column import PLACEHOLDER
+from stream_app.core.loading import LargeFanOutError
 from stream_app.core.mapping import compile_mapping
-from stream_app.core.sequencing import LargeFanOutError
 from stream_app.core.state import Key
 from stream_app.core.tail import Tail
 
@@ -342,7 +342,7 @@ def test_more_descendants_than_fit_into_memory_are_left_to_the_shell(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The core says so before anything is folded, and folds alone when the events follow in chunks."""
-    monkeypatch.setattr(sequencing, "DESCENDANTS_MAX", 3)
+    monkeypatch.setattr(loading, "DESCENDANTS_MAX", 3)
     pipeline.commit(("c", "instance", None, instance(1)), ("c", "instance", None, instance(2)))
     pipeline.commit(("c", "holdings", None, holdings(1, 1)), *(("c", "item", None, item(n, 1)) for n in range(3)))
     assert len(pipeline.commit(("u", "holdings", None, holdings(1, 2)))) == 4

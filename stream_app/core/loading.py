@@ -1,0 +1,121 @@
+"""
+What a batch asks for before it is worked through: aggregates with all above them, below them, and inside them.
+
+Each function yields the `Lookup`s that it needs and goes on when the shell has filled the view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Sequence, Set
+
+from stream_app.core.embedded import EmbeddedChanges, load_embedded
+from stream_app.core.holding import Shift, parents_in
+from stream_app.core.link import indexed, parent_ids
+from stream_app.core.mapping import SourceMapping
+from stream_app.core.state import Key, Lookup, View
+
+Lookups = Generator[Lookup, None, None]
+# Below this many descendants in a batch, moved parents are worked through in memory; above, in chunks.
+DESCENDANTS_MAX = 5_000
+
+
+class LargeFanOutError(Exception):
+    """The batch moves more descendants than fit into memory: its transactions have to be taken apart."""
+
+
+def load_touched(
+    source: SourceMapping,
+    view: View,
+    touched: Set[Key],
+    named: Iterable[Key],
+    by: tuple[Sequence[Shift], Sequence[EmbeddedChanges]],
+) -> Lookups:
+    """
+    Load the aggregates that changes of rows touch, and everything above them before and after.
+
+    *named* are the parents that plain rows name.
+    """
+    held, embedded = by
+    yield from _load_missing(source, view, touched)
+    if view.emptied:
+        _forget_links(source, view, touched)
+    parents = {*named, *parents_in(source, view, held)}
+    parents.update(key for each in embedded for key in each.parents)
+    yield from load_aggregates(source, view, parents)
+    yield from load_aggregates(source, view, touched)
+
+
+def _forget_links(source: SourceMapping, view: View, keys: Iterable[Key]) -> None:
+    """The link rows that the control database has were truncated before those of the batch."""
+    for key in keys:
+        link = source.by_type[key.aggregate].link
+        if link is not None and link.name in view.emptied:
+            view.aggregates[key] = view.aggregates[key]._replace(parent_id_text=None)
+
+
+def _load_missing(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
+    missing = view.missing(keys)
+    if missing:
+        held = frozenset(key for key in missing if key.aggregate in source.held) if source.held else frozenset()
+        yield Lookup(missing - held if held else missing, held=held)
+
+
+def load_aggregates(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
+    """Load *keys* and everything above them."""
+    level = set(keys)
+    while level:
+        yield from _load_missing(source, view, level)
+        level = {parent for key in level for parent in _parents_of(source, view, key)}
+
+
+def load_whole(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
+    """Load *keys* with everything that their events are made of."""
+    yield from load_aggregates(source, view, keys)
+    if source.embedded_tables:
+        yield from load_embedded(source, view, keys)
+
+
+def _parents_of(source: SourceMapping, view: View, key: Key) -> Iterable[Key]:
+    mapping = source.by_type[key.aggregate]
+    parent_id_text = view.state(key).parent_id_text
+    if mapping.parent_type is None or parent_id_text is None:
+        return ()
+    if mapping.link is None:
+        return (Key(mapping.parent_type, parent_id_text),)
+    return [Key(mapping.parent_type, each) for each in parent_ids(parent_id_text, linked=True)]
+
+
+def load_descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Generator[Lookup, None, frozenset[Key]]:
+    """
+    Load everything below *keys*; returns it.
+
+    Raises:
+        LargeFanOutError: it is more than fits into memory.
+
+    """
+    level, below = set(keys), set[Key]()
+    while level:
+        wanted = yield from load_children(source, view, level)
+        if sum(map(len, view.children.values())) > DESCENDANTS_MAX:
+            raise LargeFanOutError
+        level = {Key(child, id_text) for child, parent in wanted for id_text in view.children[child, parent]}
+        yield from load_aggregates(source, view, level)
+        below |= level
+    return frozenset(below)
+
+
+def load_children(
+    source: SourceMapping, view: View, keys: Iterable[Key]
+) -> Generator[Lookup, None, set[tuple[str, str]]]:
+    """Load who stands right below *keys*; returns which children of which parents these are, as the view has them."""
+    wanted = {(child, key.id_text) for key in keys for child in source.by_type[key.aggregate].child_types}
+    missing = frozenset(each for each in wanted if each not in view.children)
+    linked = {each: link.index for each in missing if (link := source.by_type[each[0]].link) is not None}
+    if missing.difference(linked):
+        yield Lookup(frozenset(), missing.difference(linked))
+    if linked:
+        yield Lookup(frozenset(), held=frozenset(Key(index, parent) for (_, parent), index in linked.items()))
+    for (child, parent), index in linked.items():
+        entries = view.candidates[Key(index, parent)]
+        view.children[child, parent] = indexed(view, (Key(index, each) for each in entries))
+    return wanted
