@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from consumer_fixture import Broker, ConsumerPool, Service
-from proxy_fixture import Proxies, Proxy
+from proxy_fixture import Proxies
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from stack_fixture import TestProject, wait_until
 from verdict_fixture import BACK_S, MarkedLoad, wait_flowing
 from worker_fixture import WorkerPool
 
+from campaign.proxy import Proxy
 from rowcast.sources import plan
 
 _START_S = 60

@@ -25,6 +25,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from psycopg import sql
 
+from campaign.declaration import contract
 from rowcast.connect import ConnectClient
 from rowcast.local.stack import Stack
 from rowcast.settings import DatabaseSettings, Settings, load_settings
@@ -148,17 +149,7 @@ class TestProject:
         """Commit v2.0 of a contract with *properties*, each a schema without description."""
         path = self.folder / "schemas" / self.name / aggregate / "v2.0.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        entity = {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "$id": f"urn:rowcast:schema:{self.name}.{aggregate}:2.0:entity",
-            "title": aggregate,
-            "description": "For a test.",
-            "x-ancestors": list(above),
-            "type": "object",
-            "required": list(properties),
-            "properties": {name: {"description": "-", "x-pii": "none", **each} for name, each in properties.items()},
-        }
-        path.write_text(json.dumps(entity))
+        path.write_text(json.dumps(contract(self.name, aggregate, "2.0", above, properties)))
 
     def sources(self) -> tuple[SourceFile, ...]:
         """The declared sources."""

@@ -25,16 +25,18 @@ from examples.main_job.evidence import AppendedRecord
 
 _METADATA_TIMEOUT_S = 10.0
 _BATCH = 2_000
+_GROUP = "main-job-verdict"  # required by librdkafka; nothing is ever committed to it
 
 
 class TopicsReader:
     """Reads every partition of *topics* at *brokers*, which have to exist."""
 
     def __init__(self, brokers: str, topics: Iterable[str]) -> None:
+        self._brokers = brokers
         self._consumer = Consumer(
             {
                 "bootstrap.servers": brokers,
-                "group.id": "main-job-verdict",  # required by librdkafka; nothing is ever committed to it
+                "group.id": _GROUP,
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
@@ -86,7 +88,7 @@ class TopicsReader:
 
         """
         limit = time.monotonic() + deadline_s
-        wanted = {place: self._end(place) for place in self.places()}
+        wanted = self._ends()
         records: list[AppendedRecord] = []
         while any(self.ends.get(place, -1) < end for place, end in wanted.items()):
             if time.monotonic() > limit:
@@ -98,8 +100,16 @@ class TopicsReader:
         """Every topic and partition."""
         return [(topic, number) for topic, count in self.partitions.items() for number in range(count)]
 
-    def _end(self, place: tuple[str, int]) -> int:
-        offsets = self._consumer.get_watermark_offsets(TopicPartition(*place), _METADATA_TIMEOUT_S)
+    def _ends(self) -> dict[tuple[str, int], int]:
+        """The end offsets of now, asked over a connection of its own: on a reader's they wait behind each fetch."""
+        asking = Consumer({"bootstrap.servers": self._brokers, "group.id": _GROUP})
+        try:
+            return {place: self._end(asking, place) for place in self.places()}
+        finally:
+            asking.close()
+
+    def _end(self, asking: Consumer, place: tuple[str, int]) -> int:
+        offsets = asking.get_watermark_offsets(TopicPartition(*place), _METADATA_TIMEOUT_S)
         if offsets is None:
             raise TimeoutError(f"the end of {place[0]} partition {place[1]} is not known")
         return int(offsets[1])

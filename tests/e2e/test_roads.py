@@ -7,9 +7,10 @@ import time
 
 import pytest
 from pipeline_fixture import Pipeline
-from proxy_fixture import BOTH, DOWN, UP
 from stack_fixture import wait_until
 from verdict_fixture import BACK_S, SHARED_S, pass_verdict, wait_flowing
+
+from campaign.proxy import BOTH, DOWN, UP
 
 pytestmark = [
     pytest.mark.slow,

@@ -104,6 +104,7 @@ def random_schema(rng: random.Random) -> list[Type]:
 
 
 def random_fields(rng: random.Random, columns: dict[str, str], key: tuple[str, ...]) -> dict[str, FieldDefinition]:
+    """Declarations of some columns under their own or another name."""
     fields = {name: FieldDefinition(place=name) for name in key if rng.random() < 0.8}
     for name, type_ in columns.items():
         if name in key or rng.random() < 0.2:
@@ -144,6 +145,7 @@ def truth(types: list[Type], rows: Rows) -> dict[tuple[int, str], State]:
 
 
 def ancestors(made: Type, row: Row, counted: dict[tuple[str, str], Row]) -> dict[str, Any]:
+    """The ids above *row*, by type: None where they are not known."""
     found: dict[str, Any] = {}
     below, current = made, row
     while below.parent is not None:

@@ -1,0 +1,1 @@
+"""The campaign: random pipelines under random faults, judged from outside. Started by `scripts/campaign`."""

@@ -1,0 +1,68 @@
+"""What a round is judged by: records of parties that do not read the pipeline's own account of itself. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from campaign.oracle import Commit, ExpectedEvent, Key
+from examples.main_job.evidence import AppendedRecord
+
+Place = tuple[str, int]  # topic and partition
+
+
+class Effect(NamedTuple):
+    """A row of the consumer's append-only table; *committed_at* is when its transaction was (Unix time)."""
+
+    seq: int
+    key: Key
+    version: int
+    event_id: str
+    committed_at: float
+
+
+class Held(NamedTuple):
+    """What the consumer's table holds of an aggregate: the state after *version*."""
+
+    version: int
+    after: Any
+    ancestors: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The consumer's tables at one instant: each aggregate's state, and the event ids of all effects so far."""
+
+    at: float
+    held: Mapping[Key, Held]
+    effects: int
+
+
+class Claim(NamedTuple):
+    """A record of the progress topic: all changes up to *lsn* are in the topics below *ends*."""
+
+    epoch: int
+    lsn: int
+    heartbeat_at: float
+    ends: Mapping[Place, int]
+    appended_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """
+    All records of one round.
+
+    *expected* follows from the generator's log in the order of the second slot, after both agreed with each other and
+    with the source's tables; *commits* are the transactions behind it. *records* are the domain topics, read anew;
+    *effects*, *final* and *samples* come from the consumer's database; *claims* are the progress topic.
+    """
+
+    expected: Mapping[Key, Sequence[ExpectedEvent]]
+    commits: Sequence[Commit]
+    records: Sequence[AppendedRecord]
+    effects: Sequence[Effect]
+    final: Mapping[Key, Held]
+    samples: Sequence[Sample]
+    claims: Sequence[Claim]

@@ -1,0 +1,237 @@
+"""
+Faults: how each hits, how long it lasts, and how it is mended.
+
+A plan of faults follows from a seed alone. Recovery commands of the product (resync, rebuild) belong here as further
+kinds once there are such commands.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import requests
+
+from benchmarks.local_web import call
+from campaign import roads
+from campaign.errors import NoVerdictError
+from campaign.process import Role, is_frozen, thaw
+from campaign.site import Site
+from campaign.stand import CONNECT, CONTROL, KAFKA, SOURCE, Stand
+from examples.main_job.progress import tell
+from rowcast.errors import RowcastError
+
+WORKER, CONSUMER = "worker", "consumer"
+_SEQUENCER_PLACES = (
+    "before_publish",
+    "in_publish",
+    "after_publish",
+    "in_commit",
+    "after_commit",
+)
+_CONSUMER_PLACES = ("before_transaction", "after_lock", "in_commit", "after_commit")
+_LONGEST_AWAY_S = 2.0
+_FAILPOINT_WAIT_S = 8.0
+_LOOK_S = 0.05
+_INSIST_S = 60.0
+# The promise is for faults of up to two minutes; a round is to last half a minute.
+_FROZEN_S = {WORKER: 12.0, CONSUMER: 8.0, CONNECT: 6.0, KAFKA: 5.0}
+
+
+class PlannedFault(NamedTuple):
+    """A fault *at_s* seconds after the load began: *kind* on *target*, for *lasts_s*; *detail* says where exactly."""
+
+    at_s: float
+    kind: str
+    target: str
+    lasts_s: float
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.target}{self.detail and ' ' + self.detail}"
+
+
+def plan_faults(rng: random.Random) -> list[PlannedFault]:
+    """Two faults, rarely three, that may overlap."""
+    kinds: list[Callable[[random.Random, float], PlannedFault]] = [_kill, _kill, _failpoint, _freeze, _road, _connector]
+    at_s, planned = rng.uniform(0.3, 1.5), list[PlannedFault]()
+    for _ in range(rng.choice([2, 2, 2, 3])):
+        fault = rng.choice(kinds)(rng, at_s)
+        # A process has its failpoints from its start, so the first of a role is the only one.
+        while any(fault.kind == "failpoint" == each.kind and fault.target == each.target for each in planned):
+            fault = rng.choice(kinds)(rng, at_s)
+        planned.append(fault)
+        at_s += rng.choice([rng.uniform(0.0, 0.5), rng.uniform(0.5, 4.0)])
+    return planned
+
+
+def _kill(rng: random.Random, at_s: float) -> PlannedFault:
+    target = rng.choice([WORKER, WORKER, CONSUMER, CONSUMER, CONNECT, KAFKA, SOURCE, CONTROL])
+    return PlannedFault(at_s, "kill", target, rng.uniform(0, _LONGEST_AWAY_S))
+
+
+def _failpoint(rng: random.Random, at_s: float) -> PlannedFault:
+    target = rng.choice([WORKER, CONSUMER])
+    places = _SEQUENCER_PLACES if target == WORKER else _CONSUMER_PLACES
+    name = f"{'sequencer' if target == WORKER else 'consumer'}.{rng.choice(places)}"
+    action = rng.choice(["kill", "kill", "stop"])
+    return PlannedFault(
+        at_s, "failpoint", target, rng.uniform(1, _FROZEN_S[target]), f"{name}={action}@{rng.randint(8, 30)}"
+    )
+
+
+def _freeze(rng: random.Random, at_s: float) -> PlannedFault:
+    target = rng.choice([WORKER, WORKER, CONSUMER, CONNECT, KAFKA])
+    return PlannedFault(at_s, "freeze", target, rng.uniform(0.5, _FROZEN_S[target]))
+
+
+def _road(rng: random.Random, at_s: float) -> PlannedFault:
+    road = rng.choice(roads.ROADS)
+    ways = ["cut", "refuse", "hold", "hold up", "hold down"]
+    if road in (roads.WORKER_CONTROL, roads.CONSUMER_DATABASE):
+        ways += ["lose answer", "lose answer"]
+    return PlannedFault(at_s, "break", road, rng.uniform(0.5, 6.0), rng.choice(ways))
+
+
+def _connector(rng: random.Random, at_s: float) -> PlannedFault:
+    return PlannedFault(at_s, "connector", rng.choice(["restart", "stop"]), rng.uniform(0, _LONGEST_AWAY_S))
+
+
+@dataclass
+class Fault:
+    """One that was planned and is carried out; *hit_at* is when it hit (Unix time), None if it never did."""
+
+    plan: PlannedFault
+    hit_at: float | None = None
+    in_flight: int = 0
+    over: bool = False
+    error: Exception | None = None
+
+
+@dataclass
+class Faults:
+    """Carries faults out, each in a thread of its own; *in_flight* counts the generator's open transactions."""
+
+    stand: Stand
+    site: Site
+    roles: dict[str, list[Role]]
+    in_flight: Callable[[], int]
+    frozen: set[int] = field(default_factory=set)
+
+    def carry_out(self, fault: Fault) -> None:
+        """Wait for its moment, hit, wait, mend."""
+        try:
+            if fault.plan.kind != "failpoint":  # which is in its process already
+                self._wait(fault.plan.at_s)
+            kind: Callable[[Fault], None] = getattr(self, f"_{fault.plan.kind}")
+            kind(fault)
+        # Raised where the round waits for its faults.
+        except Exception as error:  # noqa: BLE001
+            fault.error = error
+        finally:
+            fault.over = True
+
+    def mend_all(self) -> None:
+        """Thaw whatever is still frozen."""
+        for pid in list(self.frozen):
+            thaw(pid)
+
+    def failpoints(self, planned: list[PlannedFault], target: str) -> str:
+        """What the first process of *target* is started with."""
+        return next((each.detail for each in planned if each.kind == "failpoint" and each.target == target), "")
+
+    def _hits(self, fault: Fault) -> None:
+        fault.hit_at, fault.in_flight = time.time(), self.in_flight()
+        tell(f"  {fault.plan}, {fault.in_flight} transactions in flight")
+
+    def _kill(self, fault: Fault) -> None:
+        target = fault.plan.target
+        self._hits(fault)
+        if target in self.roles:
+            self.roles[target][0].kill()
+            return
+        start = self.stand.kill(target)
+        self._wait(fault.plan.lasts_s)
+        start()
+
+    def _failpoint(self, fault: Fault) -> None:
+        role = self.roles[fault.plan.target][0]
+        deadline_s, pid = time.monotonic() + _FAILPOINT_WAIT_S, role.pid()
+        while not role.died() and role.pid() == pid:
+            if time.monotonic() > deadline_s:
+                self._hits(fault)  # the place was not reached so often: the process dies anywhere
+                role.kill()
+                return
+            time.sleep(_LOOK_S)
+        self._hits(fault)
+        if pid is not None and is_frozen(pid):
+            self._stay_frozen(pid, fault.plan.lasts_s)
+
+    def _freeze(self, fault: Fault) -> None:
+        target = fault.plan.target
+        self._hits(fault)
+        pid = self.roles[target][0].freeze() if target in self.roles else self.stand.freeze(target)
+        if pid is None:
+            raise NoVerdictError(f"{target} does not run, so it cannot be frozen")
+        self._stay_frozen(pid, fault.plan.lasts_s)
+
+    def _stay_frozen(self, pid: int, seconds: float) -> None:
+        self.frozen.add(pid)
+        self._wait(seconds)
+        thaw(pid)
+        self.frozen.discard(pid)
+
+    def _break(self, fault: Fault) -> None:
+        road, way = self.site.roads[fault.plan.target], fault.plan.detail
+        self._hits(fault)
+        if way == "cut":
+            road.cut()
+        elif way == "refuse":
+            road.refuse()
+        elif way == "lose answer":
+            road.lose_answer()
+        else:
+            road.hold(*way.split()[1:])
+        self._wait(fault.plan.lasts_s)
+        road.heal()
+
+    def _connector(self, fault: Fault) -> None:
+        self._hits(fault)
+        with self.site.connect() as connect:
+            if fault.plan.target == "restart":
+                _insist(lambda: connect.restart(self.site.connector))
+                return
+            _insist(lambda: connect.stop(self.site.connector))
+            self._wait(fault.plan.lasts_s)
+            _insist(lambda: call(f"{connect.url}/connectors/{self.site.connector}/resume", "PUT"))
+
+    def _wait(self, seconds: float) -> None:
+        """A fault lasts; nothing can tell when it has lasted long enough."""
+        time.sleep(seconds)
+
+
+def _insist(action: Callable[[], object]) -> None:
+    """Do *action* as soon as Connect can be reached: another fault may have it."""
+    deadline_s = time.monotonic() + _INSIST_S
+    while True:
+        try:
+            action()
+        except (RowcastError, requests.RequestException):
+            if time.monotonic() > deadline_s:
+                raise
+            time.sleep(_LOOK_S)
+        else:
+            return
+
+
+def describe(fault: Fault) -> dict[str, Any]:
+    """A fault for the ledger."""
+    return {
+        "fault": str(fault.plan),
+        "lasts_s": round(fault.plan.lasts_s, 1),
+        "hit": fault.hit_at is not None,
+        "in_flight": fault.in_flight,
+    }

@@ -1,0 +1,116 @@
+"""
+The standing stack of a campaign: the embedded one, and a second PostgreSQL for what is not the source's.
+
+With a server of its own for control and consumer databases, the source's server can die without theirs.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from campaign.errors import NoVerdictError
+from examples.main_job.progress import tell
+from rowcast.local import connect
+from rowcast.local.stack import Stack
+from rowcast.local.state import StackState
+from rowcast.settings import Settings, load_settings
+
+SOURCE, CONTROL, KAFKA, CONNECT = "source", "control", "kafka", "connect"
+PARTS = (SOURCE, CONTROL, KAFKA, CONNECT)
+_DEAD_TIMEOUT_S = 20.0
+_PAUSE_S = 0.02
+_SUPPORT = "exactly.once.source.support"
+
+
+class Stand:
+    """The stack whose project folder is *folder*; `up` starts what does not run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self._main = Stack(self.folder)
+        self._other = Stack(self.folder / "other")
+        self._delivery: bool | None = None
+
+    def up(self) -> None:
+        """Start every part that does not run, and wait until all answer."""
+        self._main.up(progress=tell if not self._main.meant_to_run() else lambda _: None)
+        self._other.project.mkdir(exist_ok=True)
+        state = StackState(self._other.folder)
+        state.create()
+        self._other.start("postgres")
+
+    @property
+    def settings(self) -> Settings:
+        """How the main stack is reached."""
+        return load_settings(self.folder, {})
+
+    def down(self, *, wipe: bool) -> None:
+        """Stop everything."""
+        self._other.down(wipe=wipe)
+        self._main.down(wipe=wipe)
+
+    @property
+    def running(self) -> bool:
+        """Whether it was up before, and not stopped since."""
+        return self._main.meant_to_run()
+
+    def database_url(self, part: str, name: str) -> str:
+        """The url of database *name* on the server of *part*: the source's, or the one for control and consumer."""
+        if part == SOURCE:
+            return self.settings.database(name).url
+        state = StackState(self._other.folder)
+        return f"postgresql://postgres:{state.password}@127.0.0.1:{state.get('port.postgres')}/{name}"
+
+    def deliver_exactly_once(self, *, wanted: bool) -> None:
+        """Let Connect write in Kafka transactions, as shipped, or at least once, as somebody else's may."""
+        if self._delivery is None:
+            text = (self._main.folder / "connect.properties").read_text()
+            self._delivery = f"{_SUPPORT}=disabled" not in text
+        connect.SETTINGS[_SUPPORT] = "enabled" if wanted else "disabled"
+        if wanted != self._delivery:
+            tell(f"Connect is restarted with its exactly-once source {'on' if wanted else 'off'}")
+            self._main.restart("connect")
+            self._delivery = wanted
+
+    def pid(self, part: str) -> int:
+        """
+        The process of *part*.
+
+        Raises:
+            NoVerdictError: it does not run, although nobody stopped it.
+
+        """
+        stack, name = self._of(part)
+        process = StackState(stack.folder).process(name)
+        if process is None or not process.alive():
+            raise NoVerdictError(f"{part} does not run")
+        return process.pid
+
+    def freeze(self, part: str) -> int:
+        """SIGSTOP to *part*; its process."""
+        pid = self.pid(part)
+        os.kill(pid, signal.SIGSTOP)
+        return pid
+
+    def kill(self, part: str) -> Callable[[], None]:
+        """SIGKILL to *part*; what starts it again."""
+        stack, name = self._of(part)
+        pid = self.pid(part)
+        os.kill(pid, signal.SIGKILL)
+        deadline_s = time.monotonic() + _DEAD_TIMEOUT_S
+        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline_s:
+                raise NoVerdictError(f"{part} does not die")
+            time.sleep(_PAUSE_S)
+        return lambda: stack.start(name)
+
+    def _of(self, part: str) -> tuple[Stack, str]:
+        if part in (SOURCE, CONTROL):
+            return (self._main if part == SOURCE else self._other), "postgres"
+        return self._main, part

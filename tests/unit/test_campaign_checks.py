@@ -1,0 +1,252 @@
+"""Every checker of the campaign finds the defect that it is for, planted into the evidence of a round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from campaign.consumer_checks import freshness_s
+from campaign.evidence import Claim, Effect, Evidence, Held, Sample
+from campaign.finding import Checker
+from campaign.judgement import judge
+from campaign.oracle import Commit, ExpectedEvent, expected_events
+from campaign.random_schema import Type
+from campaign.rows import RowChange
+from examples.main_job.evidence import AppendedRecord
+from rowcast.event import DomainEvent, EventKind
+from rowcast.identity import Identity
+from rowcast.sources.field import FieldDefinition
+
+FIELDS = {"name": FieldDefinition(place="c0")}
+TYPES = [Type("thing", 0, {"k0": "integer", "c0": "text"}, ("k0",), None, (), FIELDS)]
+TOPIC = "shop.thing.v1"
+KEY = ("thing", "1")
+
+
+def row(key: int, name: str | None) -> dict[str, Any]:
+    return {"k0": key, "c0": name}
+
+
+def domain_event(expected: ExpectedEvent, before: Any) -> DomainEvent:
+    return DomainEvent(
+        identity=Identity("shop", expected.key[0], (expected.key[1],)),
+        domain="shop",
+        kind=EventKind(expected.kind),
+        major=1,
+        version=expected.version,
+        position=expected.lsn or 50,
+        time="2026-01-01T00:00:00Z",
+        source_uri="/shop",
+        dataschema="urn:test",
+        after=expected.after,
+        before=before,
+        ancestors=expected.ancestors,
+        context={},
+    )
+
+
+def appended(offset: int, event: DomainEvent) -> AppendedRecord:
+    record = event.encode()
+    return AppendedRecord(record.topic, 0, offset, 1_000 + offset, record.key, record.value, record.headers)
+
+
+def clean_round() -> Evidence:
+    """Two rows from before, then four transactions; each is on the topic and applied, in order, a second later."""
+    initial = {("thing", (number,)): row(number, "old") for number in (1, 2)}
+    changes = [row(1, "a"), row(3, "new"), row(1, "b"), None]
+    commits = [
+        Commit(
+            number,
+            100 * number,
+            1_000.0 + number,
+            [RowChange("thing", (2,), None) if new is None else RowChange("thing", None, new)],
+        )
+        for number, new in enumerate(changes, 1)
+    ]
+    expected = expected_events(TYPES, initial, commits)
+    events = sorted((each for found in expected.values() for each in found), key=lambda each: each.lsn or 0)
+    former: dict[Any, Any] = {}
+    records, effects, samples, held = [], [], [], dict[Any, Held]()
+    for offset, each in enumerate(events):
+        before = None if each.kind in ("snapshot", "created") else former[each.key]
+        records.append(appended(offset, domain_event(each, before)))
+        former[each.key] = each.after
+        effects.append(Effect(offset, each.key, each.version, f"{each.key[1]}:{each.version}", 1_002.0 + offset))
+        held = {**held, each.key: Held(each.version, each.after, each.ancestors)}
+        samples.append(Sample(2_000.0 + offset, held, offset + 1))
+    claims = [
+        Claim(1, commit.lsn, 1_000.5 + number, {(TOPIC, 0): len(initial) + number}, 1_999.0)
+        for number, commit in enumerate(commits, 1)
+    ]
+    return Evidence(
+        expected=expected, commits=commits, records=records, effects=effects, final=held, samples=samples, claims=claims
+    )
+
+
+def without(values: Any, place: int) -> list[Any]:
+    return [*values[:place], *values[place + 1 :]]
+
+
+def swapped(values: Any, place: int, other: int) -> list[Any]:
+    made = list(values)
+    made[place], made[other] = made[other], made[place]
+    return made
+
+
+def rewritten(evidence: Evidence, place: int, **changes: Any) -> AppendedRecord:
+    """The record at *place* with other contents."""
+    history = sorted((each for found in evidence.expected.values() for each in found), key=lambda each: each.lsn or 0)
+    event = replace(domain_event(history[place], {"name": "old"}), **changes)
+    return appended(place, event)
+
+
+def record_lost(evidence: Evidence) -> Evidence:
+    return replace(evidence, records=without(evidence.records, 4))
+
+
+def last_record_lost(evidence: Evidence) -> Evidence:
+    """The tail of an aggregate, of which no version tells."""
+    return replace(evidence, records=without(evidence.records, 5))
+
+
+def effect_lost(evidence: Evidence) -> Evidence:
+    return replace(evidence, effects=without(evidence.effects, 3))
+
+
+def never_committed(evidence: Evidence) -> Evidence:
+    """A further version of the second row."""
+    known = evidence.expected["thing", "2"][-1]
+    more = ExpectedEvent(known.key, 3, "created", 400, {"name": "ghost"}, {})
+    return replace(evidence, records=[*evidence.records, appended(6, domain_event(more, None))])
+
+
+def other_position(evidence: Evidence) -> Evidence:
+    return replace(
+        evidence, records=[*evidence.records[:2], rewritten(evidence, 2, position=101), *evidence.records[3:]]
+    )
+
+
+def no_event(evidence: Evidence) -> Evidence:
+    broken = evidence.records[0]._replace(value=b"{")
+    return replace(evidence, records=[broken, *evidence.records[1:]])
+
+
+def effect_without_record(evidence: Evidence) -> Evidence:
+    return replace(evidence, effects=[*evidence.effects, Effect(9, KEY, 4, "", 1_010.0)])
+
+
+def effect_twice(evidence: Evidence) -> Evidence:
+    return replace(evidence, effects=[*evidence.effects, evidence.effects[0]._replace(seq=9)])
+
+
+def effects_swapped(evidence: Evidence) -> Evidence:
+    first, second = evidence.effects[2], evidence.effects[4]
+    made = [each for each in evidence.effects if each not in (first, second)]
+    return replace(evidence, effects=[*made, first._replace(seq=4), second._replace(seq=2)])
+
+
+def records_swapped(evidence: Evidence) -> Evidence:
+    return replace(evidence, records=swapped(evidence.records, 2, 4))
+
+
+def other_contents(evidence: Evidence) -> Evidence:
+    return replace(evidence, records=[*evidence.records, rewritten(evidence, 4, after={"name": "c"})])
+
+
+def same_record_twice(evidence: Evidence) -> Evidence:
+    return replace(evidence, records=[*evidence.records, evidence.records[4]._replace(offset=6)])
+
+
+def older_record_last(evidence: Evidence) -> Evidence:
+    return replace(evidence, records=[*evidence.records, evidence.records[2]._replace(offset=6)])
+
+
+def wrong_before(evidence: Evidence) -> Evidence:
+    wrong = rewritten(evidence, 2, before={"name": "never"})
+    return replace(evidence, records=[*evidence.records[:2], wrong, *evidence.records[3:]])
+
+
+def other_final_state(evidence: Evidence) -> Evidence:
+    return replace(evidence, final={**evidence.final, KEY: Held(3, {"name": "z"}, {})})
+
+
+def other_sampled_state(evidence: Evidence) -> Evidence:
+    sample = evidence.samples[3]
+    return replace(evidence, samples=[replace(sample, held={**sample.held, KEY: Held(2, {"name": "b"}, {})})])
+
+
+def sample_behind_its_claim(evidence: Evidence) -> Evidence:
+    """All records up to the claim are applied as far as offsets tell, and a change before it is missing."""
+    early = evidence.claims[1]._replace(lsn=evidence.commits[2].lsn)
+    return replace(evidence, claims=[early], samples=evidence.samples[3:4])
+
+
+def sample_goes_back(evidence: Evidence) -> Evidence:
+    return replace(evidence, samples=[evidence.samples[4], evidence.samples[3]])
+
+
+def claim_too_early(evidence: Evidence) -> Evidence:
+    return replace(evidence, claims=[*evidence.claims[:-1], evidence.claims[-1]._replace(ends={(TOPIC, 0): 5})])
+
+
+def heartbeat_too_young(evidence: Evidence) -> Evidence:
+    return replace(evidence, claims=[evidence.claims[0]._replace(heartbeat_at=1_003.5)])
+
+
+def newer_epoch_goes_back(evidence: Evidence) -> Evidence:
+    return replace(evidence, claims=[*evidence.claims, evidence.claims[0]._replace(epoch=2)])
+
+
+def applied_late(evidence: Evidence) -> Evidence:
+    return replace(evidence, effects=[*evidence.effects[:-1], evidence.effects[-1]._replace(committed_at=1_304.5)])
+
+
+PLANTS: list[tuple[Callable[[Evidence], Evidence], Checker]] = [
+    (record_lost, Checker.LOST),
+    (last_record_lost, Checker.LOST),
+    (effect_lost, Checker.LOST),
+    (never_committed, Checker.PHANTOM),
+    (other_position, Checker.PHANTOM),
+    (no_event, Checker.PHANTOM),
+    (effect_without_record, Checker.PHANTOM),
+    (effect_twice, Checker.DOUBLE_EFFECT),
+    (effects_swapped, Checker.INVERSION),
+    (records_swapped, Checker.INVERSION),
+    (sample_goes_back, Checker.INVERSION),
+    (lambda evidence: replace(evidence, records=without(evidence.records, 2)), Checker.HOLE),
+    (other_contents, Checker.TWO_CONTENTS),
+    (same_record_twice, Checker.REPEATED),
+    (older_record_last, Checker.LAST_RECORD),
+    (wrong_before, Checker.FORMER),
+    (other_final_state, Checker.MIRROR),
+    (other_sampled_state, Checker.MIRROR),
+    (sample_behind_its_claim, Checker.MIRROR),
+    (claim_too_early, Checker.PROGRESS),
+    (heartbeat_too_young, Checker.PROGRESS),
+    (newer_epoch_goes_back, Checker.PROGRESS),
+    (applied_late, Checker.STALE),
+]
+
+
+def test_a_round_without_defects_has_no_finding() -> None:
+    """What the defects are planted into is clean."""
+    evidence = clean_round()
+    assert [len(each) for each in evidence.expected.values()] == [3, 2, 1]
+    assert judge(evidence).found == []
+    assert freshness_s(evidence) == 3.0
+
+
+@pytest.mark.parametrize(("plant", "checker"), PLANTS)
+def test_a_planted_defect_is_found_by_its_checker(plant: Callable[[Evidence], Evidence], checker: Checker) -> None:
+    """One defect, and the checker that is for it."""
+    findings = judge(plant(clean_round()))
+    assert checker in {each.checker for each in findings.found}
+    assert findings.counts()[checker] > 0
+
+
+def test_every_checker_of_evidence_is_tried() -> None:
+    """`stopped` is about processes, not about evidence."""
+    assert {checker for _, checker in PLANTS} == set(Checker) - {Checker.STOPPED}

@@ -1,0 +1,74 @@
+"""The campaign's command line and ledger."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from campaign import ledger
+from campaign.__main__ import main
+from campaign.finding import Checker, Findings
+from campaign.round import RoundResult, plan_round
+
+
+def result(seed: int, *findings: Checker, void: str | None = None) -> RoundResult:
+    found = Findings()
+    for each in findings:
+        found.add(each, ("thing", "1"), "planted")
+    return RoundResult(
+        seed, found, void, 20.0 + seed, {"events": 3_000, "transactions": 5, "freshness_max_s": 1.0 * seed}
+    )
+
+
+def test_a_ledger_goes_on_and_is_summed_up(tmp_path: Path) -> None:
+    """Void rounds and those without a verdict do not count."""
+    path = tmp_path / "ledger.jsonl"
+    for each in (result(1), result(2, Checker.LOST, Checker.LOST), result(3, void="200 events")):
+        ledger.append(path, ledger.entry(each, "abc"))
+    ledger.append(path, ledger.without_verdict(4, "abc", "Kafka did not start"))
+    sums = ledger.sums(ledger.read(path))
+    assert (sums["rounds"], sums["clean"], sums["void"], sums["without_verdict"]) == (2, 1, 1, 1)
+    assert (sums["events"], sums["freshness_max_s"], sums["failed_seeds"]) == (6_000, 2.0, [2])
+    assert (sums["checks"]["lost"], sums["checks"]["phantom"]) == (2, 0)
+
+
+def test_the_sums_of_a_ledger_alone(tmp_path: Path) -> None:
+    """`--seeds 0` starts nothing; findings of former rounds are no findings of this run."""
+    path, target = tmp_path / "ledger.jsonl", tmp_path / "all.json"
+    ledger.append(path, ledger.entry(result(7, Checker.HOLE), "abc"))
+    assert main(["--seeds", "0", "--ledger", str(path), "--json", str(target)]) == 0
+    content = json.loads(target.read_text())
+    assert content["rounds"] == []
+    assert content["sums"]["rounds"] == 0
+    assert content["all"]["failed_seeds"] == [7]
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"verdict": "clean"}', '{"seed": "x", "verdict": "clean"}'])
+def test_a_broken_ledger_is_named(tmp_path: Path, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With file and line, before a stack is started."""
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(line + "\n")
+    assert main(["--seeds", "1", "--ledger", str(path)]) == 2
+    assert "line 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--seed", "1", "--seeds", "2"], ["--seed", "-1"], ["--minutes", "0"], ["--seeds", "1", "--keep"]]
+)
+def test_a_wrong_command_line_ends_with_2(arguments: list[str]) -> None:
+    """Nothing is started."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+def test_a_seed_makes_the_whole_plan() -> None:
+    """The same seed, the same round; the same round without faults differs in nothing else."""
+    plan = plan_round(11)
+    assert plan_round(11) == plan
+    calm = plan_round(11, faults=False)
+    assert calm.faults == ()
+    assert (calm.types, calm.constrained, calm.standby) == (plan.types, plan.constrained, plan.standby)
+    assert all(len(plan_round(seed).faults) >= 2 for seed in range(200))
