@@ -21,15 +21,14 @@ from confluent_kafka import KafkaException
 from benchmarks.machine import commit
 from campaign import ledger
 from campaign.errors import NoVerdictError
+from campaign.faults import THEMES
 from campaign.options import Options, parse_options
-from campaign.round import Round, is_exactly_once, plan_round
+from campaign.round import Round, RoundPlan, plan_round
 from campaign.stand import Stand
 from examples.main_job.progress import tell
 from rowcast.errors import RowcastError
 
 _SEEDS = 2**31
-# Turning the exactly-once source on and off takes a restart of Connect, so fresh seeds come in such runs.
-_RUN = 5
 _NO_VERDICT = (NoVerdictError, RowcastError, psycopg.Error, KafkaException, requests.RequestException, OSError)
 
 
@@ -91,7 +90,7 @@ def _run(options: Options) -> list[dict[str, Any]]:
 
 def _round(options: Options, seed: int, stand: Stand, folder: Path, now: str | None) -> dict[str, Any]:
     plan = plan_round(seed, faults=not options.no_faults)
-    tell(f"seed {seed}: {len(plan.types)} aggregate types, exactly-once source {'on' if plan.exactly_once else 'off'}")
+    tell(f"seed {seed} ({plan.theme}): {len(plan.types)} aggregate types, exactly-once source {_switch(plan)}")
     try:
         result = Round(plan, stand, folder).run()
     except _NO_VERDICT as error:
@@ -109,16 +108,20 @@ def _round(options: Options, seed: int, stand: Stand, folder: Path, now: str | N
     return line
 
 
+def _switch(plan: RoundPlan) -> str:
+    return "on" if plan.exactly_once else "off"
+
+
 def _seeds(options: Options) -> Iterator[int]:
     if options.seed is not None:
         yield options.seed
         return
     count = 0
     while options.seeds is None or count < options.seeds:
-        seed = secrets.randbelow(_SEEDS)
-        if is_exactly_once(seed) != (count // _RUN % 3 == 2):
-            count += 1
-            yield seed
+        # Two rounds of each theme in ten.
+        theme = count % 10 // 2
+        yield secrets.randbelow(_SEEDS // len(THEMES)) * len(THEMES) + theme
+        count += 1
 
 
 @contextmanager

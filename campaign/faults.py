@@ -37,6 +37,8 @@ _LONGEST_AWAY_S = 2.0
 _FAILPOINT_WAIT_S = 8.0
 _LOOK_S = 0.05
 _INSIST_S = 60.0
+# A worker's lease, and the time after which a consumer's group or its database gives up on it, with some to spare.
+_TAKEN_OVER_S = {WORKER: 9.0, CONSUMER: 6.0, CONNECT: 99.0, KAFKA: 99.0}
 # The promise is for faults of up to two minutes; a round is to last half a minute.
 _FROZEN_S = {WORKER: 12.0, CONSUMER: 8.0, CONNECT: 6.0, KAFKA: 5.0}
 
@@ -54,18 +56,69 @@ class PlannedFault(NamedTuple):
         return f"{self.kind} {self.target}{self.detail and ' ' + self.detail}"
 
 
-def plan_faults(rng: random.Random) -> list[PlannedFault]:
-    """Two faults, rarely three, that may overlap."""
-    kinds: list[Callable[[random.Random, float], PlannedFault]] = [_kill, _kill, _failpoint, _freeze, _road, _connector]
-    at_s, planned = rng.uniform(0.3, 1.5), list[PlannedFault]()
-    for _ in range(rng.choice([2, 2, 2, 3])):
-        fault = rng.choice(kinds)(rng, at_s)
+class Theme(NamedTuple):
+    """What the first fault of a round is, so that rare ones come in every few rounds; the others are any."""
+
+    name: str
+    exactly_once: bool
+    first: Callable[[random.Random, float], PlannedFault]
+
+
+def plan_faults(rng: random.Random, theme: Theme) -> list[PlannedFault]:
+    """Two faults, sometimes three, that may overlap; the first is that of the *theme*."""
+    at_s = rng.uniform(0.3, 1.5)
+    planned = [theme.first(rng, at_s)]
+    for _ in range(rng.choice([1, 1, 2])):
+        at_s += rng.choice([rng.uniform(0.0, 0.5), rng.uniform(0.5, 4.0)])
+        fault = _any(rng, at_s)
         # A process has its failpoints from its start, so the first of a role is the only one.
         while any(fault.kind == "failpoint" == each.kind and fault.target == each.target for each in planned):
-            fault = rng.choice(kinds)(rng, at_s)
+            fault = _any(rng, at_s)
         planned.append(fault)
-        at_s += rng.choice([rng.uniform(0.0, 0.5), rng.uniform(0.5, 4.0)])
     return planned
+
+
+def outlives_lease(fault: PlannedFault) -> bool:
+    """Whether another instance may take over from a process that comes back."""
+    return fault.kind in ("freeze", "failpoint") and fault.lasts_s > _TAKEN_OVER_S[fault.target]
+
+
+def _any(rng: random.Random, at_s: float) -> PlannedFault:
+    return rng.choice([_kill, _kill, _failpoint, _freeze, _road, _connector])(rng, at_s)
+
+
+def _takeover(rng: random.Random, at_s: float) -> PlannedFault:
+    """A worker that is away for longer than its lease, with a batch in its hands, and comes back."""
+    lasts_s = _TAKEN_OVER_S[WORKER] + rng.uniform(1.0, 3.0)
+    if rng.random() < 0.5:
+        return PlannedFault(at_s, "freeze", WORKER, lasts_s)
+    place = rng.choice(["before_publish", "in_publish", "after_publish", "in_commit"])
+    return PlannedFault(at_s, "failpoint", WORKER, lasts_s, f"sequencer.{place}=stop@{rng.randint(8, 30)}")
+
+
+def _consumer(rng: random.Random, at_s: float) -> PlannedFault:
+    """A consumer that dies, or is away for longer than its transaction may be silent, and comes back."""
+    name = f"consumer.{rng.choice(_CONSUMER_PLACES)}"
+    lasts_s = _TAKEN_OVER_S[CONSUMER] + rng.uniform(1.0, 4.0)
+    action = rng.choice(["kill", "stop", "stop"])
+    return PlannedFault(at_s, "failpoint", CONSUMER, lasts_s, f"{name}={action}@{rng.randint(4, 20)}")
+
+
+def _again(rng: random.Random, at_s: float) -> PlannedFault:
+    """What makes a connector send again where it does not write in Kafka transactions."""
+    lasts_s = rng.uniform(0, _LONGEST_AWAY_S)
+    return PlannedFault(at_s, *rng.choice([("kill", CONNECT), ("kill", CONNECT), ("kill", KAFKA)]), lasts_s)
+
+
+def _publishing(rng: random.Random, at_s: float) -> PlannedFault:
+    """A worker that dies, or loses a server, between what belongs together."""
+    if rng.random() < 0.6:
+        place = rng.choice(_SEQUENCER_PLACES)
+        return PlannedFault(at_s, "failpoint", WORKER, 1.0, f"sequencer.{place}=kill@{rng.randint(8, 30)}")
+    road, ways = rng.choice(
+        [(roads.WORKER_KAFKA, ["cut", "hold down"]), (roads.WORKER_CONTROL, ["lose answer", "cut"])]
+    )
+    return PlannedFault(at_s, "break", road, rng.uniform(0.5, 3.0), rng.choice(ways))
 
 
 def _kill(rng: random.Random, at_s: float) -> PlannedFault:
@@ -74,13 +127,7 @@ def _kill(rng: random.Random, at_s: float) -> PlannedFault:
 
 
 def _failpoint(rng: random.Random, at_s: float) -> PlannedFault:
-    target = rng.choice([WORKER, CONSUMER])
-    places = _SEQUENCER_PLACES if target == WORKER else _CONSUMER_PLACES
-    name = f"{'sequencer' if target == WORKER else 'consumer'}.{rng.choice(places)}"
-    action = rng.choice(["kill", "kill", "stop"])
-    return PlannedFault(
-        at_s, "failpoint", target, rng.uniform(1, _FROZEN_S[target]), f"{name}={action}@{rng.randint(8, 30)}"
-    )
+    return rng.choice([_publishing, _takeover, _consumer])(rng, at_s)
 
 
 def _freeze(rng: random.Random, at_s: float) -> PlannedFault:
@@ -98,6 +145,21 @@ def _road(rng: random.Random, at_s: float) -> PlannedFault:
 
 def _connector(rng: random.Random, at_s: float) -> PlannedFault:
     return PlannedFault(at_s, "connector", rng.choice(["restart", "stop"]), rng.uniform(0, _LONGEST_AWAY_S))
+
+
+# Fresh seeds come in this order; those without exactly-once source stand together, for each change restarts Connect.
+THEMES = (
+    Theme("publishing", True, _publishing),
+    Theme("takeover", True, _takeover),
+    Theme("consumer", True, _consumer),
+    Theme("any", True, _any),
+    Theme("sent again", False, _again),
+)
+
+
+def theme_of(seed: int) -> Theme:
+    """The theme of a seed."""
+    return THEMES[seed % len(THEMES)]
 
 
 @dataclass

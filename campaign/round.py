@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,17 @@ from campaign.consumer_checks import freshness_s
 from campaign.declaration import random_types
 from campaign.errors import NoVerdictError
 from campaign.evidence import Evidence
-from campaign.faults import CONSUMER, WORKER, Fault, Faults, PlannedFault, describe, plan_faults
+from campaign.faults import (
+    CONSUMER,
+    WORKER,
+    Fault,
+    Faults,
+    PlannedFault,
+    describe,
+    outlives_lease,
+    plan_faults,
+    theme_of,
+)
 from campaign.finding import Checker, Findings
 from campaign.journal import Journal
 from campaign.judgement import judge
@@ -43,6 +53,7 @@ from campaign.witness import Witness, compare
 from examples.main_job.progress import tell
 
 EVENTS_MIN, FAULTS_MIN = 3_000, 2
+ROLES = (WORKER, CONSUMER)
 _EVENTS = EVENTS_MIN + 30
 _ROWS_BEFORE = 12
 _READY_S = 90.0
@@ -59,10 +70,11 @@ class RoundPlan:
     """Everything of a round that follows from its *seed*."""
 
     seed: int
+    theme: str
     types: Sequence[Type]
     constrained: frozenset[str]
     exactly_once: bool
-    standby: bool
+    standbys: Mapping[str, bool]
     applier: str
     faults: Sequence[PlannedFault]
 
@@ -92,14 +104,23 @@ def plan_round(seed: int, *, faults: bool = True) -> RoundPlan:
     types = random_types(rng, 2)
     children = [each.name for each in types if each.parent is not None]
     constrained = frozenset(name for name in children if rng.random() < 0.3)
-    exactly_once, standby, applier = is_exactly_once(seed), rng.random() < 0.3, rng.choice([SINGLE, BATCH])
-    planned = plan_faults(rng)
-    return RoundPlan(seed, types, constrained, exactly_once, standby, applier, planned if faults else ())
-
-
-def is_exactly_once(seed: int) -> bool:
-    """Whether Connect writes in Kafka transactions in the round of *seed*: in two of three."""
-    return seed % 3 != 0
+    standby, applier = rng.random() < 0.2, rng.choice([SINGLE, BATCH])
+    theme = theme_of(seed)
+    planned = plan_faults(rng, theme)
+    standbys = {
+        role: standby or any(each.target == role and outlives_lease(each) for each in planned) for role in ROLES
+    }
+    exactly_once = theme.exactly_once
+    return RoundPlan(
+        seed=seed,
+        theme=theme.name,
+        types=types,
+        constrained=constrained,
+        exactly_once=exactly_once,
+        standbys=standbys,
+        applier=applier,
+        faults=planned if faults else (),
+    )
 
 
 class Round:
@@ -146,8 +167,8 @@ class Round:
         witness = Witness(site.source_url, site.name, plan.types)
         witness.begin()
         roles = {
-            WORKER: [site.worker(f"worker-{n}") for n in range(2 if plan.standby else 1)],
-            CONSUMER: [site.consumer("consumer", plan.applier)],
+            WORKER: [site.worker(f"worker-{n}") for n in range(1 + plan.standbys[WORKER])],
+            CONSUMER: [site.consumer(f"consumer-{n}", plan.applier) for n in range(1 + plan.standbys[CONSUMER])],
         }
         sampler = Sampler(site.consumer_url)
         journal = self._open.enter_context(Journal(site.folder / "journal.jsonl"))
@@ -325,7 +346,8 @@ class Round:
             "progress_records": len(evidence.claims),
             "freshness_max_s": round(freshness_s(evidence), 1),
             "exactly_once_source": self._plan.exactly_once,
-            "standby": self._plan.standby,
+            "theme": self._plan.theme,
+            "standbys": [role for role, wanted in self._plan.standbys.items() if wanted],
             "handler": self._plan.applier,
         }
 

@@ -70,5 +70,5 @@ def test_a_seed_makes_the_whole_plan() -> None:
     assert plan_round(11) == plan
     calm = plan_round(11, faults=False)
     assert calm.faults == ()
-    assert (calm.types, calm.constrained, calm.standby) == (plan.types, plan.constrained, plan.standby)
+    assert (calm.types, calm.constrained, calm.standbys) == (plan.types, plan.constrained, plan.standbys)
     assert all(len(plan_round(seed).faults) >= 2 for seed in range(200))
