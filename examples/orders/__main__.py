@@ -7,7 +7,10 @@ import logging
 import sys
 from pathlib import Path
 
-from examples.orders.handlers import orders_consumer
+from kafka import KafkaAdminClient
+from kafka.errors import KafkaError
+
+from examples.orders.handlers import NAME, orders_consumer
 from examples.orders.lines import create_tables
 from rowcast.database import connect
 from rowcast.errors import RowcastError, StopError
@@ -28,11 +31,16 @@ def main() -> int:
         "--database", metavar="URL", help="the service's own database (default: the project's 'orders')"
     )
     parser.add_argument("--brokers", metavar="HOST:PORT", help="bootstrap servers (default: the project's)")
+    parser.add_argument(
+        "--check", action="store_true", help="only say whether an instance is a member of the group (exit code 0 or 1)"
+    )
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kafka").setLevel(logging.ERROR)  # its states are ours to tell
     try:
         settings = load_settings(options.project)
+        if options.check:
+            return 0 if _has_members(options.brokers or settings.need_brokers()) else 1
         database = options.database or settings.database(DATABASE).url
         with connect(database, application=DATABASE) as connection:
             create_tables(connection)
@@ -41,6 +49,14 @@ def main() -> int:
         print(f"orders: {error}", file=sys.stderr)
         return 1 if isinstance(error, StopError) else 2
     return 0
+
+
+def _has_members(brokers: str) -> bool:
+    try:
+        with KafkaAdminClient(bootstrap_servers=brokers, bootstrap_timeout_ms=5000, request_timeout_ms=5000) as client:
+            return bool(client.describe_groups([NAME])[NAME]["members"])
+    except (KafkaError, OSError):
+        return False
 
 
 if __name__ == "__main__":

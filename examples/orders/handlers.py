@@ -15,6 +15,8 @@ from psycopg.types.json import Jsonb
 
 from rowcast.consumer import Consumer, DomainEvent
 
+NAME = "orders"  # of the consumer and its group
+
 _ITEMS = """
     INSERT INTO known_item (id, version, holdings_id, barcode, material_type, status)
     SELECT * FROM jsonb_to_recordset(%s)
@@ -48,7 +50,7 @@ _APPLIED = """
 
 def orders_consumer(database: str, brokers: str) -> Consumer:
     """The consumer of the orders service, ready to run."""
-    consumer = Consumer("orders", database, brokers)
+    consumer = Consumer(NAME, database, brokers)
     consumer.on_batch("inventory.item", major=1)(items_changed)
     consumer.on_batch("inventory.holdings", major=1)(holdings_changed)
     consumer.on_batch("inventory.instance", major=1)(instances_changed)

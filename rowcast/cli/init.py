@@ -21,7 +21,7 @@ def register(verbs: Verbs) -> None:
     init = verbs.verb(
         "init",
         _init,
-        "write source file, first contracts, settings, CI workflow and README, from what a database says",
+        "write source file, first contracts, settings, CI workflow, containers and README, from what a database says",
         "--database postgresql://reader@db.example.org:5432/shop",
         "--database shop --table public.orders --table public.order_line",
         "--database shop --folder events/shop --json",
@@ -33,8 +33,8 @@ def register(verbs: Verbs) -> None:
     init.add_argument(
         "--database",
         metavar="URL",
-        help="connection string or URI of the database, or its name in the settings; without it only settings, workflow"
-        " and README are written",
+        help="connection string or URI of the database, or its name in the settings; without it only settings,"
+        " workflow, containers and README are written",
     )
     init.add_argument("--folder", type=Path, metavar="FOLDER", help="write there (default: the project folder)")
     init.add_argument("--source", metavar="NAME", help="name of source and domain (default: that of the database)")

@@ -14,7 +14,7 @@ from rowcast.errors import RowcastError
 
 # Each module registers its verbs; what a verb needs is imported when it runs, so that `--help` stays quick
 # and a consumer-only installation is not asked for Faust.
-_MODULES = ("init", "stack", "sources", "schemas", "events", "refused", "worker")
+_MODULES = ("init", "stack", "part", "sources", "schemas", "events", "refused", "worker")
 
 # The extra that brings what the base goes without.
 _EXTRAS = {

@@ -93,7 +93,7 @@ def write_draft(folder: Path, address: DatabaseAddress, draft: Draft, *, overwri
 
 
 def write_frame(folder: Path) -> list[Written]:
-    """Write what stands around a draft: settings, workflow, README. Raises as `write_draft`."""
+    """Write what stands around a draft: settings, workflow, containers, README. Raises as `write_draft`."""
     name = snake_case(folder.resolve().name)
     source = name if SOURCE_NAME.fullmatch(name) else "shop"
     return write_bundles(folder, frame_bundles(source, "customer"), overwrite=False)

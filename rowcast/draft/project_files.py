@@ -12,6 +12,7 @@ from string import Template
 from typing import Literal
 
 from rowcast.contracts.contract import FOLDER as SCHEMAS
+from rowcast.draft.containers import container_files
 from rowcast.draft.contract_text import contract_files
 from rowcast.draft.outline import Outline
 from rowcast.draft.source_text import source_text
@@ -50,12 +51,13 @@ class Written:
 
 
 def frame_bundles(source: str, aggregate: str) -> Iterator[Bundle]:
-    """What stands around source file and contracts: settings, workflow, README. *aggregate* is an example."""
+    """What stands around a draft: settings, workflow, README, containers. *aggregate* is an example for the README."""
     for target, name in _FRAME.items():
         text = files(__package__).joinpath("frame", name).read_text(encoding="utf-8")
         if name == "README.md":
             text = Template(text).substitute(source=source, aggregate=aggregate)
         yield Bundle({PurePosixPath(target): text}, drafted=False)
+    yield Bundle(container_files("project"), drafted=False)
 
 
 def draft_bundles(source: str, database: str, outline: Outline) -> Iterator[Bundle]:

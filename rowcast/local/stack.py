@@ -21,7 +21,7 @@ import yaml
 
 from rowcast.errors import ConfigurationError
 from rowcast.local.choice import choose_program, refuse_foreign_data, refuse_running, remember, remembered_wish
-from rowcast.local.connect import ConnectPart
+from rowcast.local.connect import ConnectPart, password_reference
 from rowcast.local.jars import JarFolder, ensure_jars
 from rowcast.local.kafka import KafkaPart
 from rowcast.local.launch import runs, start_parts, stop_marked, stop_part
@@ -180,22 +180,30 @@ class Stack:
     def _write_public(self, state: StackState, parts: _Parts) -> dict[str, Any]:
         postgres, kafka, connect = parts
         public = {
-            "version": 1,
-            "brokers": kafka.brokers,
-            "connect_url": connect.url,
-            "postgres": {
-                "host": "127.0.0.1",
-                "port": postgres.port,
-                "user": USER,
-                "password": state.password,
-                "connect_password": connect.password_reference,
-            },
+            **addresses(state, kafka.brokers, connect.url, ("127.0.0.1", postgres.port)),
             "parts": {part.name: _public_part(state, part) for part in parts},
             "started_at": state.get("started_at"),
             "download_s": state.get("download_s") or 0.0,
         }
         write_private(self.folder / "stack.json", json.dumps(public, indent=1) + "\n")
         return public
+
+
+def addresses(state: StackState, brokers: str, connect_url: str, postgres: tuple[str, int]) -> dict[str, Any]:
+    """What ``stack.json`` tells the rest of Rowcast: where the parts are, and PostgreSQL's login."""
+    host, port = postgres
+    return {
+        "version": 1,
+        "brokers": brokers,
+        "connect_url": connect_url,
+        "postgres": {
+            "host": host,
+            "port": port,
+            "user": USER,
+            "password": state.password,
+            "connect_password": password_reference(state.folder),
+        },
+    }
 
 
 def declared_databases(project: Path) -> set[str]:

@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from stack_fixture import SharedStack, random_name
 
 from rowcast.cli.main import main
+from rowcast.draft.containers import container_files
 from rowcast.settings import DatabaseSettings, load_settings
 from rowcast.sources.source_file import load_sources
 
@@ -257,9 +258,10 @@ def test_what_cannot_be_drafted_is_told_and_nothing_is_written(
 
 
 def test_without_a_database_the_frame_is_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Settings, workflow and README; settings that are there are kept, which is no finding."""
+    """Settings, workflow, containers and README; settings that are there are kept, which is no finding."""
     outcomes = {each["path"]: each["outcome"] for each in init(folder, capsys)["files"]}
-    assert outcomes == {"README.md": "written", ".github/workflows/contracts.yml": "written", "rowcast.toml": "kept"}
+    frame = {"README.md", ".github/workflows/contracts.yml", *map(str, container_files("project"))}
+    assert outcomes == dict.fromkeys(frame, "written") | {"rowcast.toml": "kept"}
 
 
 SAMPLES = {
