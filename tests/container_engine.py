@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import docker
@@ -45,7 +45,7 @@ def running_engine() -> Iterator[docker.DockerClient]:
         with _own_engine() as client:
             yield client
     else:
-        with client:
+        with closing(client):
             yield client
 
 
@@ -75,7 +75,7 @@ def _own_engine() -> Iterator[docker.DockerClient]:
                     return False
 
             wait_until(answers, "dockerd answers", _START_S)
-            with client:
+            with closing(client):
                 yield client
         finally:
             process.send_signal(signal.SIGTERM)
