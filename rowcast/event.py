@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from rowcast.bounded_json import read_bounded
+from rowcast.deprecation import Deprecation
 from rowcast.errors import MalformedEventError
 from rowcast.identity import Identity, event_id_prefix
 from rowcast.topics import domain_topic
@@ -83,6 +84,16 @@ class Moment:
         self.trace: tuple[Header, ...] = () if traceparent is None else (("ce_traceparent", traceparent.encode()),)
 
 
+class EventMajor(NamedTuple):
+    """The major version of an aggregate type that events are of, and when it ends."""
+
+    domain: str
+    aggregate: str
+    major: int
+    dataschema: str
+    deprecation: Deprecation | None = None
+
+
 class EventForm:
     """
     What all events of one aggregate type of one source have in common, encoded once.
@@ -90,16 +101,8 @@ class EventForm:
     The only place that knows which headers a record has and in what order.
     """
 
-    def __init__(
-        self,
-        *,
-        source: str,
-        source_uri: str,
-        domain: str,
-        aggregate: str,
-        major: int,
-        dataschema: str,
-    ) -> None:
+    def __init__(self, *, source: str, source_uri: str, of: EventMajor) -> None:
+        domain, aggregate, major, dataschema, deprecation = of
         self._of = domain, aggregate, major
         self.topic = domain_topic(domain, aggregate, major)
         self._id = event_id_prefix(aggregate).encode()
@@ -109,6 +112,7 @@ class EventForm:
         }
         self._dataschema: Header = ("ce_dataschema", dataschema.encode())
         self._rowcast_source: Header = ("ce_rowcastsource", source.encode())
+        self._deprecation: tuple[Header, ...] = deprecation.headers() if deprecation else ()
 
     def stated(self, name: str, dataschema: str) -> EventForm:
         """The form of the type's events that services state under *name*."""
@@ -134,6 +138,7 @@ class EventForm:
             self._rowcast_source,
             moment.position,
             *moment.trace,
+            *self._deprecation,
         )
         return Record(self.topic, key, value, headers)
 
@@ -146,7 +151,8 @@ class DomainEvent:
     *position* is the commit LSN of the transaction; *time* its commit time (RFC 3339, UTC).
     *after* is the whole entity, or None when deleted; *before* the former values of the fields that
     changed relative to the version before (the whole last state on delete, None when there was none).
-    *ancestors* maps each ancestor type to its id texts, or to None while unknown.
+    *ancestors* maps each ancestor type to its id texts, or to None while unknown. *deprecation* says until when the
+    major is published, where it ends.
 
     An event that a service stated has its name in *stated* and what it says in *data*. Its kind is `UPDATED`, its
     *after* the state at that place, and nothing has changed: *before* is empty.
@@ -166,6 +172,7 @@ class DomainEvent:
     ancestors: Ancestors
     context: Mapping[str, Any]
     traceparent: str | None = None
+    deprecation: Deprecation | None = None
     stated: str | None = None
     data: Mapping[str, Any] | None = None
 
@@ -202,14 +209,8 @@ class DomainEvent:
     def encode(self) -> Record:
         """The record of this event, byte for byte the same whenever it is encoded."""
         identity = self.identity
-        form = EventForm(
-            source=identity.source,
-            source_uri=self.source_uri,
-            domain=self.domain,
-            aggregate=identity.aggregate,
-            major=self.major,
-            dataschema=self.dataschema,
-        )
+        major = EventMajor(self.domain, identity.aggregate, self.major, self.dataschema, self.deprecation)
+        form = EventForm(source=identity.source, source_uri=self.source_uri, of=major)
         form = form if self.stated is None else form.stated(self.stated, self.dataschema)
         moment = Moment(self.position, self.time, self.traceparent)
         value = orjson.dumps(self.value(), option=orjson.OPT_SORT_KEYS)
@@ -231,7 +232,8 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Iterable
     if key is None or key.decode("utf-8", "replace") != attributes["ce_subject"]:
         raise MalformedEventError(f"{topic}: record key {key!r} is not ce_subject {attributes['ce_subject']!r}")
     if home != topic:
-        raise MalformedEventError(f"{topic}: ce_type {attributes['ce_type']!r} belongs on another topic")
+        what = f"{attributes['ce_id']}: ce_type {attributes['ce_type']!r}"
+        raise MalformedEventError(f"{topic}: {what} belongs on another topic, {home}")
     try:
         identity = Identity.from_id_text(source, aggregate, attributes["ce_subject"])
         version = int(attributes["ce_sequence"])
@@ -259,6 +261,7 @@ def decode(topic: str, key: bytes | None, value: bytes | None, headers: Iterable
         ancestors=data["ancestors"],
         context=data["context"],
         traceparent=attributes.get("ce_traceparent"),
+        deprecation=Deprecation.of_headers(attributes) if "ce_deprecated" in attributes else None,
         stated=stated,
         data=None if stated is None else data["data"],
     )

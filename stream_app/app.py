@@ -24,6 +24,7 @@ from rowcast.settings import Settings, load_settings
 from stream_app.connector_watch import ConnectorWatch
 from stream_app.hosting import Application
 from stream_app.metrics import Metrics
+from stream_app.reader_watch import ReaderWatch
 from stream_app.supervisor import TICK_S, Supervisor
 from stream_app.web import HOST, open_listener, port_of
 
@@ -39,6 +40,7 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
     metrics = Metrics()
     supervisor = Supervisor((brokers, control.url, settings.hash_key()), metrics)
     watch = ConnectorWatch(settings.need_connect_url(), supervisor.silences, metrics)
+    readers = ReaderWatch(brokers, supervisor.ending, metrics)
     app = Application(
         listener,
         broker=f"kafka://{brokers}",
@@ -59,6 +61,7 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
         async def on_start(self) -> None:
             log.info("health and metrics: http://%s:%d/health and /metrics", HOST, port_of(listener))
             watch.start()
+            readers.start()
 
         @faust.Service.task
         async def _supervise(self) -> None:
@@ -69,6 +72,7 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
         async def on_stop(self) -> None:
             log.info("stopping")
             watch.stop()
+            readers.stop()
             await asyncio.to_thread(supervisor.stop)
 
     @app.page("/metrics")

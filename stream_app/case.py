@@ -21,7 +21,7 @@ from rowcast.sources.catalogue import Catalogue, Column, Table
 from rowcast.sources.compilation import compile_definition
 from rowcast.sources.declared_contract import contracts_of
 from rowcast.sources.source_file import FOLDER, SourceFile, load_sources
-from stream_app.trial import Outcome, Trial, shown
+from stream_app.trial import Outcome, Trial
 
 # What a hand-written case may leave out of an event.
 _OPTIONAL = ("version", "before", "ancestors")
@@ -56,7 +56,7 @@ def _outcome_document(outcome: Outcome) -> dict[str, Any]:
         {"aggregate": each.aggregate, "id": each.id_text, "event": each.event, "reason": each.reason}
         for each in outcome.refused_statements
     ]
-    return {"events": [shown(event) for event in outcome.events], **({"refused": refused} if refused else {})}
+    return {"events": [outcome.shown(event) for event in outcome.events], **({"refused": refused} if refused else {})}
 
 
 def _catalogue(tables: Mapping[str, Any]) -> Catalogue:

@@ -74,6 +74,13 @@ class Generations:
         statuses = [self._status(name) for name in self._types]
         return self.begun or all(status in (None, ABANDONED) for status in statuses)
 
+    @property
+    def expected(self) -> bool:
+        """Whether a snapshot is to come that was asked for: the source was set up anew."""
+        newest = max((each.started_offset for each in self._newest.values()), default=None)
+        asked = self._snapshot_from()
+        return newest is not None and asked is not None and newest < asked
+
     def _status(self, name: str) -> str | None:
         return self._newest[name].status if name in self._newest else None
 

@@ -63,6 +63,18 @@ class Metrics:
         self.connect_reachable = Gauge(
             "rowcast_connect_reachable", "1 while Kafka Connect answers this worker", registry=self.registry
         )
+        self.sunset = Gauge(
+            "rowcast_deprecated_topic_sunset_timestamp_seconds",
+            "Last day (Unix time of its beginning, UTC) of a topic whose major ends",
+            (*_LABELS, "topic"),
+            registry=self.registry,
+        )
+        self.readers = Gauge(
+            "rowcast_deprecated_topic_readers",
+            "Members of the consumer groups that read a topic whose major ends",
+            (*_LABELS, "topic", "group"),
+            registry=self.registry,
+        )
         self.stage = Histogram(
             "rowcast_stage_seconds",
             "Time of each stage of a batch",

@@ -6,6 +6,7 @@ Nothing is guessed here: a log or a topic that is not what the position says sto
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 import psycopg
@@ -14,9 +15,11 @@ from rowcast.brokers import Brokers
 from rowcast.errors import MalformedEventError, StopError
 from rowcast.failpoint import failpoint
 from rowcast.sources.definition import SourceDefinition
+from stream_app.core.emission import Origin
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.state import View
 from stream_app.core.tail import Tail
+from stream_app.live_majors import Opening, Waiting
 from stream_app.position import EndOffsets, Position, read_position
 from stream_app.store import Ownership, Step, Store
 from stream_app.transport import read_ends, read_extent, read_tail
@@ -79,21 +82,59 @@ def _first_position(claim: Claim, store: Store, topic_id: str, start: int) -> Po
 
 
 def _partitions(definition: SourceDefinition) -> dict[str, int]:
-    return {definition.topic(each): definition.partitions for each in definition.aggregates}
+    return dict.fromkeys(definition.topics, definition.partitions)
 
 
-def open_tail(claim: Claim, position: Position) -> tuple[Tail, EndOffsets]:
-    """The events behind the committed position, and the end offsets behind them."""
-    failpoint("sequencer.in_claim")
-    partitions = _partitions(claim.mapping.definition)
-    # A topic that was declared since the last commit has no end offset yet: it is read from its beginning.
-    known = {
-        topic: position.end_offsets.get(topic, {str(number): 0 for number in range(count)})
-        for topic, count in partitions.items()
+def open_majors(
+    definition: SourceDefinition,
+    known: tuple[Mapping[str, tuple[int, ...]], Waiting | None],
+    reading: Container[str],
+    origin: Origin,
+) -> Opening | None:
+    """
+    What has to open when the definition has other live majors than the state *known*; None when it has the same.
+
+    A major's topic opens with an event of every aggregate. Those of types that are being read follow when they are.
+    What has been waiting since before goes on to.
+    """
+    majors, waiting = known
+    live = {each.name: each.majors for each in definition.aggregates}
+    if live.items() <= majors.items():
+        return None
+    former = {
+        each.name: majors[each.name]
+        for each in definition.aggregates
+        if each.name in majors and not each.is_covered(majors[each.name])
     }
+    before = waiting.types if waiting else ()
+    types = [name for name in live if name not in reading and (name in former or name in before)]
+    return Opening(
+        live={**majors, **live},
+        former=former,
+        waiting=Waiting(types=types, origin=origin.to_dict()) if types else None,
+    )
+
+
+def known_ends(claim: Claim, position: Position, *, opens: bool) -> EndOffsets:
+    """
+    How far each domain partition is known to be written.
+
+    When majors open, a topic without end offset is either new, or was live once: what it holds is no news.
+    """
+    partitions = _partitions(claim.mapping.definition)
+    absent = {topic: count for topic, count in partitions.items() if topic not in position.end_offsets}
+    starts = {topic: {str(number): 0 for number in range(count)} for topic, count in absent.items()}
+    if opens and absent:
+        starts = read_ends(claim.brokers, absent)
+    return {topic: position.end_offsets.get(topic) or starts[topic] for topic in partitions}
+
+
+def open_tail(claim: Claim, known: EndOffsets) -> tuple[Tail, EndOffsets]:
+    """The events behind the *known* ends, and the end offsets behind them."""
+    failpoint("sequencer.in_claim")
     try:
         tail = Tail(read_tail(claim.brokers, claim.ownership.source, known))
     except MalformedEventError as error:
         raise StopError("FOREIGN_WRITER", f"a domain topic holds what the owner did not write: {error}") from error
     # Nobody else can append any more: this claim has fenced every older producer.
-    return tail, read_ends(claim.brokers, partitions) if tail else known
+    return tail, read_ends(claim.brokers, _partitions(claim.mapping.definition)) if tail else known

@@ -12,12 +12,14 @@ import logging
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import closing
 
 import psycopg
 
 from rowcast.brokers import Brokers
 from rowcast.database import connect, unavailable_when_broken
+from rowcast.deprecation import Deprecation
 from rowcast.errors import OwnershipLostError, StopError, TransientError
 from rowcast.hash_key import HashKey
 from stream_app.contract import compile_validators
@@ -66,6 +68,7 @@ class Owner:
         self._reopen = threading.Event()
         self._paused = False
         self.revision: str | None = None
+        self.ending: Mapping[str, Deprecation] = {}
         self._window: WindowWatch | None = None
         self._offset = -1
         self._session: Session | None = None
@@ -181,6 +184,7 @@ class Owner:
         self, connection: psycopg.Connection, reading: psycopg.Connection, ownership: Ownership
     ) -> Session:
         definition, self.revision = read_definition(connection, self.source)
+        self.ending = definition.deprecations
         mapping = compile_mapping(definition, compile_validators(definition), self._hash_key)
         claim = Claim(
             ownership=ownership,

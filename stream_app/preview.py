@@ -29,7 +29,7 @@ from stream_app.case import case_document
 from stream_app.core.embedding import EmbeddedMapping
 from stream_app.core.mapping import AggregateMapping
 from stream_app.core.state import Key
-from stream_app.trial import Outcome, Trial, shown
+from stream_app.trial import Outcome, Trial
 
 _REFERENCE_ROWS_MAX = 100_000
 _EMBEDDED_ROWS_MAX = 10_000
@@ -171,7 +171,9 @@ def _show(reading: Reading, outcome: Outcome, asked: list[Key], *, as_json: bool
     # What was read only because it stands above is not asked for.
     named = [key for row in asked if (key := reading.trial.aggregate_of(row)) is not None]
     wanted = set(named)
-    events = [shown(each) for each in outcome.events if Key(each.identity.aggregate, each.identity.id_text) in wanted]
+    events = [
+        outcome.shown(each) for each in outcome.events if Key(each.identity.aggregate, each.identity.id_text) in wanted
+    ]
     refused = [
         {"aggregate": key.aggregate, "id": key.id_text, "reason": reason}
         for key, reason in sorted(outcome.refused.items())
@@ -182,7 +184,8 @@ def _show(reading: Reading, outcome: Outcome, asked: list[Key], *, as_json: bool
         print(json.dumps({"events": events, "refused": refused, "left_out": left_out}, indent=2, ensure_ascii=False))
     else:
         for each in events:
-            print(f"{each['aggregate']} {each['id']}: {each['kind']}")
+            major = f" in major {each['major']}" if "major" in each else ""
+            print(f"{each['aggregate']} {each['id']}: {each['kind']}{major}")
             print(f"  after      {json.dumps(each['after'], ensure_ascii=False)}")
             print(f"  ancestors  {json.dumps(each['ancestors'])}")
         for each in refused:

@@ -29,6 +29,7 @@ from stream_app.core.sequencing import (
 )
 from stream_app.core.state import Key, View
 from stream_app.core.statement import refuse_loose
+from stream_app.core.tail import Tail
 from stream_app.core.transaction import (
     Assembler,
     LargeTransaction,
@@ -40,9 +41,10 @@ from stream_app.core.transaction import (
 )
 from stream_app.generation import Generations
 from stream_app.landing import Landing, Parcel
+from stream_app.live_majors import Waiting, read_live_majors, read_waiting
 from stream_app.metrics import SourceMetrics
-from stream_app.opening import Claim, open_position, open_tail
-from stream_app.position import Position, read_revision
+from stream_app.opening import Claim, known_ends, open_majors, open_position, open_tail
+from stream_app.position import EndOffsets, Position, read_revision
 from stream_app.progress import Progress
 from stream_app.publisher import Publisher
 from stream_app.refusal import RefusalWatch
@@ -76,7 +78,11 @@ class Session:
         # Fences every older producer, so that the ends and the tail below cannot move any more.
         self._publisher = Publisher(claim.brokers, self._source)
         self._position = open_position(claim, self._store)
-        self._tail, ends = open_tail(claim, self._position)
+        self._generations = Generations(
+            self._source, self._mapping.by_type, self._reads.generations(), self._reads.snapshot_from
+        )
+        self._tail, ends = self._open_domain_topics(claim)
+        self._opening = read_waiting(claim.reading, self._source)
         progress = Progress(claim.ownership, self._publisher, self._store)
         self._landing = Landing(self._publisher, self._store, progress, (self._position, ends))
         self._brokers = claim.brokers
@@ -87,9 +93,6 @@ class Session:
         self._reads.load_references()
         # Those of an open transaction that is too large for memory: reference tables are small, so they stay in it.
         self._reference_rows: list[RowChange] = []
-        self._generations = Generations(
-            self._source, self._mapping.by_type, self._reads.generations(), self._reads.snapshot_from
-        )
         self._window = WindowWatch(self._source, self._mapping.definition.change_log_window_ms, metrics)
         self._refusals = RefusalWatch(self._source, self._mapping.definition.refused_share_max)
         self._commands_s = 0.0
@@ -99,6 +102,18 @@ class Session:
         self._staging.clear()
         if "merging" in (self._position.sub_position or {}):
             self._leave_merging()
+
+    def _open_domain_topics(self, claim: Claim) -> tuple[Tail, EndOffsets]:
+        """Take over which majors are live, and read back what was published last."""
+        reading = self._mapping.by_type if self._generations.expected else self._generations.reading
+        state = read_live_majors(claim.reading, self._source), read_waiting(claim.reading, self._source)
+        opening = open_majors(self._mapping.definition, state, reading, self._idle_origin(snapshot=True))
+        known = known_ends(claim, self._position, opens=opening is not None)
+        tail, ends = open_tail(claim, known)
+        if opening is not None:
+            self._store.open_majors(opening, known)
+        self._position = replace(self._position, end_offsets=known)
+        return tail, ends
 
     def _open_log(self) -> None:
         """Read the change log from the committed position on."""
@@ -140,11 +155,21 @@ class Session:
         try:
             if self._position.sub_position is None:
                 self._run_commands()
+                # What a former claim published comes to its end first: the state is not behind it then.
+                if self._opening is not None and not self._tail:
+                    self._open_majors(self._opening)
                 self._read()
             else:
                 self._emit_pending()
         except _InterruptedError:
             return
+
+    def _open_majors(self, waiting: Waiting) -> None:
+        """Open newly live majors with an event of every aggregate."""
+        self._opening = None
+        step = Step(opened=True, pending_types=list(waiting.types))
+        self._land(View(), Emitted(), step, replace(self._position, sub_position=waiting.origin))
+        self._emit_pending()
 
     def _read(self) -> None:
         started_s = time.monotonic()
@@ -448,11 +473,14 @@ class Session:
     def _retry(self, key: Key, view: View, emitted: Emitted) -> str:
         if key.aggregate not in self._mapping.by_type:
             return f"unknown aggregate type {key.aggregate!r}"
-        heartbeat = self._position.heartbeat or {}
-        origin = Origin(self._position.commit_lsn, str(heartbeat.get("at") or rfc3339(0)))
-        self._fold(emit_pending(self._mapping, view, [key], origin, (emitted, self._tail)), view)
+        self._fold(emit_pending(self._mapping, view, [key], self._idle_origin(), (emitted, self._tail)), view)
         refusal = view.state(key).refusal
         return "still refused: " + refusal.reason if refusal else "accepted"
+
+    def _idle_origin(self, *, snapshot: bool = False) -> Origin:
+        """Where events come from that no unit of the change log stands for."""
+        heartbeat = self._position.heartbeat or {}
+        return Origin(self._position.commit_lsn, str(heartbeat.get("at") or rfc3339(0)), snapshot=snapshot)
 
     def _fold(self, lookups: Lookups, view: View) -> None:
         """Run the core, loading what it asks for."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 LOAD_AGGREGATES = """
 SELECT w.id_text, a.* FROM unnest(string_to_array(%s::text, E'\\n')) AS w(id_text)
 CROSS JOIN LATERAL (
-    SELECT version, parent_id_text, present, published, refused_reason, refused_record, refused_since, refused_lsn
+    SELECT version, parent_id_text, present, published, refused_reason, refused_record, refused_since, refused_lsn,
+           majors
     FROM rowcast.aggregate WHERE source = %s AND aggregate = %s AND id_text = w.id_text OFFSET 0) AS a
 """
 LOAD_ROWS = """
@@ -42,7 +43,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS changed_row (
 CREATE TEMPORARY TABLE IF NOT EXISTS changed_aggregate (
     aggregate text COLLATE "C", id_text text COLLATE "C", version bigint, parent_id_text text COLLATE "C",
     present boolean, published text, refused_reason text, refused_record text, refused_since timestamptz,
-    refused_lsn bigint
+    refused_lsn bigint, majors text
 ) ON COMMIT DELETE ROWS
 """
 COPY_CHANGED_ROWS = "COPY pg_temp.changed_row FROM STDIN"
@@ -61,18 +62,18 @@ DELETE FROM rowcast.row_state WHERE ctid = ANY (ARRAY(
 """
 COPY_AGGREGATES = """
 COPY rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
-                        refused_reason, refused_record, refused_since, refused_lsn) FROM STDIN
+                        refused_reason, refused_record, refused_since, refused_lsn, majors) FROM STDIN
 """
 COPY_CHANGED_AGGREGATES = "COPY pg_temp.changed_aggregate FROM STDIN"
 UPDATE_AGGREGATES = """
 INSERT INTO rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
-                               refused_reason, refused_record, refused_since, refused_lsn)
+                               refused_reason, refused_record, refused_since, refused_lsn, majors)
 SELECT %s, * FROM pg_temp.changed_aggregate
 ON CONFLICT (source, aggregate, id_text) DO UPDATE SET
     version = excluded.version, parent_id_text = excluded.parent_id_text, present = excluded.present,
     published = excluded.published, refused_reason = excluded.refused_reason,
     refused_record = excluded.refused_record, refused_since = excluded.refused_since,
-    refused_lsn = excluded.refused_lsn
+    refused_lsn = excluded.refused_lsn, majors = excluded.majors
 """
 # Another row may hold the aggregate still. The rows that go are seen here, too: none of them has this generation.
 HELD_NO_MORE = (
@@ -116,4 +117,15 @@ SELECT DISTINCT p.source, %s::integer, i.columns::json ->> 'child'
 FROM rowcast.pending p JOIN rowcast.row_state i
 ON i.source = p.source AND i.table_name = %s AND i.owner = p.id_text
 WHERE p.source = %s AND p.rank = %s ON CONFLICT DO NOTHING
+"""
+# A row of the former live majors says so from now on: null stands for those that are live.
+OWE = """
+UPDATE rowcast.aggregate SET majors = %(majors)s
+WHERE source = %(source)s AND aggregate = %(aggregate)s AND majors IS NULL AND version > 0
+"""
+OPEN_MAJORS = """
+UPDATE rowcast.source SET
+    live_majors = %(live)s, opening = %(opening)s, end_offsets = %(end_offsets)s,
+    lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => %(lease_s)s))
+WHERE source = %(source)s AND epoch = %(epoch)s AND holder = %(holder)s
 """

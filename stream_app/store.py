@@ -27,7 +27,8 @@ from stream_app.core.reference import Referring
 from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Refusal, View
 from stream_app.core.statement import RefusedStatement, Statement
 from stream_app.generation import Generation
-from stream_app.position import Position
+from stream_app.live_majors import Opening
+from stream_app.position import EndOffsets, Position
 from stream_app.stated import StatedEvents
 
 # Ways to execute a query that are for whole tables, and off for everything else.
@@ -56,9 +57,10 @@ class Step:
     """
     What one commit writes besides the view: see the columns of the control tables.
 
-    *pending_touched*: whatever the view changed waits for its event. *statements* wait for theirs; *placed*, LSN and
-    time of a large transaction, lets those wait that were staged with it, *refused* of which are refused; *said* ends
-    their waiting, up to what is not pending any more. All *refused_statements* are kept.
+    *pending_touched*: whatever the view changed waits for its event. *opened*: what newly live majors wait for is
+    pending, and goes out with the chunks that follow. *statements* wait for their event; *placed*, LSN and time of a
+    large transaction, lets those wait that were staged with it, *refused* of which are refused; *said* ends their
+    waiting, up to what is not pending any more. All *refused_statements* are kept.
     """
 
     generation: int = 0
@@ -73,6 +75,7 @@ class Step:
     pending_children: bool = False
     pending_referring: list[Referring] = field(default_factory=list)
     pending_done: Key | None = None
+    opened: bool = False
     commands_done: list[tuple[int, str]] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
     refused_statements: list[RefusedStatement] = field(default_factory=list)
@@ -271,6 +274,35 @@ class Store:
             self._advance(former, position)
             failpoint("sequencer.in_commit")
 
+    def open_majors(self, opening: Opening, end_offsets: EndOffsets) -> None:
+        """
+        Take over other live majors, in one transaction; the position has to be committed.
+
+        Raises:
+            OwnershipLostError: another claim was made.
+
+        """
+        with self._connection.transaction():
+            self.hold()
+            # Touches every row of a type.
+            self._connection.execute(_WHOLE_TABLES.encode())
+            for aggregate, majors in opening.former.items():
+                text = ",".join(map(str, majors))
+                parameters = {"source": self._source, "aggregate": aggregate, "majors": text}
+                self._connection.execute(statements.OWE, parameters)
+            self._connection.execute(
+                statements.OPEN_MAJORS,
+                {
+                    "source": self._source,
+                    "epoch": self._ownership.epoch,
+                    "holder": self._ownership.holder,
+                    "lease_s": LEASE_S,
+                    "live": _json(opening.live),
+                    "opening": _json(opening.waiting),
+                    "end_offsets": _json(end_offsets),
+                },
+            )
+
     def hold(self) -> None:
         """
         Keep other claims out until the end of the open transaction.
@@ -326,6 +358,8 @@ class Store:
                 self._forget_rows(table.name, generation.number)
         self._save_statements(step)
         self._save_pending(step, view)
+        if step.opened:
+            self._connection.execute("UPDATE rowcast.source SET opening = NULL WHERE source = %s", (self._source,))
         if step.processed:
             self._save_processed(step)
         for number, outcome in step.commands_done:
@@ -375,7 +409,7 @@ class Store:
         types = {each.name: first + copy_text(each.name) for each in self._mapping.by_rank}
         for key in keys:
             state = view.aggregates[key]
-            yield b"%b\t%b\t%d\t%b\t%b\t%b\t%b\n" % (
+            yield b"%b\t%b\t%d\t%b\t%b\t%b\t%b\t%b\n" % (
                 types[key.aggregate],
                 key.id_text.encode(),
                 state.version,
@@ -383,6 +417,7 @@ class Store:
                 b"t" if state.present else b"f",
                 NULL if state.published is None else copy_text(state.published),
                 _NOT_REFUSED if state.refusal is None else _refusal_fields(state.refusal),
+                NULL if state.majors is None else b",".join(b"%d" % each for each in state.majors),
             )
 
     def _save_generation(self, generation: Generation) -> None:
@@ -555,9 +590,10 @@ def _json(value: object) -> str | None:
 
 
 def _state(row: Sequence[Any]) -> AggregateState:
-    _id_text, version, parent, present, published, reason, record, since, lsn = row
+    _id_text, version, parent, present, published, reason, record, since, lsn, owed = row
     refusal = None if reason is None else Refusal(reason, record, _instant(since), int(lsn))
-    return AggregateState(version, parent, present, None if published is None else published.encode(), refusal)
+    majors = None if owed is None else tuple(map(int, owed.split(",")))
+    return AggregateState(version, parent, present, None if published is None else published.encode(), refusal, majors)
 
 
 def _refusal_fields(refusal: Refusal) -> bytes:

@@ -12,10 +12,12 @@ import os
 import socket
 import time
 import uuid
+from collections.abc import Mapping
 
 import psycopg
 
 from rowcast.control.database import connect, migrate
+from rowcast.deprecation import Deprecation
 from rowcast.errors import DatabaseUnavailableError
 from stream_app.lease import RENEW_S, claimable, held, release, renew
 from stream_app.metrics import Metrics, SourceMetrics
@@ -59,6 +61,10 @@ class Supervisor:
     def silences(self) -> dict[str, float]:
         """The owned sources, each with the seconds for which it was silent; from any thread."""
         return {source: owner.silent_s for source, owner in list(self.owners.items())}
+
+    def ending(self) -> dict[str, Mapping[str, Deprecation]]:
+        """The owned sources, each with its topics that are deprecated; from any thread."""
+        return {source: owner.ending for source, owner in list(self.owners.items())}
 
     def stop(self) -> None:
         """End all owners in an orderly way and release their leases."""

@@ -39,12 +39,17 @@ class Outcome:
     """
     What became of the aggregates of one commit: its *events*, in order, and the reasons of those refused now.
 
-    And which stated events of it were refused.
+    *newest* has the newest major of each aggregate type; *refused_statements* which stated events were refused.
     """
 
     events: tuple[DomainEvent, ...]
     refused: Mapping[Key, str]
+    newest: Mapping[str, int]
     refused_statements: tuple[RefusedStatement, ...] = ()
+
+    def shown(self, event: DomainEvent) -> dict[str, Any]:
+        """One of the events, as previews and cases have it."""
+        return shown(event, older=event.major != self.newest[event.identity.aggregate])
 
 
 @dataclass(slots=True)
@@ -136,7 +141,8 @@ class Trial:
         self._run(emit_pending(self.mapping, view, keys, origin, (emitted, Tail()), said), view)
         refused = {key: state.refusal.reason for key, state in self._state.aggregates.items() if state.refusal}
         statements = sorted((*folded.refused_statements, *emitted.refused_statements), key=lambda each: each.order)
-        return Outcome(tuple(decode(*record) for record in emitted.records), refused, tuple(statements))
+        newest = {each.name: each.definition.major for each in self.mapping.by_rank}
+        return Outcome(tuple(decode(*record) for record in emitted.records), refused, newest, tuple(statements))
 
     def kept(self, table: str, row: Columns) -> Columns:
         """A row of *table* without what may not be published as it is."""
@@ -168,13 +174,14 @@ def _change(operation: Operation, table: str, columns: Columns, order: int) -> R
     return RowChange(operation, table, columns if gone else None, None if gone else columns, 1, order, 1, 0)
 
 
-def shown(event: DomainEvent) -> dict[str, Any]:
-    """An event as previews and cases have it."""
+def shown(event: DomainEvent, *, older: bool = False) -> dict[str, Any]:
+    """An event as previews and cases have it; *older*: it is of an older major, and says so."""
     entry: dict[str, Any] = {
         "aggregate": event.identity.aggregate,
         "id": event.identity.id_text,
         "kind": str(event.kind),
         "version": event.version,
+        "major": event.major if older else None,
         "after": event.after,
         "before": event.before,
         "ancestors": event.ancestors,

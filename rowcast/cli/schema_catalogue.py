@@ -30,6 +30,7 @@ def _catalogue(arguments: argparse.Namespace) -> int:
     from rowcast.contracts.contract import FOLDER, contract_paths, load_contract
     from rowcast.contracts.readership import Readership
     from rowcast.errors import ConfigurationError
+    from rowcast.sources.producers import producers
 
     schemas: Path = arguments.schemas or arguments.project / FOLDER
     contracts = [load_contract(path) for path, _match in contract_paths(schemas)]
@@ -39,20 +40,7 @@ def _catalogue(arguments: argparse.Namespace) -> int:
             "\n".join(findings) or "no contract", where=str(schemas), fix="`rowcast schemas check`"
         )
     parts = Readership(arguments.consumers or schemas.parent / consumer_part.FOLDER, schemas, contracts).parts
-    entries = catalogue_entries(contracts, _producers(arguments.project, schemas), parts)
+    entries = catalogue_entries(contracts, producers(arguments.project, schemas), parts)
     pages = write_catalogue(arguments.out, entries)
     print(f"{arguments.out / 'index.html'}: {counted(len(entries), 'event')}, {counted(len(pages), 'page')}")
     return 0
-
-
-def _producers(project: Path, schemas: Path) -> dict[str, list[str]]:
-    from rowcast.contracts.contract import find_contract
-    from rowcast.sources.source_file import FOLDER, load_sources
-    from rowcast.topics import domain_topic
-
-    producers: dict[str, list[str]] = {}
-    for source in load_sources(project) if any((project / FOLDER).glob("*.yaml")) else ():
-        for entry in source.aggregates:
-            major = (entry.contract or (find_contract(schemas, source.domain, entry.name, None).major, 0))[0]
-            producers.setdefault(domain_topic(source.domain, entry.name, major), []).append(source.source)
-    return producers

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import UTC, datetime
+from dataclasses import asdict
+from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rowcast.cli.count import counted
 from rowcast.cli.schema_consumers import add_folder
 from rowcast.cli.verbs import Verbs, add_json
+
+if TYPE_CHECKING:
+    from rowcast.contracts.contract import Contract
+    from rowcast.contracts.readership import Readership
+    from rowcast.contracts.sunset import Sunset
 
 
 def register(schemas: Verbs) -> argparse.ArgumentParser:
@@ -36,6 +43,18 @@ def register(schemas: Verbs) -> argparse.ArgumentParser:
     return check
 
 
+def _sunsets(schemas: Path, contracts: list[Contract], readership: Readership, today: date) -> list[Sunset]:
+    if not any(contract.deprecation for contract in contracts):
+        return []
+    from rowcast.contracts.sunset import sunsets
+    from rowcast.sources.producers import producers
+
+    consumers: dict[str, list[str]] = {}
+    for part in readership.parts:
+        consumers.setdefault(part.event, []).append(part.app)
+    return sunsets(contracts, producers(schemas.resolve().parent, schemas), consumers, today)
+
+
 def _check(arguments: argparse.Namespace) -> int:
     from rowcast.contracts import consumer_part
     from rowcast.contracts.checking import valid_contracts
@@ -44,7 +63,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from rowcast.contracts.ignores import without_ignored
     from rowcast.contracts.published import published
     from rowcast.contracts.readership import Readership
-    from rowcast.contracts.report import FORMATS, as_json
+    from rowcast.contracts.report import FORMATS, as_json, note_line
 
     schemas: Path = arguments.schemas or arguments.project / FOLDER
     before = None
@@ -52,14 +71,20 @@ def _check(arguments: argparse.Namespace) -> int:
         before = published(arguments.against, schemas, merge_base=not arguments.no_merge_base)
     contracts, own = valid_contracts(schemas)
     readership = Readership(arguments.consumers or schemas.parent / consumer_part.FOLDER, schemas, contracts)
+    today = datetime.now(UTC).date()
+    ending = _sunsets(schemas, contracts, readership, today)
     evolved = check_evolution(schemas, contracts, before, readership)
-    findings = [*own, *without_ignored(evolved, schemas, datetime.now(UTC).date()), *readership.findings]
+    evolved += [each.finding for each in ending if each.finding]
+    findings = [*own, *without_ignored(evolved, schemas, today), *readership.findings]
+    notes = [each for each in ending if not each.finding]
     count = len(list(contract_paths(schemas, stated=True)))
     if arguments.json or arguments.format == "json":
-        print(json.dumps({"contracts": count, "findings": as_json(findings)}, indent=2))
+        document = {"contracts": count, "findings": as_json(findings), "notes": [asdict(each) for each in notes]}
+        print(json.dumps(document, indent=2))
         return 1 if findings else 0
     lines = list(FORMATS[arguments.format](findings))
     if arguments.format != "junit":
+        lines += [note_line(each.file, str(each), github=arguments.format == "github") for each in notes]
         lines.append(f"{counted(count, 'contract')}, {counted(len(findings), 'finding')}")
     print("\n".join(lines))
     return 1 if findings else 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rowcast.cli.count import counted
 from rowcast.cli.recovery import register_recovery
@@ -14,6 +14,8 @@ from rowcast.cli.trial import register_trial
 from rowcast.cli.verbs import Verbs, add_json
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from rowcast.settings import Settings
     from rowcast.sources.change import Change
     from rowcast.sources.source_file import SourceFile
@@ -79,17 +81,17 @@ def _load(arguments: argparse.Namespace) -> tuple[Sequence[SourceFile], Settings
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from rowcast.sources.plan import estimate, plan
+    from rowcast.sources.plan import estimate, left_over, plan
 
     sources, settings = _load(arguments)
     if arguments.sql:
         return _print_sql(sources, settings, as_json=arguments.json)
-    changes, estimates = plan(sources, settings), estimate(sources, settings)
+    changes, estimates, left = plan(sources, settings), estimate(sources, settings), left_over(sources, settings)
     if arguments.json:
-        document = {"changes": [asdict(each) for each in changes], "estimates": [asdict(each) for each in estimates]}
+        document = {"changes": _listed(changes), "estimates": _listed(estimates), "left_topics": _listed(left)}
         print(json.dumps(document, indent=2))
     else:
-        for line in (*map(_line, changes), *estimates):
+        for line in (*map(_line, changes), *estimates, *left):
             print(line)
         print(
             counted(len(changes), "change")
@@ -110,16 +112,19 @@ def _print_sql(sources: Sequence[SourceFile], settings: Settings, *, as_json: bo
 
 
 def _apply(arguments: argparse.Namespace) -> int:
-    from rowcast.sources.plan import apply
+    from rowcast.sources.plan import apply, left_over
 
     def progress(change: Change) -> None:
         if not arguments.json:
             print(_line(change), flush=True)
 
-    changes = apply(*_load(arguments), progress)
+    sources, settings = _load(arguments)
+    changes = apply(sources, settings, progress)
+    left = left_over(sources, settings)
     if arguments.json:
-        print(json.dumps({"changes": [asdict(change) for change in changes]}, indent=2))
+        print(json.dumps({"changes": _listed(changes), "left_topics": _listed(left)}, indent=2))
     else:
+        print(*left, sep="\n", end="\n" if left else "")
         print(counted(len(changes), "change"))
     return 0
 
@@ -158,6 +163,10 @@ def _remove(arguments: argparse.Namespace) -> int:
         return 1
     remove(source, settings, print)
     return 0
+
+
+def _listed(entries: Iterable[DataclassInstance]) -> list[dict[str, Any]]:
+    return [asdict(each) for each in entries]
 
 
 def _line(change: Change) -> str:

@@ -26,10 +26,15 @@ BatchHandler = Callable[[Sequence[DomainEvent], psycopg.Connection], None]
 
 @dataclass(frozen=True, slots=True)
 class Handling:
-    """What is done with the events of one topic: *call* takes them one by one, or *at_once* all that there are."""
+    """
+    What is done with the events of one topic: *call* takes them one by one, or *at_once* all that there are.
+
+    *upcast* turns each into the handler's major, where an older one is read.
+    """
 
     call: BatchHandler
     at_once: bool
+    upcast: Callable[[DomainEvent], DomainEvent] | None = None
 
     @classmethod
     def one_by_one(cls, handler: Handler) -> Handling:
@@ -171,6 +176,8 @@ class _Work:
             return
         events = [each.content for each in deliveries if isinstance(each.content, DomainEvent)]
         try:
+            if handling.upcast is not None:
+                events = [handling.upcast(each) for each in events]
             handling.call(events, self.connection)
         # Handlers are foreign code: whatever one raises, its events are not applied and never skipped.
         except Exception as error:

@@ -7,16 +7,26 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
+from typing import NamedTuple
 
 from rowcast.consumer.batch import BatchHandler, Handler, Handling
 from rowcast.consumer.instance import Instance, Settings
 from rowcast.consumer.status import ConsumerStatus
+from rowcast.consumer.upcasting import Upcaster, chain
 from rowcast.errors import ConfigurationError
 from rowcast.topics import domain_topic
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Read(NamedTuple):
+    """What is read of an aggregate: a topic, and the major of its events."""
+
+    topic: str
+    major: int
 
 
 class Consumer:
@@ -58,14 +68,17 @@ class Consumer:
             batch_s=batch_s,
             security=dict(security or {}),
         )
-        self._handlers: dict[str, Handling] = {}
-        self._aggregates: dict[str, int] = {}
+        self._handlers: dict[str, Handling] = {}  # by topic
+        self._majors: dict[str, tuple[int, int]] = {}  # by aggregate: the one that is read, and the handler's
+        self._upcasters: dict[str, dict[int, Upcaster]] = {}
         self._stop = threading.Event()
         self._status = ConsumerStatus()
 
-    def on(self, aggregate: str, *, major: int) -> Callable[[Handler], Handler]:
+    def on(self, aggregate: str, *, major: int, reads: int | None = None) -> Callable[[Handler], Handler]:
         """
         Decorates the handler of *aggregate* (``domain.aggregate``) in contract version *major*.
+
+        With *reads* the topic of that older major is read, and upcasters turn its events into *major*.
 
         It is called with each event, in the order of its partition, and with the connection that holds the
         transaction; it must not commit, and must do nothing that cannot be rolled back. All kinds of events go to
@@ -75,16 +88,18 @@ class Consumer:
             ConfigurationError: the name is not of that form, or the aggregate has a handler already: a mark counts
                 over all majors, so one consumer reads one of them.
         """
-        topic = self._new_topic(aggregate, major)
+        read = self._read_major(aggregate, major, reads)
 
         def register(handler: Handler) -> Handler:
-            self._aggregates[aggregate] = major
-            self._handlers[topic] = Handling.one_by_one(handler)
+            self._handlers[read.topic] = Handling.one_by_one(handler)
+            self._majors[aggregate] = (read.major, major)
             return handler
 
         return register
 
-    def on_batch(self, aggregate: str, *, major: int) -> Callable[[BatchHandler], BatchHandler]:
+    def on_batch(
+        self, aggregate: str, *, major: int, reads: int | None = None
+    ) -> Callable[[BatchHandler], BatchHandler]:
         """
         Decorates a handler of *aggregate* that takes all events of it that one transaction holds, at once.
 
@@ -96,28 +111,72 @@ class Consumer:
         Raises:
             ConfigurationError: as with `on`.
         """
-        topic = self._new_topic(aggregate, major)
+        read = self._read_major(aggregate, major, reads)
 
         def register(handler: BatchHandler) -> BatchHandler:
-            self._aggregates[aggregate] = major
-            self._handlers[topic] = Handling(handler, at_once=True)
+            self._handlers[read.topic] = Handling(handler, at_once=True)
+            self._majors[aggregate] = (read.major, major)
             return handler
 
         return register
 
-    def _new_topic(self, aggregate: str, major: int) -> str:
-        domain, dot, kind = aggregate.partition(".")
-        if not dot or not domain or not kind or "." in kind or major < 1:
+    def upcaster(self, aggregate: str, *, major: int) -> Callable[[Upcaster], Upcaster]:
+        """
+        Decorates the function that turns an entity of *aggregate* from *major* into the next one.
+
+        It gets a dict that it may change, and returns one; it has to be pure, and to work for every entity that the
+        older contract allows. `on` says with *reads* from which major on upcasters are applied, one after the other;
+        `run` refuses a chain with a gap.
+
+        Raises:
+            ConfigurationError: the name is not of that form, or the step has an upcaster already.
+        """
+        _split(aggregate, major)
+        steps = self._upcasters.setdefault(aggregate, {})
+        if major in steps:
             raise ConfigurationError(
-                f"on({aggregate!r}, major={major})", where="Consumer", fix='name it as on("domain.aggregate", major=1)'
+                f"{aggregate!r} has an upcaster from major {major} already",
+                where="Consumer",
+                fix="keep one for each step",
             )
-        if aggregate in self._aggregates:
+
+        def register(upcaster: Upcaster) -> Upcaster:
+            steps[major] = upcaster
+            return upcaster
+
+        return register
+
+    def _read_major(self, aggregate: str, major: int, reads: int | None) -> _Read:
+        read = major if reads is None else reads
+        domain, kind = _split(aggregate, min(major, read))
+        if read > major:
             raise ConfigurationError(
-                f"{aggregate!r} has a handler already (major {self._aggregates[aggregate]})",
+                f"on({aggregate!r}, major={major}, reads={read})",
+                where="Consumer",
+                fix=f"upcasters lead to newer majors only: write the handler for major {read}",
+            )
+        if aggregate in self._majors:
+            raise ConfigurationError(
+                f"{aggregate!r} has a handler already (major {self._majors[aggregate][1]})",
                 where="Consumer",
                 fix="keep one handler for each aggregate",
             )
-        return domain_topic(domain, kind, major)
+        return _Read(domain_topic(domain, kind, read), read)
+
+    def _chained(self) -> dict[str, Handling]:
+        """The handlers by topic, each with the upcasters that it needs."""
+        for aggregate in self._upcasters.keys() - self._majors.keys():
+            raise ConfigurationError(
+                f"{aggregate!r} has upcasters and no handler",
+                where="Consumer",
+                fix=f'add @consumer.on("{aggregate}", …)',
+            )
+        handlers = dict(self._handlers)
+        for aggregate, majors in self._majors.items():
+            upcast = chain(aggregate, majors, self._upcasters.get(aggregate, {}))
+            topic = domain_topic(*_split(aggregate, majors[0]), majors[0])
+            handlers[topic] = replace(handlers[topic], upcast=upcast)
+        return handlers
 
     def run(self, stop: threading.Event | None = None) -> None:
         """
@@ -128,18 +187,20 @@ class Consumer:
 
         Raises:
             StopError: an integrity fault; everything before it is committed, nothing behind it.
-            ConfigurationError: there is no handler, or the broker refuses this client.
+            ConfigurationError: there is no handler, a chain of upcasters has a gap, or the broker refuses this client.
         """
         if not self._handlers:
             raise ConfigurationError(
                 "the consumer has no handler", where="Consumer", fix='add @consumer.on("…", major=1)'
             )
 
+        handlers = self._chained()
+
         def stopping() -> bool:
             return self._stop.is_set() or (stop is not None and stop.is_set())
 
         with self._signals():
-            Instance(self._settings, self._handlers, stopping, self._publish).run()
+            Instance(self._settings, handlers, stopping, self._publish).run()
 
     def stop(self) -> None:
         """Makes `run` return soon; may be called from any thread, and before `run`."""
@@ -172,3 +233,13 @@ class Consumer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _split(aggregate: str, major: int) -> tuple[str, str]:
+    """Domain and aggregate type of a name; *major* is the lowest that goes with it."""
+    domain, dot, kind = aggregate.partition(".")
+    if not dot or not domain or not kind or "." in kind or major < 1:
+        raise ConfigurationError(
+            f"on({aggregate!r}, major={major})", where="Consumer", fix='name it as on("domain.aggregate", major=1)'
+        )
+    return domain, kind

@@ -31,6 +31,15 @@ _CLAIM = """
             topic_id = coalesce(p.topic_id, excluded.topic_id)
     RETURNING topic, partition, generation, next_offset, topic_id
 """
+_FORMER_MAJOR = """
+    WITH known AS (
+        SELECT topic, partition, next_offset, assigned_at FROM rowcast_inbox.offset_position
+        WHERE consumer = %(consumer)s AND starts_with(topic, %(aggregate)s)
+    )
+    SELECT topic, partition, next_offset FROM known
+    WHERE NOT EXISTS (SELECT 1 FROM known WHERE topic = %(topic)s)
+        AND topic = (SELECT topic FROM known ORDER BY assigned_at DESC, topic DESC LIMIT 1)
+"""
 # A lateral subquery that locks is never flattened: one look-up by primary key for each element of the array,
 # in the array's order, whatever the statistics of a fast-growing table make the planner believe.
 _LOCK_POSITIONS = """
@@ -118,6 +127,11 @@ class Inbox:
         partitions = sorted(topic_ids)
         ids = [topic_ids[each] for each in partitions]
         return [_position(row) for row in self._execute(_CLAIM, **_keys(partitions), topic_ids=ids, instance=instance)]
+
+    def former_major(self, topic: str) -> dict[Partition, int]:
+        """What was read of the aggregate's major before *topic*, the last one; empty when *topic* itself was begun."""
+        rows = self._execute(_FORMER_MAJOR, topic=topic, aggregate=topic.rpartition(".")[0] + ".").fetchall()
+        return {Partition(name, number): offset for name, number, offset in rows}
 
     @contextmanager
     def transaction(self, owned: Sequence[Ownership], identities: Iterable[str] = ()) -> Iterator[dict[str, int]]:

@@ -25,6 +25,7 @@ from rowcast.consumer.membership import HEARTBEAT_S, Assignment, Membership
 from rowcast.consumer.partitions import Block, Delivery, Ownership, Partition, choose, next_retry
 from rowcast.consumer.reader import OutOfRangeError, Reader
 from rowcast.consumer.status import BlockedEvent, ConsumerStatus
+from rowcast.consumer.succession import check_succession
 from rowcast.consumer.window import Topics
 from rowcast.errors import OwnershipLostError, StopError, TransientError
 from rowcast.event import DomainEvent
@@ -89,6 +90,7 @@ class Instance:
         self._reminded_at: dict[Partition, float] = {}
         self._applied = self._skipped = 0
         self._absent: tuple[str, ...] = ()
+        self._deprecated: dict[str, str] = {}
         self._name = f"{platform.node()}:{os.getpid()}"
 
     def run(self) -> None:
@@ -198,6 +200,7 @@ class Instance:
             topic_ids = {each: self._topics[each.topic].topic_id for each in claimed}
             with self._database.errors():
                 self._database.inbox.end_frozen()
+            self._check_succession({each.topic for each in claimed})
             with self._database.errors(), self._database.connection.transaction():
                 held = self._database.inbox.claim(topic_ids, self._name)
                 self._clock.database(self._database.inbox.now_ms())
@@ -216,6 +219,14 @@ class Instance:
             for partition in claimed:
                 self._reader.seek(partition, self._owned[partition].fetched)
         self._tell()
+
+    def _check_succession(self, topics: Iterable[str]) -> None:
+        """Before a topic is read for the first time: what the consumer has read of the aggregate in another major."""
+        for topic in sorted(topics):
+            with self._database.errors():
+                read = self._database.inbox.former_major(topic)
+            if read:
+                check_succession(topic, next(iter(read)).topic, read, self._reading())
 
     def _start(self, position: Position, topic_id: str | None, first: int, end: int) -> int:
         if position.next_offset > end or (topic_id and position.topic_id not in {None, topic_id}):
@@ -337,9 +348,22 @@ class Instance:
             ended = self._owned[partition].moved(next_offset)
             if ended is not None:
                 _log.warning("%s goes on: %s is applied after %d tries", partition, ended.delivery, ended.tries + 1)
+        for delivery in outcome.last.values():
+            self._note_deprecation(delivery)
         self._tell()
         if outcome.gap is not None:
             self._gap(*outcome.gap)
+
+    def _note_deprecation(self, delivery: Delivery) -> None:
+        """An event says that its major ends: said once, and again when the day has changed."""
+        topic, event = delivery.partition.topic, delivery.content
+        deprecation = event.deprecation if isinstance(event, DomainEvent) else None
+        if deprecation is None:
+            self._deprecated.pop(topic, None)
+        elif self._deprecated.get(topic) != deprecation.sunset:
+            self._deprecated[topic] = deprecation.sunset
+            more = f"; see {deprecation.migration}" if deprecation.migration else ""
+            _log.warning("topic %s is deprecated; its last day is %s%s", topic, deprecation.sunset, more)
 
     def _gap(self, delivery: Delivery, mark: int) -> None:
         topic = delivery.partition.topic
@@ -411,6 +435,7 @@ class Instance:
                 skipped=self._skipped,
                 blocked=tuple(_blocked(each.block) for each in owned if each.block is not None),
                 absent=self._absent,
+                deprecated=dict(self._deprecated),
             )
         )
 

@@ -164,6 +164,46 @@ class Reader:
             raise BrokerUnavailableError(f"the range of {error} is not known yet") from error
         return {Partition(each.topic, each.partition): (starts[each], ends[each]) for each in wanted}
 
+    def opened_ms(self, topic: str) -> int | None:
+        """
+        When the first record of *topic* was appended; None: it has none.
+
+        Raises:
+            BrokerUnavailableError: throw this reader away.
+        """
+        firsts = self._offsets_for_times(topic, 0).values()
+        return min((each.timestamp for each in firsts if each is not None), default=None)
+
+    def reached(self, topic: str, time_ms: int | None) -> dict[Partition, int] | None:
+        """
+        The offset of the first record of each partition that is not older than *time_ms*, or its end where all are.
+
+        Without a time it is the end; None: there is no such topic.
+
+        Raises:
+            BrokerUnavailableError: throw this reader away.
+        """
+        numbers = self._numbers(topic)
+        if not numbers:
+            return None
+        ends = {each: end for each, (_, end) in self.ranges(Partition(topic, number) for number in numbers).items()}
+        found = self._offsets_for_times(topic, time_ms) if time_ms is not None else {}
+        return {
+            each: end if (first := found.get(_kafka_partition(each))) is None else min(end, first.offset)
+            for each, end in ends.items()
+        }
+
+    def _numbers(self, topic: str) -> set[int]:
+        self._settle()
+        with broker_errors("asking for partitions"):
+            return set(self._kafka.partitions_for_topic(topic) or ())
+
+    def _offsets_for_times(self, topic: str, time_ms: int) -> dict[Any, Any]:
+        wanted = {TopicPartition(topic, number): time_ms for number in self._numbers(topic)}
+        with broker_errors("looking offsets up by time"):
+            found: dict[Any, Any] = self._kafka.offsets_for_times(wanted, timeout_ms=int(CALL_TIMEOUT_S * 1000))
+        return found
+
     def check_progress(self, idle: Iterable[Partition], now: float) -> None:
         """
         Called while nothing arrives: a fetch session that does not move although there is more is given up.

@@ -25,7 +25,8 @@ class ConsumerStatus:
 
     *running* is True between start and end of `run`. *positions* maps (topic, partition) of the owned partitions
     to the offset that the database holds. *applied* and *skipped* count the events since the start. *absent* are
-    the topics with a handler that do not exist.
+    the topics with a handler that do not exist. *deprecated* maps those whose events say that their major ends to the
+    last day on which it is published.
     """
 
     running: bool = False
@@ -34,3 +35,4 @@ class ConsumerStatus:
     skipped: int = 0
     blocked: tuple[BlockedEvent, ...] = ()
     absent: tuple[str, ...] = ()
+    deprecated: Mapping[str, str] = field(default_factory=dict)

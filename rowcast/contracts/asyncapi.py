@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rowcast.contracts.contract import Contract
+from rowcast.deprecation import KEYWORD
 from rowcast.event import EventKind, event_type
 from rowcast.topics import domain_topic
 
@@ -30,6 +31,13 @@ _HEADERS: dict[str, dict[str, str]] = {
     "ce_rowcastposition": {"description": "The position of the transaction.", "pattern": "^[0-9]{20}$"},
 }
 _TRACE = {"description": "W3C trace context, where the writer gave one.", "type": "string"}
+# In the events of a deprecated major, from the day on which it was applied.
+_DEPRECATION = {
+    "ce_deprecated": {"type": "string", "const": "true"},
+    "ce_deprecationfrom": {"type": "string", "format": "date-time"},
+    "ce_deprecationsunset": {"type": "string", "format": "date-time"},
+    "ce_deprecationmigration": {"type": "string", "format": "uri"},
+}
 _DOCUMENT = {"$schema", "$id", "$defs"}
 _ONE, _LIST, _MAP = ("items", "additionalProperties"), ("oneOf",), ("properties",)
 
@@ -51,6 +59,8 @@ def asyncapi_document(
         names = {name: f"{topic}.{_plain(name, at)}" for at, name in enumerate(contract.entity.get("$defs", {}), 1)}
         value = contract.value_schema()
         schemas[topic] = _converted({key: part for key, part in value.items() if key not in _DOCUMENT}, names)
+        if contract.deprecation is not None:
+            schemas[topic]["deprecated"] = True
         schemas |= {names[name]: _converted(part, names) for name, part in value.get("$defs", {}).items()}
         messages[topic] = _message(contract, topic)
         named = {"event": {"$ref": f"#/components/messages/{topic}"}}
@@ -59,7 +69,9 @@ def asyncapi_document(
             schemas |= _stated_schemas(stated, topic, name)
             messages[name] = _stated_message(contract, stated, messages[topic], name)
             named[f"stated.{stated.event}"] = {"$ref": f"#/components/messages/{name}"}
-        known = {"x-consumers": consumers[topic]} if consumers.get(topic) else {}
+        known: dict[str, Any] = {"x-consumers": consumers[topic]} if consumers.get(topic) else {}
+        if contract.deprecation is not None:
+            known[KEYWORD] = contract.entity[KEYWORD]
         channels[topic] = {
             "address": topic,
             "title": str(contract.entity.get("title", topic)),
@@ -82,12 +94,15 @@ def asyncapi_document(
 def _message(contract: Contract, topic: str) -> dict[str, Any]:
     kinds = [event_type(contract.domain, contract.aggregate, kind, contract.major) for kind in EventKind]
     headers: dict[str, Any] = {name: {"type": "string", **part} for name, part in _HEADERS.items()}
+    optional: dict[str, Any] = {"ce_traceparent": _TRACE}
     headers["ce_type"] = {"type": "string", "enum": kinds}
     headers["ce_dataschema"] = {
         "type": "string",
         "description": "The schema of the value; a newer minor version may come at any time.",
         "examples": [contract.dataschema],
     }
+    if contract.deprecation is not None:
+        optional |= _DEPRECATION
     examples = [
         {"name": path.stem, "payload": json.loads(path.read_text(encoding="utf-8"))}
         for path in contract.examples("accepted")
@@ -97,7 +112,7 @@ def _message(contract: Contract, topic: str) -> dict[str, Any]:
         "title": f"{contract.entity.get('title', topic)} ({contract.version})",
         "summary": "One version of one aggregate.",
         "contentType": "application/json",
-        "headers": {"type": "object", "required": sorted(headers), "properties": {**headers, "ce_traceparent": _TRACE}},
+        "headers": {"type": "object", "required": sorted(headers), "properties": {**headers, **optional}},
         "payload": {"$ref": f"#/components/schemas/{topic}"},
         "bindings": {"kafka": {"key": {"type": "string", "description": "The id text of the aggregate."}}},
         **({"examples": examples} if examples else {}),

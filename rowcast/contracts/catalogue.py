@@ -20,6 +20,7 @@ from rowcast.contracts.consumer_part import ConsumerPart
 from rowcast.contracts.contract import Contract
 from rowcast.contracts.field_row import FieldRow, field_rows
 from rowcast.contracts.markup import Html, joined, tag
+from rowcast.deprecation import Deprecation
 from rowcast.event import EventKind, event_type
 from rowcast.topics import domain_topic
 
@@ -120,7 +121,7 @@ def _index(entries: Sequence[CatalogueEntry]) -> str:
     rows = [
         tag(
             "tr",
-            tag("td", tag("a", entry.topic, href=f"{entry.topic}.html")),
+            tag("td", tag("a", entry.topic, href=f"{entry.topic}.html"), _ending(entry)),
             tag("td", tag("strong", _title(entry)), tag("br"), str(entry.contract.entity.get("description", ""))),
             tag("td", _flags(entry.pii)),
             tag("td", ", ".join(entry.producers)),
@@ -134,11 +135,17 @@ def _index(entries: Sequence[CatalogueEntry]) -> str:
     return _document("Events", tag("h1", "Events"), search, table, tag("script", Html(_SCRIPT)))
 
 
+def _ending(entry: CatalogueEntry) -> Html | str:
+    end = entry.contract.deprecation
+    return joined(tag("br"), f"deprecated, until {end.sunset}") if end else ""
+
+
 def _words(entry: CatalogueEntry) -> str:
     words = [entry.topic, _title(entry), str(entry.contract.entity.get("description", "")), *entry.pii]
     words += [f"{each.path} {each.description}" for each in entry.fields]
     for stated in entry.contract.stated():
         words += [stated.event, str(stated.entity.get("description", "")), *(each.path for each in field_rows(stated))]
+    words += ["deprecated"] if entry.contract.deprecation else []
     return " ".join([*words, *entry.producers, *(part.app for part in entry.consumers)]).lower()
 
 
@@ -155,6 +162,7 @@ def _page(entry: CatalogueEntry) -> str:
         "schema": tag("code", contract.dataschema),
         "above": ", ".join(contract.ancestors) or "nothing",
         "producers": ", ".join(entry.producers) or "none that is known",
+        **({"deprecated": _end(contract.deprecation)} if contract.deprecation else {}),
     }
     return _document(
         entry.topic,
@@ -186,6 +194,13 @@ def _stated(contract: Contract) -> Html:
         tag("p", str(contract.entity.get("description", ""))),
         tag("p", f"Fields of its data, {contract.version}:"),
         _fields(tuple(field_rows(contract))),
+    )
+
+
+def _end(deprecation: Deprecation) -> str:
+    since = f"since {deprecation.since}; " if deprecation.since else ""
+    return f"{since}its last day is {deprecation.sunset}" + (
+        f"; see {deprecation.migration}" if deprecation.migration else ""
     )
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from rowcast.contracts.derivation import derive_data_schema, derive_stated_schema, derive_value_schema
 from rowcast.contracts.json_text import is_deeper, parse_json
+from rowcast.deprecation import Deprecation
 from rowcast.errors import ConfigurationError
 
 FOLDER = "schemas"
@@ -35,7 +36,8 @@ class Contract:
     """
     One version of the contract of one aggregate type; *entity* is the file's content, *content* its bytes.
 
-    Or of a stated *event*: then *aggregate* is its `stated_name`, and *entity* describes its data.
+    Or of a stated *event*: then *aggregate* is its `stated_name`, and *entity* describes its data. *deprecation* is
+    what this file says; that of the newest version counts for the whole major.
     """
 
     path: Path
@@ -45,6 +47,7 @@ class Contract:
     minor: int
     entity: Mapping[str, Any] = field(repr=False)
     content: bytes = field(default=b"", repr=False, compare=False)
+    deprecation: Deprecation | None = None
 
     @property
     def version(self) -> str:
@@ -202,14 +205,16 @@ def contract_of(path: Path, entity: Any, content: bytes = b"") -> Contract:
     version = contract_version(path)
     if version is None:
         raise ConfigurationError("not a contract", where=str(path), fix="call it v<major>.<minor>.json")
+    described = described_entity(path, entity)
     return Contract(
         path=path,
         domain=path.parent.parent.name,
         aggregate=path.parent.name,
         major=version[0],
         minor=version[1],
-        entity=described_entity(path, entity),
+        entity=described,
         content=content,
+        deprecation=Deprecation.of_entity(described),
     )
 
 
@@ -249,14 +254,30 @@ def find_contract(schemas: Path, domain: str, aggregate: str, version: tuple[int
     folder = schemas / domain / aggregate
     if version is not None:
         return load_contract(folder / f"v{version[0]}.{version[1]}.json")
-    versions = [
+    versions = _versions(folder)
+    if not versions:
+        raise ConfigurationError("there is no contract", where=str(folder), fix="write v1.0.json there")
+    return load_contract(max(versions)[1])
+
+
+def newest_of_major(schemas: Path, domain: str, aggregate: str, major: int) -> Contract:
+    """
+    The newest version of a *major* that has one.
+
+    Raises:
+        ConfigurationError: it cannot be read.
+
+    """
+    versions = [each for each in _versions(schemas / domain / aggregate) if each[0][0] == major]
+    return load_contract(max(versions)[1])
+
+
+def _versions(folder: Path) -> list[tuple[tuple[int, int], Path]]:
+    return [
         ((int(match[1]), int(match[2])), path)
         for path in folder.glob("*.json")
         if (match := _VERSION.fullmatch(path.name.removesuffix(".json")))
     ]
-    if not versions:
-        raise ConfigurationError("there is no contract", where=str(folder), fix="write v1.0.json there")
-    return load_contract(max(versions)[1])
 
 
 def _is_schemas(properties: Any) -> bool:

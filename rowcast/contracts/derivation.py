@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rowcast.deprecation import KEYWORD
+
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 # What the entity says about itself as a document; all else describes its content and is kept.
-_DOCUMENT_KEYWORDS = {"$schema", "$id", "$defs", "$comment", "title", "description", "x-ancestors"}
+_DOCUMENT_KEYWORDS = {"$schema", "$id", "$defs", "$comment", "title", "description", "x-ancestors", KEYWORD}
 
 
 def derive_value_schema(entity: Mapping[str, Any], dataschema: str) -> dict[str, Any]:

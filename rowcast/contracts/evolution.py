@@ -21,6 +21,8 @@ from rowcast.contracts.derivation import in_contract
 from rowcast.contracts.json_text import parse_json
 from rowcast.contracts.published import Published
 from rowcast.contracts.readership import Readership
+from rowcast.contracts.sunset import shortened
+from rowcast.deprecation import KEYWORD
 from rowcast.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -81,6 +83,7 @@ def evolution_findings(lineage: Lineage, readership: Readership) -> Iterator[Fin
     """Everything that is wrong with how one aggregate type's contract has changed."""
     yield from _published_versions(lineage, readership)
     yield from _numbers(lineage)
+    yield from shortened(lineage.published.values(), lineage.current.values())
     majors = sorted({major for major, _minor in lineage.current})
     for major in majors:
         yield from _major(lineage, [each for each in sorted(lineage.current) if each[0] == major], readership)
@@ -132,9 +135,10 @@ def suggestion(lineage: Lineage, old: Contract, new: Contract) -> Version:
     return max(major for major, _minor in versions) + 1, 0
 
 
-def plain(schema: Any) -> str:
-    """*schema* without words that readers do not depend on, as comparable text."""
-    return json.dumps(without_words(schema), sort_keys=True)
+def plain(entity: Mapping[str, Any]) -> str:
+    """*entity* without words that readers do not depend on, and without its end, as comparable text."""
+    content = {name: part for name, part in entity.items() if name != KEYWORD}
+    return json.dumps(without_words(content), sort_keys=True)
 
 
 def _major(lineage: Lineage, versions: list[Version], readership: Readership) -> Iterator[Finding]:

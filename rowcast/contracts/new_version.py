@@ -10,6 +10,7 @@ from rowcast.contracts.checking import EXAMPLES
 from rowcast.contracts.contract import Contract, contract_paths, load_contract
 from rowcast.contracts.evolution import Lineage, Version, lineages, plain, suggestion
 from rowcast.contracts.published import Published
+from rowcast.deprecation import KEYWORD
 from rowcast.errors import ConfigurationError
 
 
@@ -65,6 +66,10 @@ def _write(lineage: Lineage, source: Contract, version: Version) -> list[str]:
     name = f"v{version[0]}.{version[1]}"
     identifier = source.entity_id.replace(f":{source.major}.{source.minor}:", f":{version[0]}.{version[1]}:")
     entity = {**source.entity, "$id": identifier}
+    if version[0] != source.major:
+        # A major begins with all that there is: nothing of it is older, and its end is not in sight.
+        entity["required"] = list(source.properties)
+        entity.pop(KEYWORD, None)
     path.write_text(json.dumps(entity, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     load_contract(path).write_derived()
     examples = source.path.parent / EXAMPLES

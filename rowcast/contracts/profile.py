@@ -15,6 +15,7 @@ from rowcast.contracts.compatibility.document import escape
 from rowcast.contracts.compatibility.validator import FORMATS
 from rowcast.contracts.contract import Contract
 from rowcast.contracts.derivation import DIALECT
+from rowcast.deprecation import KEYWORD, faults
 from rowcast.event import EventKind
 
 # (JSON pointer, rule, message)
@@ -69,6 +70,8 @@ def check_profile(contract: Contract) -> Iterator[Note]:
                 "UNSUPPORTED_KEYWORD",
                 f"not supported at the root: {', '.join(sorted(ROOT_KEYWORDS))}",
             )
+    if KEYWORD in entity:
+        yield from ((f"/{KEYWORD}", "DEPRECATION_INVALID", fault) for fault in faults(entity[KEYWORD]))
     yield from _root(contract)
     yield from check_fields(entity)
 

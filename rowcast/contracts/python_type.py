@@ -54,7 +54,9 @@ class _Module:
         required = set(entity.get("required", ()))
         fields = {name: self._type(part, self._root + _camel(name)) for name, part in entity["properties"].items()}
         documents = {name: _about(part) for name, part in entity["properties"].items()}
-        self._dictionary(self._root, fields, documents, required, entity.get("description", ""))
+        end = f"Deprecated: its last day is {contract.deprecation.sunset}." if contract.deprecation else ""
+        about = " ".join(each for each in (entity.get("description", ""), end) if each)
+        self._dictionary(self._root, fields, documents, required, about)
         former = {**fields, "ancestors": self._quoted(self._ancestors)}
         told = "Former values of the fields that changed, and the former ancestors when they changed."
         self._dictionary(self._before, former, {}, set(), told)

@@ -92,6 +92,11 @@ def github_lines(findings: Iterable[Finding]) -> Iterator[str]:
         yield f"::error file={file},line={line},col={column},title={finding.rule}::{text}"
 
 
+def note_line(file: str, text: str, *, github: bool) -> str:
+    """Something worth knowing about *file* that is no finding."""
+    return f"::notice file={_command(file, ',:')}::{_command(text)}" if github else f"note: {text}"
+
+
 def _command(text: str, also: str = "") -> str:
     for character in "%\r\n" + also:
         text = text.replace(character, f"%{ord(character):02X}")

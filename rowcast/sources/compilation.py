@@ -12,19 +12,20 @@ from dataclasses import replace
 
 from rowcast.contracts.checking import pointer_of
 from rowcast.contracts.contract import Contract
-from rowcast.contracts.personal_data import Handling
 from rowcast.sources import disclosure
 from rowcast.sources.catalogue import Catalogue, Table
 from rowcast.sources.column_type import id_family
+from rowcast.sources.declared_contract import former_name
 from rowcast.sources.definition import (
     AggregateDefinition,
     ColumnDefinition,
+    FormerMajor,
     ParentDefinition,
     SourceDefinition,
     TableDefinition,
     ThroughDefinition,
 )
-from rowcast.sources.disclosure import disclosed, disclosed_embedded
+from rowcast.sources.disclosure import disclosed, disclosed_embedded, published_but
 from rowcast.sources.document import DocumentError, Fault
 from rowcast.sources.embedding import EmbeddedDefinition
 from rowcast.sources.embedding_fit import Misfit, completed, embedding_misfits, link_misfits
@@ -33,7 +34,7 @@ from rowcast.sources.function_module import load_functions, misfit
 from rowcast.sources.place import Place, parse_place
 from rowcast.sources.property_fit import document_misfits, misfits, nearest, row_condition_misfits
 from rowcast.sources.reference_fit import LookedUp, looked_up, reference_misfits
-from rowcast.sources.source_file import AggregateEntry, SourceFile
+from rowcast.sources.source_file import AggregateEntry, FormerEntry, SourceFile
 from rowcast.sources.stated_event import compile_events
 
 # The first server that publishes chosen columns of a table.
@@ -48,7 +49,7 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
         DocumentError: file, contracts and catalogue do not fit together; every fault names field and fix.
 
     """
-    faults = list(_function_faults(source))
+    faults = [*_function_faults(source), *_former_faults(source, contracts)]
     for entry in source.aggregates:
         table = catalogue.tables.get(entry.table)
         faults.extend(_unclassified_faults(source, entry, contracts))
@@ -75,7 +76,7 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
         events_window_ms=source.events_window_ms,
         change_log_window_ms=source.change_log_window_ms,
         refused_share_max=source.refused_share_max,
-        functions=source.functions if any(True for _ in _calls(source)) else "",
+        functions=source.functions if _uses_functions(source) else "",
         aggregates=tuple(aggregates),
         tables=(
             *(_table(catalogue, each.table, each.places, each.dropped) for each in aggregates),
@@ -99,13 +100,37 @@ def _calls(source: SourceFile) -> Iterator[tuple[str, FieldDefinition]]:
             yield from ((f"{at}.fields.{name}", each) for name, each in fields.items() if each.function is not None)
 
 
+def _uses_functions(source: SourceFile) -> bool:
+    return any(True for _ in _calls(source)) or any(entry.former for entry in source.aggregates)
+
+
 def _function_faults(source: SourceFile) -> Iterator[Fault]:
-    calls = list(_calls(source))
-    functions = load_functions(source.functions, source.source) if calls else {}
-    for at, field in calls:
+    functions = load_functions(source.functions, source.source) if _uses_functions(source) else {}
+    for at, field in _calls(source):
         wrong = misfit(functions, field.function or "", field.inputs)
         if wrong is not None:
             yield source.fault(at, *wrong)
+    for entry in source.aggregates:
+        for former in entry.former:
+            wrong = misfit(functions, former.function, (), places=1)
+            if wrong is not None:
+                yield source.fault(f"aggregates.{entry.name}.former.v{former.contract[0]}.{former.contract[1]}", *wrong)
+
+
+def _former_faults(source: SourceFile, contracts: Mapping[str, Contract]) -> Iterator[Fault]:
+    """
+    What is wrong with older majors. All have the same hierarchy, because their versions are made from the same rows;
+    and all go by the source's rules for personal data.
+    """
+    for entry in source.aggregates:
+        for each in entry.former:
+            contract = contracts[former_name(entry.name, each.contract[0])]
+            if contract.ancestors != contracts[entry.name].ancestors:
+                message = f"{contract.path} declares other x-ancestors than {contracts[entry.name].path}"
+                yield source.fault(f"aggregates.{entry.name}.former.{contract.version}", message, "the same in all")
+            for pointer, message, accepted in disclosure.older_doubts(source, contract):
+                fault = source.fault(f"aggregates.{entry.name}.former.{contract.version}", message, accepted)
+                yield replace(fault, place=f"{contract.path}#{pointer}")
 
 
 def _parents_first(entries: tuple[AggregateEntry, ...]) -> list[AggregateEntry]:
@@ -130,7 +155,7 @@ def _fields_of(entry: AggregateEntry, contract: Contract) -> dict[str, FieldDefi
 
 def _aggregate(source: SourceFile, entry: AggregateEntry, contracts: Mapping[str, Contract]) -> AggregateDefinition:
     parent, contract = entry.parent, contracts[entry.name]
-    handlings = {name: handling for name, handling in (source.pii or {}).items() if handling is not Handling.PUBLISH}
+    handlings = published_but(source)
     fields, dropped = disclosed(_fields_of(entry, contract), contract.entity, handlings)
     return AggregateDefinition(
         name=entry.name,
@@ -153,6 +178,21 @@ def _aggregate(source: SourceFile, entry: AggregateEntry, contracts: Mapping[str
         ),
         handlings=handlings,
         dropped=dropped,
+        former=tuple(_former(entry, each, contracts) for each in entry.former),
+        deprecation=contract.deprecation,
+    )
+
+
+def _former(entry: AggregateEntry, former: FormerEntry, contracts: Mapping[str, Contract]) -> FormerMajor:
+    contract = contracts[former_name(entry.name, former.contract[0])]
+    return FormerMajor(
+        major=contract.major,
+        minor=contract.minor,
+        function=former.function,
+        value_schema=contract.value_schema(),
+        dataschema=contract.dataschema,
+        events=compile_events(entry.name, entry.events, {**contracts, entry.name: contract}),
+        deprecation=contract.deprecation,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -11,10 +12,12 @@ from psycopg.rows import dict_row
 
 from rowcast.contracts.personal_data import outline
 from rowcast.control.database import migrate
+from rowcast.deprecation import Deprecation
 from rowcast.errors import ConfigurationError
 from rowcast.sources.change import Action, Change, Step
 from rowcast.sources.definition import SourceDefinition
 from rowcast.sources.shielded_column import all_rules
+from rowcast.topics import domain_topic
 
 _APPLY_LOCK = 0x526F7764  # any constant beside that of the migrations
 
@@ -74,7 +77,9 @@ def plan_definition(definition: SourceDefinition, connection: psycopg.Connection
             query = "SELECT revision, removed, definition, next_offset FROM rowcast.source WHERE source = %s"
             present = cursor.execute(query, (definition.source,)).fetchone()
         if present is not None and not present["removed"] and present["next_offset"] is not None:
-            _refuse_uncaptured(definition, SourceDefinition.from_json(present["definition"]))
+            applied = SourceDefinition.from_json(present["definition"])
+            _refuse_uncaptured(definition, applied)
+            _refuse_early_end(definition, applied, datetime.now(UTC).date())
     if present is not None and present["revision"] == definition.revision and not present["removed"]:
         return []
     what, revision = f"definition of {definition.source}", definition.revision[:12]
@@ -90,7 +95,7 @@ def _refuse_uncaptured(wanted: SourceDefinition, applied: SourceDefinition) -> N
     """A running source cannot publish what its snapshot did not read; a new snapshot can."""
     shapes = [
         [
-            (each.name, each.table, each.id, each.parent, each.major, each.where, each.soft_delete, each.tied)
+            (each.name, each.table, each.id, each.parent, each.where, each.soft_delete, each.tied)
             for each in one.aggregates
         ]
         for one in (wanted, applied)
@@ -119,7 +124,9 @@ def _refuse_uncaptured(wanted: SourceDefinition, applied: SourceDefinition) -> N
 
 def _refuse_rehandled(wanted: SourceDefinition, applied: SourceDefinition) -> None:
     """What is kept of rows was hidden as it came, so other rules for personal data need all rows anew."""
-    if _hidden(wanted) == _hidden(applied) and wanted.hash_key_id == applied.hash_key_id:
+    # Where nothing that is kept was hashed, an older major that hashes may come and go.
+    keys = {wanted.hash_key_id, applied.hash_key_id} - {""}
+    if _hidden(wanted) == _hidden(applied) and len(keys) < 2:
         return
     raise ConfigurationError(
         "the running source keeps personal data as it was declared before: masked, hashed, dropped or clear",
@@ -137,12 +144,35 @@ def _hidden(definition: SourceDefinition) -> dict[tuple[str, str], Any]:
     }
 
 
+def _refuse_early_end(wanted: SourceDefinition, applied: SourceDefinition, today: date) -> None:
+    """A major that somebody may read ends at the sunset that its events have told, and not before."""
+    by_name = {each.name: each for each in wanted.aggregates}
+    told = applied.deprecations
+    for aggregate in applied.aggregates:
+        for major in sorted(set(aggregate.majors) - set(by_name[aggregate.name].majors)):
+            where = domain_topic(applied.domain, aggregate.name, major)
+            deprecation = told.get(where)
+            if deprecation is not None and deprecation.last_day <= today:
+                continue
+            version = f"{aggregate.name}/v{major}.<newest minor>.json"
+            raise ConfigurationError(
+                f"would get no more events, {_until(deprecation)}",
+                where=f"topic {where}",
+                fix=f"keep major {major} live, under `former` of a newer one; to end it, give {version} an"
+                " `x-deprecation`, apply, and wait for its sunset: docs/majors.md",
+            )
+
+
+def _until(deprecation: Deprecation | None) -> str:
+    return f"and its sunset is {deprecation.sunset}" if deprecation else "and its events have told no sunset"
+
+
 def _refuse_shared_topics(definition: SourceDefinition, connection: psycopg.Connection[Any]) -> None:
-    mine = {definition.topic(each) for each in definition.aggregates}
+    mine = set(definition.topics)
     query = "SELECT source, definition FROM rowcast.source WHERE source <> %s AND NOT removed"
     for name, document in connection.execute(query, (definition.source,)):
         other = SourceDefinition.from_json(document)
-        for topic in mine & {other.topic(each) for each in other.aggregates}:
+        for topic in sorted(mine & set(other.topics)):
             raise ConfigurationError(
                 f"is written by source {name!r} already; a domain topic has one writing source",
                 where=f"topic {topic}",

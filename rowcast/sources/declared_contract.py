@@ -7,10 +7,12 @@ the derived files beside it are the check's alone: nothing here reads them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rowcast.contracts.checking import check_rules, unreadable
-from rowcast.contracts.contract import FOLDER, Contract, find_contract, stated_name
+from rowcast.contracts.contract import FOLDER, Contract, find_contract, newest_of_major, stated_name
 from rowcast.errors import ConfigurationError
 from rowcast.settings import Settings
 from rowcast.sources.source_file import SourceFile
@@ -20,7 +22,10 @@ _FIX = "What each rule asks for: docs/reference/contracts.md. `rowcast schemas c
 
 def contracts_of(source: SourceFile, settings: Settings) -> dict[str, Contract]:
     """
-    The contract of each aggregate of a source, and of each stated event by `stated_name`, from the schemas folder.
+    The contract of each aggregate of a source by its name, from the schemas folder; of each stated event by
+    `stated_name`, and of each older major that the source publishes by `former_name`.
+
+    Each is the declared version, and deprecated as the newest version of its major says.
 
     Raises:
         ConfigurationError: one is missing, or has findings; the message holds all findings of all of them.
@@ -29,18 +34,30 @@ def contracts_of(source: SourceFile, settings: Settings) -> dict[str, Contract]:
     folder = settings.project / FOLDER
     contracts: dict[str, Contract] = {}
     findings: list[str] = []
-    wanted = {entry.name: entry.contract for entry in source.aggregates}
-    for entry in source.aggregates:
-        wanted |= {stated_name(entry.name, event): version for event, version in entry.events.items()}
-    for name, version in wanted.items():
+    for name, aggregate, version in _wanted(source):
         try:
-            contract = find_contract(folder, source.domain, name, version)
+            contract = find_contract(folder, source.domain, aggregate, version)
+            newest = newest_of_major(folder, source.domain, aggregate, contract.major)
         except ConfigurationError as error:
             file = Path(error.where)
             findings.append(str(unreadable(error, file) if file.is_file() else error))
         else:
             findings.extend(map(str, sorted(check_rules(contract))))
-            contracts[name] = contract
+            contracts[name] = replace(contract, deprecation=newest.deprecation)
     if findings:
         raise ConfigurationError("\n".join([*findings, _FIX]))
     return contracts
+
+
+def _wanted(source: SourceFile) -> Iterator[tuple[str, str, tuple[int, int] | None]]:
+    for entry in source.aggregates:
+        yield entry.name, entry.name, entry.contract
+        for event, version in entry.events.items():
+            yield stated_name(entry.name, event), stated_name(entry.name, event), version
+        for each in entry.former:
+            yield former_name(entry.name, each.contract[0]), entry.name, each.contract
+
+
+def former_name(aggregate: str, major: int) -> str:
+    """What the contract of an older major is called among those of a source; no stated event is called so."""
+    return f"{aggregate}/v{major}"

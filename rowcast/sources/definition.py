@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from rowcast.contracts.personal_data import Handling
+from rowcast.deprecation import Deprecation
 from rowcast.errors import ConfigurationError
 from rowcast.sources.embedding import EmbeddedDefinition, embedded_of
 from rowcast.sources.field import ConditionDefinition, FieldDefinition, conditions_of, field_of
@@ -89,6 +90,30 @@ class StatedEventDefinition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FormerMajor:
+    """
+    An older major of an aggregate that goes out too: *function* makes its entity from that of the newest major.
+
+    *value_schema*, *dataschema* and *events* are what they are of `AggregateDefinition`, in this major. *deprecation*
+    says when it ends.
+    """
+
+    major: int
+    minor: int
+    function: str
+    value_schema: Mapping[str, Any]
+    dataschema: str
+    events: tuple[StatedEventDefinition, ...] = ()
+    deprecation: Deprecation | None = None
+
+    @property
+    def entity_schema(self) -> Mapping[str, Any]:
+        """What the value schema says of the entity."""
+        after: Mapping[str, Any] = self.value_schema.get("properties", {}).get("after", {})
+        return {**after, "$defs": self.value_schema.get("$defs", {})}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AggregateDefinition:
     """
     One aggregate type: its root *table*, *id*, *parent*, *fields*, and which rows count: those that fulfil *where*
@@ -96,10 +121,11 @@ class AggregateDefinition:
 
     Id and parent are places: columns or JSON Pointers into their documents, see `rowcast.sources.place`.
 
-    *value_schema* is derived from *entity_schema* by the published rule and named by *dataschema*.
+    *value_schema* is derived from *entity_schema* by the published rule and named by *dataschema*. *former* are the
+    other majors that are live, the newest first.
 
-    *handlings* says what is done with which class of personal data. *dropped* has the declared fields that are never
-    published; where the contract demands one, *fields* has null for it.
+    *handlings* says what is done with which class of personal data, in all majors. *dropped* has the declared fields
+    that are never published; where the contract demands one, *fields* has null for it.
     """
 
     name: str
@@ -118,6 +144,8 @@ class AggregateDefinition:
     events: tuple[StatedEventDefinition, ...] = ()
     handlings: Mapping[str, Handling] = field(default_factory=dict)
     dropped: Mapping[str, FieldDefinition] = field(default_factory=dict)
+    former: tuple[FormerMajor, ...] = ()
+    deprecation: Deprecation | None = None
 
     def embeddings(self) -> Iterator[tuple[tuple[str, ...], EmbeddedDefinition]]:
         """All embedded tables at any level, each below the one that it is embedded in, with its path of properties."""
@@ -128,6 +156,19 @@ class AggregateDefinition:
     def tied(self) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
         """How the rows of embedded tables are tied to those above: each table with its path and columns."""
         return tuple((each.table, path, each.columns) for path, each in self.embeddings())
+
+    @property
+    def majors(self) -> tuple[int, ...]:
+        """The live majors, the newest first: every version goes out in all of them."""
+        return (self.major, *(each.major for each in self.former))
+
+    def is_covered(self, majors: tuple[int, ...]) -> bool:
+        """
+        Whether readers of all live majors know what went out in *majors*, the newest first.
+
+        The newest has to be the same, because what is kept of the latest version has its form.
+        """
+        return majors[0] == self.major and set(self.majors) <= set(majors)
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -182,8 +223,20 @@ class SourceDefinition:
         return change_log_topic(self.source)
 
     def topic(self, aggregate: AggregateDefinition) -> str:
-        """The domain topic of *aggregate*."""
+        """The domain topic of *aggregate* in its newest major."""
         return domain_topic(self.domain, aggregate.name, aggregate.major)
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The domain topics of all aggregates, in all live majors."""
+        return tuple(domain_topic(self.domain, each.name, major) for each in self.aggregates for major in each.majors)
+
+    @property
+    def deprecations(self) -> dict[str, Deprecation]:
+        """The live topics whose major ends, and when."""
+        ends = [(each.name, each.major, each.deprecation) for each in self.aggregates]
+        ends += [(each.name, older.major, older.deprecation) for each in self.aggregates for older in each.former]
+        return {domain_topic(self.domain, name, major): end for name, major, end in ends if end is not None}
 
     def ancestor_types(self, aggregate: AggregateDefinition) -> tuple[str, ...]:
         """The types up the declared hierarchy, nearest first."""
@@ -196,7 +249,13 @@ class SourceDefinition:
 
     def to_json(self) -> bytes:
         """The canonical document: equal definitions give equal bytes."""
-        return orjson.dumps({"format": FORMAT, **asdict(self)}, option=orjson.OPT_SORT_KEYS)
+        document = {"format": FORMAT, **asdict(self)}
+        for entry in document["aggregates"]:
+            # Absent where there is none, so that definitions that were stored before keep their bytes.
+            for name in ("former", "deprecation"):
+                if not entry[name]:
+                    del entry[name]
+        return orjson.dumps(document, option=orjson.OPT_SORT_KEYS)
 
     @property
     def revision(self) -> str:
@@ -232,9 +291,14 @@ def _aggregate(entry: dict[str, Any]) -> AggregateDefinition:
             "fields": {name: field_of(each) for name, each in entry["fields"].items()},
             "where": conditions_of(entry.get("where", ())),
             "embedded": tuple(embedded_of(each) for each in entry.get("embedded", ())),
-            "events": tuple(StatedEventDefinition(**each) for each in entry.get("events", ())),
+            "events": _stated_events(entry),
             "handlings": {name: Handling(each) for name, each in entry.get("handlings", {}).items()},
             "dropped": {name: field_of(each) for name, each in entry.get("dropped", {}).items()},
+            "former": tuple(
+                FormerMajor(**{**each, "events": _stated_events(each), "deprecation": _deprecation(each)})
+                for each in entry.get("former", ())
+            ),
+            "deprecation": _deprecation(entry),
         }
     )
 
@@ -246,6 +310,15 @@ def _parent(entry: dict[str, Any]) -> ParentDefinition:
         columns=tuple(entry["columns"]),
         through=through and ThroughDefinition(table=through["table"], columns=tuple(through["columns"])),
     )
+
+
+def _stated_events(entry: Mapping[str, Any]) -> tuple[StatedEventDefinition, ...]:
+    return tuple(StatedEventDefinition(**each) for each in entry.get("events", ()))
+
+
+def _deprecation(entry: Mapping[str, Any]) -> Deprecation | None:
+    declared = entry.get("deprecation")
+    return Deprecation(**declared) if declared else None
 
 
 def _table(entry: dict[str, Any]) -> TableDefinition:

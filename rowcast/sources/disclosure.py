@@ -42,6 +42,7 @@ from rowcast.sources.source_file import AggregateEntry, SourceFile
 # (JSON pointer into the contract, message, what would be accepted)
 Doubt = tuple[str, str, str]
 _SAMPLES = tuple(sha256(bytes([number])).hexdigest() for number in range(16))
+_DEMANDED = "is dropped, but the contract demands a value"
 _DONE = {Handling.DROP: "dropped", Handling.MASK: "masked", Handling.HASH: "hashed"}
 
 
@@ -81,6 +82,10 @@ def disclosed_embedded(
 
 def unclassified(source: SourceFile, entry: AggregateEntry, contract: Contract) -> Iterator[Doubt]:
     """The fields of *contract* of which nobody has said what they are, or what this source does with them."""
+    yield from _unclassified(source, entry.fields, contract)
+
+
+def _unclassified(source: SourceFile, fields: Mapping[str, FieldDefinition], contract: Contract) -> Iterator[Doubt]:
     for pointer, kind in classified(contract.entity):
         if kind == UNCLASSIFIED:
             message = "nobody has said whether it is personal data, so it is not published"
@@ -91,7 +96,7 @@ def unclassified(source: SourceFile, entry: AggregateEntry, contract: Contract) 
     if source.pii is None:
         return
     for name in contract.properties:
-        declared = entry.fields.get(name)
+        declared = fields.get(name)
         missing = sorted(classes_of(contract.entity, name) - source.pii.keys() - {UNCLASSIFIED})
         if missing and (declared is None or declared.pii is None):
             message = f"`pii` of this source does not say what to do with {', '.join(missing)}"
@@ -107,6 +112,34 @@ def hidden_in_stated(source: SourceFile, contract: Contract) -> Iterator[Doubt]:
         elif (source.pii or {}).get(kind, Handling.PUBLISH) is not Handling.PUBLISH:
             message = f"{kind} is not published as it is by this source, and a stated event goes out as it was stated"
             yield pointer, message, "another class, or an event without it"
+
+
+def older_doubts(source: SourceFile, contract: Contract) -> Iterator[Doubt]:
+    """
+    The fields of an older major, with its *contract*, of which nobody has said what they are, or that cannot be hidden.
+
+    They go by their classes alone: what the source file says of single fields is said of those of the newest major.
+    """
+    yield from _unclassified(source, {}, contract)
+    rules = RowRules(entity=contract.entity, handlings=published_but(source))
+    for name, schema in contract.entity["properties"].items():
+        for _name, message, accepted in _older_misfits(name, schema, rules, contract):
+            yield f"/properties/{escape(name)}", message, accepted
+
+
+def published_but(source: SourceFile) -> dict[str, Handling]:
+    """What *source* does with the classes that it does not publish."""
+    return {name: handling for name, handling in (source.pii or {}).items() if handling is not Handling.PUBLISH}
+
+
+def _older_misfits(name: str, schema: Any, rules: RowRules, contract: Contract) -> Iterator[tuple[str, str, str]]:
+    handling = together([rules.treatment(name)])[1]
+    if handling is Handling.PUBLISH:
+        yield from _part_misfits(name, rules, contract)
+    elif handling is not Handling.DROP:
+        yield from _form_misfits(name, schema, handling, contract)
+    elif name in rules.entity.get("required", ()) and not _judge(schema, contract)(None):
+        yield name, _DEMANDED, 'a property that allows "null", or none'
 
 
 def misfits(
@@ -141,7 +174,7 @@ def _row_misfits(rules: RowRules, contract: Contract, key: tuple[str, ...]) -> I
     for name, declared in rules.fields.items():
         if name in rules.dropped:
             if not _judge(schemas[name], contract)(None):
-                yield name, "is dropped, but the contract demands a value", 'a property that allows "null", or none'
+                yield name, _DEMANDED, 'a property that allows "null", or none'
             continue
         treatment = rules.treatment(name)
         if is_needed(treatment):

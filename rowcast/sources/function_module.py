@@ -35,15 +35,18 @@ def load_functions(text: str, source: str) -> dict[str, Function]:
     return {name: each for name, each in names.items() if inspect.isfunction(each) and not name.startswith("_")}
 
 
-def misfit(functions: dict[str, Function], name: str, inputs: Iterable[str]) -> tuple[str, str] | None:
-    """Why *name* cannot be called with parameters called *inputs*, and what would be accepted; None when it can."""
+def misfit(functions: dict[str, Function], name: str, inputs: Iterable[str], places: int = 0) -> tuple[str, str] | None:
+    """
+    Why *name* cannot be called with parameters called *inputs*, behind *places* without name, and what would be
+    accepted; None when it can.
+    """
     function = functions.get(name)
     if function is None:
         return f"the module beside the file has no function {name!r}", ", ".join(functions) or f"def {name}(…)"
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         return f"{name!r} does not return its value", f"def {name}(…): return …"
     try:
-        inspect.signature(function).bind(**dict.fromkeys(inputs))
+        inspect.signature(function).bind(*[None] * places, **dict.fromkeys(inputs))
     except TypeError as error:
         return f"{name!r} cannot be called with these inputs: {error}", str(inspect.signature(function))
     return None

@@ -30,6 +30,7 @@ from rowcast.sources.connector_plan import plan_connector
 from rowcast.sources.control_plan import hold_apply_lock, plan_definition, plan_migrations
 from rowcast.sources.declared_contract import contracts_of
 from rowcast.sources.definition import SourceDefinition
+from rowcast.sources.left_topic import LeftTopic, left_topics
 from rowcast.sources.shielded_column import is_hashing
 from rowcast.sources.source_database import plan_source_database
 from rowcast.sources.source_file import SourceFile
@@ -147,6 +148,23 @@ def estimate(sources: Iterable[SourceFile], settings: Settings) -> list[ChangeLo
             except psycopg.Error as error:  # information only: what plan found has to be told all the same
                 estimates.append(no_estimate(definition, str(error).strip()))
     return estimates
+
+
+def left_over(sources: Iterable[SourceFile], settings: Settings) -> list[LeftTopic]:
+    """
+    The topics of majors that are not live any more, and who reads them. Touches nothing.
+
+    Raises:
+        ConfigurationError: something is refused; see the message.
+
+    """
+    left: list[LeftTopic] = []
+    for source in sources:
+        with translated(), connect_source(settings.database(source.database)) as connection:
+            definition = admit(source, contracts_of(source, settings), read_catalogue(connection, source.tables))
+        with TopicAdmin(settings.kafka()) as admin:
+            left += left_topics(definition, admin)
+    return left
 
 
 def apply(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rowcast.contracts.personal_data import Classification, Handling, Treatment, is_needed, item, member, together
-from rowcast.sources.definition import AggregateDefinition, SourceDefinition
+from rowcast.sources.definition import AggregateDefinition, FormerMajor, SourceDefinition
 from rowcast.sources.embedding import EmbeddedDefinition
 from rowcast.sources.field import FieldDefinition
 from rowcast.sources.place import parse_place
@@ -68,6 +68,19 @@ def root_rules(aggregate: AggregateDefinition) -> RowRules:
         links=(*aggregate.id, *(parent.columns if parent is not None and parent.through is None else ())),
         reads=_conditions(aggregate),
     )
+
+
+def older_rules(aggregate: AggregateDefinition, former: FormerMajor) -> RowRules:
+    """The rules of what an older major of *aggregate* says: by the classes of its own contract, whatever made it."""
+    return RowRules(entity=former.entity_schema, handlings=aggregate.handlings)
+
+
+def older_dropped(aggregate: AggregateDefinition, former: FormerMajor) -> tuple[frozenset[str], frozenset[str]]:
+    """The properties of an older major that are dropped as a whole, and those of them that its contract demands."""
+    rules = older_rules(aggregate, former)
+    names = rules.entity.get("properties", {})
+    dropped = frozenset(name for name in names if together([rules.treatment(name)])[1] is Handling.DROP)
+    return dropped, dropped.intersection(rules.entity.get("required", ()))
 
 
 def embedded_rules(above: RowRules, embedded: EmbeddedDefinition) -> RowRules:
@@ -130,9 +143,19 @@ def is_hashing(definition: SourceDefinition) -> bool:
     return any(
         is_needed(treatment, Handling.HASH)
         for aggregate in definition.aggregates
-        for rules in all_rules(aggregate)
-        for treatment in rules.shielded().values()
+        for treatment in (*_of_columns(aggregate), *_of_older(aggregate))
     )
+
+
+def _of_columns(aggregate: AggregateDefinition) -> Iterator[Treatment]:
+    for rules in all_rules(aggregate):
+        yield from rules.shielded().values()
+
+
+def _of_older(aggregate: AggregateDefinition) -> Iterator[Treatment]:
+    for former in aggregate.former:
+        rules = older_rules(aggregate, former)
+        yield from (rules.treatment(name) for name in rules.entity.get("properties", {}))
 
 
 def _put(root: Treatment, path: tuple[str, ...], treatment: Treatment) -> None:

@@ -34,6 +34,8 @@ SOURCE_NAME_FORM = "lower-case letters, digits and _, a letter first, at most 48
 TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!#$%&'()*+,\-./0-9:;=?@A-Za-z\[\]_~]+")
 _CONTRACT = re.compile(r"v(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
+_CONTRACT_FORM = "v<major>.<minor>, such as v1.0"
+_FUNCTION = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 _ANY = re.compile(r"[^\x00]{1,63}")
 _SHORTEST_WINDOW_MS = 48 * 3_600_000
 _FIELDS = (
@@ -50,7 +52,7 @@ _FIELDS = (
     "aggregates",
 )
 _AGGREGATE_FIELDS = (
-    *("table", "document", "id", "parent", "where", "soft_delete", "contract", "fields", "embedded"),
+    *("table", "document", "id", "parent", "where", "soft_delete", "contract", "former", "fields", "embedded"),
     "events",
 )
 
@@ -71,10 +73,19 @@ class ParentEntry:
     through: ThroughDefinition | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class FormerEntry:
+    """An older version that is published too: *contract* is (major, minor), *function* the downcaster."""
+
+    contract: tuple[int, int]
+    function: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AggregateEntry:
     """
-    One declared aggregate; *contract* is (major, minor) or None for the newest.
+    One declared aggregate; *contract* is (major, minor) or None for the newest. *former* are the older majors that go
+    out too, the newest first.
 
     *id* and *parent* hold places (`rowcast.sources.place`); *document* is the column whose document is the entity,
     empty where columns are. Only rows that fulfil all conditions of *where* count, and of these only those that have
@@ -92,6 +103,7 @@ class AggregateEntry:
     soft_delete: str = ""
     embedded: tuple[EmbeddedDefinition, ...] = ()
     events: Entries = field(default_factory=dict)
+    former: tuple[FormerEntry, ...] = ()
 
     def embeddings(self) -> Iterator[tuple[str, EmbeddedDefinition]]:
         """All embedded tables at any level, each with its dotted field."""
@@ -327,9 +339,7 @@ def _aggregates(root: Section) -> tuple[AggregateEntry, ...]:
 
 
 def _aggregate(section: Section, name: str) -> AggregateEntry:
-    contract = _CONTRACT.fullmatch(section.text("contract", _CONTRACT, "v<major>.<minor>, such as v1.0", default=""))
-    if contract and contract[1] == "0":
-        section.fault("contract", "the first major version is 1", "v1.0 or newer")
+    contract = _version(section, section.text("contract", _CONTRACT, _CONTRACT_FORM, default=""))
     renamed = section.section("fields")
     return AggregateEntry(
         name=name,
@@ -337,13 +347,41 @@ def _aggregate(section: Section, name: str) -> AggregateEntry:
         document=section.text("document", _ANY, "the name of a json or jsonb column", default=""),
         id=read_places(section, "id", "a column, or a list of columns"),
         parent=_parent(section) if "parent" in section else None,
-        contract=(int(contract[1]), int(contract[2])) if contract else None,
+        contract=contract,
         fields={each: read_field(renamed, each) for each in renamed},
         where=read_conditions(section, "where"),
         soft_delete=read_place(section, "soft_delete", default=""),
         embedded=read_embedded(section, TABLE_NAME),
         events=read_events(section),
+        former=_former(section, contract) if "former" in section else (),
     )
+
+
+def _version(section: Section, text: str) -> tuple[int, int] | None:
+    version = _CONTRACT.fullmatch(text)
+    if version and version[1] == "0":
+        section.fault("contract", "the first major version is 1", "v1.0 or newer")
+    return (int(version[1]), int(version[2])) if version else None
+
+
+def _former(section: Section, newest: tuple[int, int] | None) -> tuple[FormerEntry, ...]:
+    """The older majors by version, each with its downcaster."""
+    former, entries = section.section("former"), dict[int, FormerEntry]()
+    if newest is None:
+        section.fault("contract", "has to be named where older majors are published too", _CONTRACT_FORM)
+    for text in former:
+        function = former.text(text, _FUNCTION, "the name of a function of connectors/<source>.py")
+        if not _CONTRACT.fullmatch(text) or text.startswith("v0"):
+            former.fault(text, f"{text!r} is no version", _CONTRACT_FORM)
+            continue
+        version = _version(former, text)
+        assert version is not None, "its form was checked"
+        if newest is not None and version[0] >= newest[0]:
+            former.fault(text, f"is not older than v{newest[0]}.{newest[1]}", "a version of an older major")
+        if version[0] in entries:
+            former.fault(text, f"major {version[0]} is named twice", "one version of each older major")
+        entries[version[0]] = FormerEntry(version, function)
+    return tuple(entries[major] for major in sorted(entries, reverse=True))
 
 
 def _parent(section: Section) -> ParentEntry:

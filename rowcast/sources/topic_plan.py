@@ -48,7 +48,7 @@ def wanted_topics(definition: SourceDefinition) -> tuple[Topic, ...]:
     domain = _settings(factor, _domain_settings(definition.events_window_ms))
     return (
         Topic(definition.change_log, 1, factor, _settings(factor, _change_log_settings(definition))),
-        *(Topic(definition.topic(each), definition.partitions, factor, domain) for each in definition.aggregates),
+        *(Topic(each, definition.partitions, factor, domain) for each in definition.topics),
         Topic(PROGRESS_TOPIC, 1, factor, _settings(factor, {"cleanup.policy": "compact"})),
     )
 

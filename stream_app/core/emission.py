@@ -7,7 +7,7 @@ in one transaction makes no event and delete + insert of the same id makes one `
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,15 +15,17 @@ from typing import Any
 import orjson
 
 from rowcast.bounded_json import refuse_depth
-from rowcast.errors import PoisonError
+from rowcast.errors import ContractViolationError, MappingError, PoisonError
 from rowcast.event import EventKind, Moment, Record
 from stream_app.core.embedded import embedded_values, raw_embedded
+from stream_app.core.form import StatedForm
 from stream_app.core.holding import held_row, raw_rows
 from stream_app.core.link import parent_ids
 from stream_app.core.mapping import AggregateMapping, SourceMapping
+from stream_app.core.older import OlderMajor
 from stream_app.core.state import AggregateState, Key, Published, Refusal, View, publish, read_published
 from stream_app.core.statement import RefusedStatement, Statement, refuse_statement
-from stream_app.core.tail import Tail
+from stream_app.core.tail import Match, Tail
 
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - its text ends in Z by itself
 # Key, value and headers together; topics and producer take twice that, so nothing fails on the way.
@@ -148,24 +150,26 @@ def emit(source: SourceMapping, view: View, key: Key, origin: Origin, out: tuple
             if state.refusal is not None:
                 view.put(key, state._replace(refusal=None))
             return
-        record, published = draft
-        if _issue(view, key, record, out):
+        records, published = draft
+        if _issue(mapping, view, key, records, out):
             view.put(key, AggregateState(state.version + 1, state.parent_id_text, state.present, published))
             return
 
 
-def _issue(view: View, key: Key, record: Record, out: tuple[Emitted, Tail]) -> bool:
-    """Publish *record* as the next version of *key*; False when other versions stand there, which are taken over."""
+def _issue(
+    mapping: AggregateMapping, view: View, key: Key, records: Sequence[Record], out: tuple[Emitted, Tail]
+) -> bool:
+    """Publish *records* as the next version of *key*; False when other versions stand there, which are taken over."""
     emitted, tail = out
     state = view.aggregates[key]
-    outcome = tail.match(record, key, state.version + 1) if tail else None
+    outcome = tail.match(records, key, state.version + 1) if tail else None
     if outcome is None:
-        emitted.records.append(record)
+        emitted.records += records
     elif outcome.same:
         emitted.repeated += 1
     else:
         # Another revision of the mapping published these versions: they stand, and we number on above.
-        view.put(key, state._replace(version=outcome.version, published=outcome.published))
+        view.put(key, taken_over(mapping, state, outcome))
         return False
     emitted.events += 1
     return True
@@ -175,7 +179,7 @@ def emit_stated(
     source: SourceMapping, view: View, statement: Statement, origin: Origin, out: tuple[Emitted, Tail]
 ) -> None:
     """
-    Make an event of *statement*, with the aggregate as it was published last; or refuse it.
+    Make an event of *statement* in all live majors, with the aggregate as it was published last; or refuse it.
 
     A refusal takes no version, and changes nothing of the aggregate.
     """
@@ -184,20 +188,23 @@ def emit_stated(
     while not tail.was_stated(key, origin.lsn, statement.event, statement.data):
         state = view.aggregates[key]
         try:
-            record = _stated_draft(mapping, statement, state, origin, unready=key.aggregate in emitted.unready)
+            _check_told(mapping, statement, state, unready=key.aggregate in emitted.unready)
+            if _owes(mapping, state):
+                # Readers of a newly live major do not know it yet, and what was published has perhaps no such form.
+                emit(source, view, key, origin, out)
+                continue
+            records = _stated_draft(mapping, statement, state, origin)
         except (PoisonError, TypeError, ValueError, RecursionError) as error:
             emitted.refused_statements.append(refuse_statement(statement, str(error), (origin.lsn, origin.time)))
             emitted.refused += 1
             return
-        if _issue(view, key, record, out):
+        if _issue(mapping, view, key, records, out):
             view.put(key, state._replace(version=state.version + 1))
             return
     emitted.repeated += 1
 
 
-def _stated_draft(
-    mapping: AggregateMapping, statement: Statement, state: AggregateState, origin: Origin, *, unready: bool
-) -> Record:
+def _check_told(mapping: AggregateMapping, statement: Statement, state: AggregateState, *, unready: bool) -> None:
     name = f"{mapping.name} {statement.key.id_text}"
     if unready:
         raise PoisonError(f"the first snapshot of {mapping.name} was not complete")
@@ -205,6 +212,13 @@ def _stated_draft(
         raise PoisonError(f"{name} itself was refused, so its state cannot be told: {state.refusal.reason}")
     if state.published is None:
         raise PoisonError(f"there is no {name}")
+
+
+def _stated_draft(
+    mapping: AggregateMapping, statement: Statement, state: AggregateState, origin: Origin
+) -> list[Record]:
+    """The records of *statement*, one for each live major; only the entity has another form in each."""
+    assert state.published is not None, "of what is not there nothing is told"
     entity, ancestors = read_published(state.published)
     value = {
         "after": entity,
@@ -214,23 +228,47 @@ def _stated_draft(
         "data": orjson.loads(statement.data),
     }
     encoded = b'%b,"before":{},"context":%b,"data":%b}' % (state.published[:-1], origin.context_json, statement.data)
-    stated = mapping.stated[statement.event]
-    stated.validate(value)
-    record = stated.form.record(EventKind.UPDATED, statement.key.id_text, state.version + 1, origin.moment, encoded)
-    return _of_size(record)
+    version, cause = (statement.key, state.version + 1), (EventKind.UPDATED, origin)
+    records = [_record(mapping.stated[statement.event], version, cause, value, encoded)]
+    for older in mapping.older:
+        try:
+            said = {**value, "after": older.downcast(entity)}
+            records.append(_record(older.stated[statement.event], version, cause, said, _dumps(said)))
+        except PoisonError as error:
+            raise MappingError(f"in major {older.major}: {error}") from error
+    return records
 
 
-def _draft(view: View, mapping: AggregateMapping, key: Key, origin: Origin) -> tuple[Record, Published | None] | None:
-    """The record of the next version and the state that it publishes; None when nothing has changed."""
+def taken_over(mapping: AggregateMapping, state: AggregateState, match: Match) -> AggregateState:
+    """*state* with the version of the tail that stands."""
+    majors = None if mapping.definition.is_covered(match.majors) else match.majors
+    return state._replace(version=match.version, published=match.published, majors=majors)
+
+
+def _owes(mapping: AggregateMapping, state: AggregateState) -> bool:
+    """Whether some live major does not know the latest version, or what was published has an older major's form."""
+    return state.majors is not None and not mapping.definition.is_covered(state.majors)
+
+
+def _draft(
+    view: View, mapping: AggregateMapping, key: Key, origin: Origin
+) -> tuple[list[Record], Published | None] | None:
+    """The records of the next version, one for each live major, and the state that it publishes; None: no change."""
     state = view.aggregates[key]
     former = state.published
+    owes = _owes(mapping, state)
+    form = state.majors[0] if state.majors is not None and owes else mapping.definition.major
     if not state.present:
         if former is None:
             return None
-        entity, ancestors = _told(mapping, former)
+        known = form == mapping.definition.major
+        entity, ancestors = _told(mapping, former) if known else (None, read_published(former)[1])
         value = {"after": None, "ancestors": ancestors, "before": entity, "context": origin.context}
-        record = _record(mapping, (key, state.version + 1), (EventKind.DELETED, origin), value, _dumps(value))
-        return record, None
+        version, cause = (key, state.version + 1), (EventKind.DELETED, origin)
+        records = [_record(mapping, version, cause, value, _dumps(value))]
+        if mapping.older:
+            records += _older_records(mapping, version, cause, (former, form), None)
+        return records, None
     columns = view.rows[key] if mapping.holding is None else held_row(view, mapping, key)
     assert columns is not None, "a present aggregate has its root row"
     entity = mapping.entity(columns)
@@ -238,34 +276,94 @@ def _draft(view: View, mapping: AggregateMapping, key: Key, origin: Origin) -> t
         entity.update(embedded_values(view, mapping.embedded, mapping.row_key(columns)))
     ancestors = ancestors_of(view, mapping, key)
     published = publish(entity, ancestors)
-    if published == former:
+    if published == former and not owes:
         return None
     if mapping.placeholders and mapping.lacks(published):
         mapping.check_available(columns)
-    before = None if former is None else _former(_told(mapping, former), entity, ancestors)
+    known = former is not None and form == mapping.definition.major
+    before = _former(_told(mapping, former), entity, ancestors) if former is not None and known else None
     kind = EventKind.CREATED if former is None else EventKind.UPDATED
-    if origin.snapshot:
+    if origin.snapshot or owes:
         kind = EventKind.SNAPSHOT
     value = {"after": entity, "ancestors": ancestors, "before": before, "context": origin.context}
     # What is published is what the value begins with: it is not encoded twice.
     encoded = b'%b,"before":%b,"context":%b}' % (published[:-1], _dumps(before), origin.context_json)
-    return _record(mapping, (key, state.version + 1), (kind, origin), value, encoded), published
+    version, cause = (key, state.version + 1), (kind, origin)
+    records = [_record(mapping, version, cause, value, encoded)]
+    if mapping.older:
+        records += _older_records(mapping, version, cause, (former, form), published)
+    return records, published
+
+
+def _older_records(
+    mapping: AggregateMapping,
+    version: tuple[Key, int],
+    cause: tuple[EventKind, Origin],
+    former: tuple[Published | None, int],
+    published: Published | None,
+) -> Iterator[Record]:
+    """The same version in the older majors; *former* is what was published last, and the major that it is of."""
+    for older in mapping.older:
+        try:
+            value = _older_value(mapping, older, cause[1], former, published)
+            try:
+                yield _record(older, version, cause, value, _dumps(value))
+            except ContractViolationError:
+                # What was published before may be of another contract or function: then it has no form here.
+                if value["before"] is None:
+                    raise
+                value["before"] = None
+                yield _record(older, version, cause, value, _dumps(value))
+        except PoisonError as error:
+            raise MappingError(f"in major {older.major}: {error}") from error
+
+
+def _older_value(
+    mapping: AggregateMapping,
+    older: OlderMajor,
+    origin: Origin,
+    former: tuple[Published | None, int],
+    published: Published | None,
+) -> dict[str, Any]:
+    known, above = _known_in(mapping, older, former)
+    if published is None:
+        return {"after": None, "ancestors": above, "before": known, "context": origin.context}
+    newest, ancestors = read_published(published)
+    entity = older.downcast(newest)
+    before = None if known is None else _former((known, above), entity, ancestors)
+    return {"after": entity, "ancestors": ancestors, "before": before, "context": origin.context}
+
+
+def _known_in(
+    mapping: AggregateMapping, older: OlderMajor, former: tuple[Published | None, int]
+) -> tuple[dict[str, Any] | None, Mapping[str, Any]]:
+    """What was published last as the *older* major has it, None where that cannot be told; and its ancestors."""
+    published, form = former
+    if published is None:
+        return None, {}
+    if form == mapping.definition.major:
+        newest, above = _told(mapping, published)
+        return older.downcast_former(newest), above
+    entity, above = read_published(published)
+    # It may be of a time when nothing was hidden, and which of its fields the newest major would hide, nobody can tell.
+    hides = mapping.former is not None or older.hide is not None
+    return (entity if form == older.major and not hides else None), above
 
 
 def _record(
-    mapping: AggregateMapping,
+    of: AggregateMapping | OlderMajor | StatedForm,
     version: tuple[Key, int],
     cause: tuple[EventKind, Origin],
     value: Mapping[str, Any],
     encoded: bytes,
 ) -> Record:
-    mapping.validate(value)
+    of.validate(value)
     try:
         refuse_depth(encoded, value)  # consumers would
     except ValueError as error:
         raise PoisonError(f"the event is {error}") from None
     (key, number), (kind, origin) = version, cause
-    return _of_size(mapping.form.record(kind, key.id_text, number, origin.moment, encoded))
+    return _of_size(of.form.record(kind, key.id_text, number, origin.moment, encoded))
 
 
 def _of_size(record: Record) -> Record:

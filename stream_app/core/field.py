@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
@@ -90,18 +91,29 @@ def _called(name: str, function: Function, inputs: Mapping[str, str]) -> Reader:
 
     def call(image: Image) -> Any:
         arguments = {parameter: _own(read(image)) for parameter, read in readers}
-        try:
-            value = function(**arguments)
-        except Exception as error:
-            line = line_of(error)
-            # Its message may quote values of the row, and reasons hold none.
-            raise MappingError(f"function {name!r} raised {type(error).__name__} in line {line}") from error
-        try:
-            return orjson.loads(orjson.dumps(value, option=_STRICT))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise MappingError(f"function {name!r} returned what is no JSON: {type(value).__name__}") from error
+        return result_of(name, partial(function, **arguments))
 
     return call
+
+
+def result_of(name: str, call: Callable[[], Any]) -> Any:
+    """
+    What *call* of the source's function *name* gives, as JSON.
+
+    Raises:
+        MappingError: it raised, or gave what is no JSON.
+
+    """
+    try:
+        value = call()
+    except Exception as error:
+        line = line_of(error)
+        # Its message may quote values of the row, and reasons hold none.
+        raise MappingError(f"function {name!r} raised {type(error).__name__} in line {line}") from error
+    try:
+        return orjson.loads(orjson.dumps(value, option=_STRICT))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MappingError(f"function {name!r} returned what is no JSON: {type(value).__name__}") from error
 
 
 def _own(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """
-Former values of an entity as today's rules have them.
+Values that did not come from rows, as the source's rules for personal data have them.
 
-A source that published a value and hides it now must not tell it once more, as what it was before.
+A source that published a value and hides it now must not tell it once more, as what it was before. And what a function
+makes for an older major may be personal there.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rowcast.contracts.personal_data import MASK, Digest, is_needed, treated
-from rowcast.sources.definition import AggregateDefinition
-from rowcast.sources.shielded_column import embedded_treatment, root_rules
+from rowcast.sources.definition import AggregateDefinition, FormerMajor
+from rowcast.sources.shielded_column import embedded_treatment, older_dropped, older_rules, root_rules
 
 Former = Callable[[Mapping[str, Any]], dict[str, Any]]
 _HASHED = re.compile(r"[0-9a-f]{64}")
@@ -26,15 +27,13 @@ def former_reader(aggregate: AggregateDefinition, digest: Digest) -> Former | No
     treatments = {name: treatment for name, treatment in every.items() if is_needed(treatment)}
     if not treatments and not aggregate.dropped:
         return None
-
-    def hashed_once(text: str) -> str:
-        return text if text == MASK or _HASHED.fullmatch(text) else digest(text)
+    once = _once(digest)
 
     def told(entity: Mapping[str, Any]) -> dict[str, Any]:
         former = {}
         for name, value in entity.items():
             if name in treatments:
-                former[name] = treated([treatments[name]], value, hashed_once)
+                former[name] = treated([treatments[name]], value, once)
             elif name not in aggregate.dropped:
                 former[name] = value
             elif name in aggregate.fields:
@@ -42,3 +41,29 @@ def former_reader(aggregate: AggregateDefinition, digest: Digest) -> Former | No
         return former
 
     return told
+
+
+def older_reader(aggregate: AggregateDefinition, former: FormerMajor, digest: Digest) -> Former | None:
+    """
+    What does with the entity of an older major as the classes of its contract say; None when all of it may be told.
+
+    What is masked or hashed already stays as it is. What is dropped is left out, or null where the contract demands it.
+    """
+    rules = older_rules(aggregate, former)
+    every = {name: rules.treatment(name) for name in rules.entity.get("properties", {})}
+    treatments = {name: treatment for name, treatment in every.items() if is_needed(treatment)}
+    if not treatments:
+        return None
+    once = _once(digest)
+    dropped, demanded = older_dropped(aggregate, former)
+
+    def told(entity: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in entity.items() if name not in dropped}
+        hidden = {name: treated([treatments[name]], kept[name], once) for name in kept.keys() & treatments.keys()}
+        return {**kept, **hidden, **dict.fromkeys(demanded)}
+
+    return told
+
+
+def _once(digest: Digest) -> Digest:
+    return lambda text: text if text == MASK or _HASHED.fullmatch(text) else digest(text)

@@ -7,15 +7,21 @@ An aggregate publishes exactly the fields of its contract.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from rowcast.contracts.personal_data import Digest
 from rowcast.errors import ConfigurationError, MappingError, StopError
 from rowcast.event import EventForm
 from rowcast.hash_key import HashKey
 from rowcast.identity import join_id_parts
-from rowcast.sources.definition import AggregateDefinition, SourceDefinition, TableDefinition
+from rowcast.sources.definition import (
+    AggregateDefinition,
+    SourceDefinition,
+    StatedEventDefinition,
+    TableDefinition,
+)
 from rowcast.sources.function_module import load_functions
 from rowcast.sources.place import parse_place
 from rowcast.sources.shielded_column import root_rules
@@ -23,24 +29,15 @@ from stream_app.core.change import Columns
 from stream_app.core.column import id_part
 from stream_app.core.embedding import EmbeddedMapping, LinkMapping, compile_embedded, compile_link
 from stream_app.core.field import Condition, condition
+from stream_app.core.form import StatedForm, Validator, event_form, stated_forms
 from stream_app.core.former_value import Former, former_reader
 from stream_app.core.image import Image, Reader, kind_of, place_reader
+from stream_app.core.older import OlderMajor, older_majors
 from stream_app.core.reference import ReferenceTable, compile_references
 from stream_app.core.row import Makers, RowMapping, row_parts
 from stream_app.core.shield import Shield, digest_with, shield_of
 
-# Raises ContractViolationError when the event's value does not satisfy the published value schema.
-Validator = Callable[[Mapping[str, Any]], None]
-
-
 _ID_TEXT_MAX = 1_000
-
-
-class StatedForm(NamedTuple):
-    """How the events of one name that services state look, and what their values have to satisfy."""
-
-    form: EventForm
-    validate: Validator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +49,7 @@ class AggregateMapping(RowMapping):
     the entity, see `stream_app.core.embedding`; *link* the table that binds it with any number of parents. *linked*
     says for this type and for each that stands above it but the last whether it has one; empty where none has. *stated*
     has the events that services state, by name. *former* treats what was published before as today's rules for personal
-    data have it.
+    data have it. *older* are the other majors that are live.
     """
 
     source: str
@@ -69,6 +66,7 @@ class AggregateMapping(RowMapping):
     linked: tuple[bool, ...] = ()
     stated: Mapping[str, StatedForm] = dataclasses.field(default_factory=dict)
     former: Former | None = None
+    older: tuple[OlderMajor, ...] = ()
 
     @property
     def name(self) -> str:
@@ -208,8 +206,8 @@ def compile_mapping(
     definition: SourceDefinition, validators: Mapping[str, Validator], hash_key: HashKey | None = None
 ) -> SourceMapping:
     """
-    Compile *definition*; *validators* holds one for each aggregate type, and as `<type>.<event>` for each stated event.
-    *hash_key* is that of hashed fields.
+    Compile *definition*; *validators* holds one for each aggregate type, and as `<type>.<event>` for each stated event;
+    for each older major, and each stated event there, by dataschema. *hash_key* is that of hashed fields.
 
     Raises:
         StopError: the functions of the definition cannot be loaded here, or the key is not that of the definition.
@@ -231,8 +229,7 @@ def compile_mapping(
     references = compile_references(definition)
     made_with = Makers(functions, {each.definition.name: each for each in references.values()})
     mappings = tuple(
-        _compile(definition, rank, (validators, former_reader(aggregate, digest)), made_with)
-        for rank, aggregate in enumerate(definition.aggregates)
+        _compile(definition, rank, (validators, digest), made_with) for rank in range(len(definition.aggregates))
     )
     embedded = {each.table: each for mapping in mappings for top in mapping.embedded for each in top.with_below()}
     links = [each.link for each in mappings if each.link is not None]
@@ -257,21 +254,18 @@ def compile_mapping(
 
 
 def _compile(
-    definition: SourceDefinition, rank: int, checks: tuple[Mapping[str, Validator], Former | None], made_with: Makers
+    definition: SourceDefinition, rank: int, made_by: tuple[Mapping[str, Validator], Digest], made_with: Makers
 ) -> AggregateMapping:
     aggregate, rules = definition.aggregates[rank], root_rules(definition.aggregates[rank])
-    validators, former = checks
+    validators, digest = made_by
+    form = event_form(definition, aggregate.name, aggregate)
+
+    def validator(event: StatedEventDefinition) -> Validator:
+        return validators[f"{aggregate.name}.{event.name}"]
+
     tables = {table.name: table for table in definition.tables}
     table = tables[aggregate.table]
     holding = _holding(aggregate, table)
-    form = EventForm(
-        source=definition.source,
-        source_uri=definition.uri,
-        domain=definition.domain,
-        aggregate=aggregate.name,
-        major=aggregate.major,
-        dataschema=aggregate.dataschema,
-    )
     return AggregateMapping(
         **row_parts(table, aggregate.places, rules, made_with, plain=holding is None),
         source=definition.source,
@@ -284,15 +278,13 @@ def _compile(
         ),
         validate=validators[aggregate.name],
         form=form,
-        former=former,
+        former=former_reader(aggregate, digest),
         holding=holding,
         embedded=compile_embedded(aggregate, tables, made_with),
         link=compile_link(aggregate, tables, made_with),
         linked=_linked(definition, aggregate),
-        stated={
-            each.name: StatedForm(form.stated(each.name, each.dataschema), validators[f"{aggregate.name}.{each.name}"])
-            for each in aggregate.events
-        },
+        stated=stated_forms(form, aggregate.events, validator),
+        older=older_majors(definition, aggregate, made_with.functions, validators, digest),
     )
 
 

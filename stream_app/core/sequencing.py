@@ -18,7 +18,7 @@ from rowcast.annotation import CONTEXT_BYTES_MAX, CONTEXT_PREFIX, TRACEPARENT
 from rowcast.errors import MappingError, StopError
 from stream_app.core.change import Columns, Message, Operation, RowChange
 from stream_app.core.embedded import NOTHING, EmbeddedChanges, fold_embedded, foresee_embedded, load_embedded
-from stream_app.core.emission import Emitted, Origin, emit, emit_stated, rfc3339
+from stream_app.core.emission import Emitted, Origin, emit, emit_stated, rfc3339, taken_over
 from stream_app.core.holding import Shift, complete, fold_shifts, foresee, may_move
 from stream_app.core.loading import (
     Lookups,
@@ -281,7 +281,7 @@ def settle(source: SourceMapping, view: View, origin: Origin, out: tuple[Emitted
         state = view.state(key)
         if match.version <= state.version:
             continue
-        view.put(key, state._replace(version=match.version, published=match.published))
+        view.put(key, taken_over(source.by_type[key.aggregate], state, match))
         emit(source, view, key, origin, out)
 
 

@@ -50,13 +50,19 @@ class Refusal:
 
 
 class AggregateState(NamedTuple):
-    """What the control database knows of one aggregate; *present* says that its root row exists."""
+    """
+    What the control database knows of one aggregate; *present* says that its root row exists.
+
+    *majors* are those in which its latest version went out, the newest first, which is the one that *published* is
+    of; None: in all that are live.
+    """
 
     version: int = 0
     parent_id_text: str | None = None
     present: bool = False
     published: Published | None = None
     refusal: Refusal | None = None
+    majors: tuple[int, ...] | None = None
 
 
 ABSENT = AggregateState()
@@ -180,7 +186,7 @@ class View:
     def place(self, key: Key, parent_id_text: str | None, *, present: bool) -> None:
         """Set whether *key* is present and under which parent, and keep the children of its parents right."""
         before = self.aggregates[key]
-        after = AggregateState(before.version, parent_id_text, present, before.published, before.refusal)
+        after = AggregateState(before.version, parent_id_text, present, before.published, before.refusal, before.majors)
         if before.parent_id_text != parent_id_text:
             if before.parent_id_text is not None:
                 self.children.get((key.aggregate, before.parent_id_text), set()).discard(key.id_text)

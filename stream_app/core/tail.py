@@ -8,8 +8,8 @@ give other bytes (the mapping changed in between), the published versions stand 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -19,26 +19,48 @@ from stream_app.core.state import Key, Published, publish
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What the tail holds at a version: the *same* record, or others up to *version* that left *published*."""
+    """
+    What the tail holds at a version: the *same* records, or others up to *version* that left *published*.
+
+    *majors* are those in which that version went out; *published* has the form of the newest.
+    """
 
     same: bool
     version: int = 0
     published: Published | None = None
+    majors: tuple[int, ...] = ()
 
 
 _SAME = Match(True)
+
+
+@dataclass(slots=True)
+class _Version:
+    """One version of an aggregate in all majors in which it was published, by topic."""
+
+    number: int
+    records: dict[str, Record] = field(default_factory=dict)
+    events: dict[int, DomainEvent] = field(default_factory=dict)
+
+    @property
+    def newest(self) -> DomainEvent:
+        """The event in the newest major."""
+        return self.events[max(self.events)]
 
 
 class Tail:
     """The published and uncommitted events of one claim, by aggregate, in version order."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        self._by_key: dict[Key, list[tuple[DomainEvent, Record]]] = {}
         self._stated: Counter[tuple[Key, int, str, bytes]] = Counter()
+        versions: dict[Key, dict[int, _Version]] = {}
         for record in records:
             event = decode(*record)
             key = Key(event.identity.aggregate, event.identity.id_text)
-            self._by_key.setdefault(key, []).append((event, record))
+            version = versions.setdefault(key, {}).setdefault(event.version, _Version(event.version))
+            version.records[record.topic] = record
+            version.events[event.major] = event
+        self._by_key = {key: [each[number] for number in sorted(each)] for key, each in versions.items()}
 
     def __bool__(self) -> bool:
         return bool(self._by_key)
@@ -51,23 +73,24 @@ class Tail:
     @property
     def position(self) -> int:
         """The highest commit LSN in the tail: beyond it, nothing can be a repetition."""
-        return max(event.position for entries in self._by_key.values() for event, _ in entries)
+        versions = (version for entries in self._by_key.values() for version in entries)
+        return max(event.position for version in versions for event in version.events.values())
 
-    def match(self, record: Record, key: Key, version: int) -> Match | None:
+    def match(self, records: Sequence[Record], key: Key, version: int) -> Match | None:
         """
-        Whether *record*, about to be published as *version* of *key*, stands there already.
+        Whether *records*, about to be published as *version* of *key*, stand there already.
 
         None: the tail knows nothing of it. A matched version is taken off; a mismatch takes all of them.
         """
         entries = self._by_key.get(key)
         # Versions that were committed since the tail's beginning are not news.
-        while entries and entries[0][0].version < version:
+        while entries and entries[0].number < version:
             del entries[0]
         if not entries:
             self._by_key.pop(key, None)
             return None
-        event, published = entries[0]
-        if event.version == version and published == record:
+        published = entries[0]
+        if published.number == version and published.records == {each.topic: each for each in records}:
             del entries[0]
             if not entries:
                 del self._by_key[key]
@@ -77,17 +100,17 @@ class Tail:
     def take(self, key: Key) -> Match:
         """All remaining versions of *key*, which stand although nothing repeated them."""
         taken = self._by_key.pop(key)
+        said = [version.newest for version in taken if version.newest.stated is not None]
         self._stated.update(
-            (key, event.position, event.stated, orjson.dumps(event.data, option=orjson.OPT_SORT_KEYS))
-            for event, _ in taken
-            if event.stated is not None
+            (key, event.position, event.name, orjson.dumps(event.data, option=orjson.OPT_SORT_KEYS)) for event in said
         )
-        last = taken[-1][0]
-        state = None if last.after is None else publish(last.after, last.ancestors)
-        return Match(False, last.version, state)
+        last = taken[-1]
+        event = last.newest
+        state = None if event.after is None else publish(event.after, event.ancestors)
+        return Match(False, last.number, state, tuple(sorted(last.events, reverse=True)))
 
     def was_stated(self, key: Key, lsn: int, event: str, data: bytes) -> bool:
-        """Whether one of the versions that stand says this already; once for each of them."""
+        """Whether one of the versions that stand says this already; once for each of them, whatever their majors."""
         said = key, lsn, event, data
         if not self._stated[said]:
             return False

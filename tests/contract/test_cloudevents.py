@@ -16,7 +16,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from rowcast.event import EventForm, EventKind, Moment, Record, decode
+from rowcast.event import EventForm, EventKind, EventMajor, Moment, Record, decode
 from rowcast.identity import join_id_parts
 
 # The most unusual that an event may hold: ids with every kind of character, the largest numbers, a trace.
@@ -30,10 +30,7 @@ def record(id_text: str, kind: EventKind = EventKind.UPDATED, version: int = 2**
     form = EventForm(
         source="shop",
         source_uri=SOURCE,
-        domain="shop",
-        aggregate="order",
-        major=9999,
-        dataschema="urn:rowcast:schema:shop.order:9999.0",
+        of=EventMajor("shop", "order", 9999, "urn:rowcast:schema:shop.order:9999.0"),
     )
     moment = Moment(2**64 - 1, "2026-11-21T11:45:44.078828Z", TRACE)
     return form.record(kind, id_text, version, moment, json.dumps(VALUE).encode())

@@ -281,7 +281,7 @@ def test_exit_codes_and_json(schemas: Path, tmp_path: Path, capsys: pytest.Captu
     command = ["schemas", "check", "--json", "--schemas"]
     capsys.readouterr()
     assert main([*command, str(schemas)]) == 0
-    assert json.loads(capsys.readouterr().out) == {"contracts": 1, "findings": []}
+    assert json.loads(capsys.readouterr().out) == {"contracts": 1, "findings": [], "notes": []}
     _accepted_example(schemas)
     assert main([*command, str(schemas)]) == 1
     (finding,) = json.loads(capsys.readouterr().out)["findings"]

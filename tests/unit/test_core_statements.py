@@ -18,7 +18,8 @@ from rowcast.errors import ContractViolationError
 from rowcast.event import DomainEvent, decode
 from stream_app.core.change import LooseMessage, Message, parse_change
 from stream_app.core.emission import Emitted
-from stream_app.core.mapping import SourceMapping, StatedForm
+from stream_app.core.form import StatedForm
+from stream_app.core.mapping import SourceMapping
 from stream_app.core.state import Key
 from stream_app.core.statement import StatementError, read_statement, refuse_loose
 from stream_app.core.tail import Tail

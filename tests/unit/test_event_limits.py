@@ -10,17 +10,14 @@ import pytest
 from changelog import ChangeLog, MemoryStore, accept, build_definition, run_batch
 
 from rowcast.errors import MalformedEventError
-from rowcast.event import EventForm, EventKind, Moment, Record, decode
+from rowcast.event import EventForm, EventKind, EventMajor, Moment, Record, decode
 from stream_app.core.mapping import compile_mapping
 from stream_app.core.state import Key
 
 FORM = EventForm(
     source="shop",
     source_uri="urn:shop",
-    domain="shop",
-    aggregate="order",
-    major=1,
-    dataschema="urn:schema:shop.order:1.0",
+    of=EventMajor("shop", "order", 1, "urn:schema:shop.order:1.0"),
 )
 VALUE = {"after": {"id": 1}, "ancestors": {}, "before": None, "context": {}}
 SECRET = "a secret"

@@ -43,7 +43,7 @@ TABLES = {
 
 def write_contract(project: Path, aggregate: str, above: list[str], properties: dict[str, Any]) -> None:
     path = project / "schemas" / "shop" / aggregate / "v1.0.json"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     entity = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:rowcast:schema:shop.{aggregate}:1.0:entity",
@@ -139,6 +139,30 @@ def test_a_case_that_does_not_hold_shows_the_difference(project: Path, capsys: p
     assert '-    "place": "Bergen",' in text
     assert '+    "place": "Oslo",' in text
     assert text.endswith("1 cases, 1 failed\n")
+
+
+def test_older_majors_are_part_of_a_case(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their events stand behind that of the newest major, and say which they are of."""
+    (project / "schemas/shop/line/v1.0.json").rename(project / "schemas/shop/line/v2.0.json")
+    path = project / "schemas/shop/line/v2.0.json"
+    path.write_text(path.read_text().replace("line:1.0", "line:2.0"))
+    write_contract(project, "line", ["order"], {"id": "string", "cents": "integer"})
+    text = SOURCE.replace(
+        "    document: doc\n", "    document: doc\n    contract: v2.0\n    former: {v1.0: in_cents}\n"
+    )
+    (project / "connectors/shop.yaml").write_text(text)
+    (project / "connectors/shop.py").write_text(
+        "def in_cents(line):\n    return {'id': line['id'], 'cents': 100 * line['amount']}\n"
+    )
+    step = json.loads(json.dumps(STEPS[0]))
+    step["events"].append(
+        {"aggregate": "line", "id": "l1", "kind": "created", "major": 1, "after": {"id": "l1", "cents": 300}}
+    )
+    write_case(project, step)
+    assert run(project, capsys) == (0, "passed  shop  orders\n1 cases, 0 failed\n")
+    step["events"][-1]["after"]["cents"] = 3
+    write_case(project, step)
+    assert run(project, capsys)[0] == 1
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"tables": {}}', '{"tables": {"public.orders": {}}, "steps": []}'])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rowcast.contracts.contract import Contract
+from rowcast.deprecation import Deprecation
 from rowcast.errors import ConfigurationError
 from rowcast.settings import DatabaseSettings
 from rowcast.sources.admission import refuse_unfit
@@ -120,6 +121,55 @@ def test_only_needed_columns_are_captured(source: SourceFile) -> None:
     settings = connector_configuration(definition, DatabaseSettings("shop", url), server_version=180_000)
     assert "secret" not in str(settings)
     assert r"public\.line\.qty" in settings["column.include.list"].split(",")
+
+
+MAJORS = """    table: public.line
+    contract: v2.0
+    former: {v1.0: older}
+"""
+OLDER = {
+    **CONTRACTS,
+    "line": replace(CONTRACTS["line"], major=2),
+    "line/v1": replace(CONTRACTS["line"], deprecation=Deprecation(sunset="2027-06-30")),
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "fault"),
+    [
+        ("def older(line): return line", None),
+        ("", "no function 'older'"),
+        ("def older(line, other): pass", "cannot be called"),
+        ("async def older(line): pass", "does not return its value"),
+    ],
+)
+def test_older_majors_go_out_beside_the_newest(tmp_path: Path, module: str, fault: str | None) -> None:
+    """By a function of the module; each has a topic with all partitions, and the column it needs is captured once."""
+    (tmp_path / "shop.py").write_text(module)
+    (tmp_path / "shop.yaml").write_text(TEXT.replace("    table: public.line\n", MAJORS))
+    source = load_source(tmp_path / "shop.yaml")
+    if fault is not None:
+        with pytest.raises(DocumentError, match=rf"aggregates\.line\.former\.v1\.0.*{fault}"):
+            compile_definition(source, OLDER, catalogue())
+        return
+
+    definition = compile_definition(source, OLDER, catalogue())
+
+    assert definition.topics == ("shop.order.v1", "shop.line.v2", "shop.line.v1")
+    assert [each.partitions for each in wanted_topics(definition)[1:4]] == [6, 6, 6]
+    assert definition.deprecations == {"shop.line.v1": Deprecation(sunset="2027-06-30")}
+    assert definition.functions == module
+    assert SourceDefinition.from_json(definition.to_json()) == definition
+
+
+def test_all_majors_have_one_hierarchy(tmp_path: Path) -> None:
+    """Their versions are made from the same rows."""
+    (tmp_path / "shop.py").write_text("def older(line): return line")
+    (tmp_path / "shop.yaml").write_text(TEXT.replace("    table: public.line\n", MAJORS))
+    contracts = {**OLDER, "line/v1": contract("line", [], id="string")}
+
+    with pytest.raises(DocumentError, match="declares other x-ancestors"):
+        compile_definition(load_source(tmp_path / "shop.yaml"), contracts, catalogue())
 
 
 DOCUMENT = """    table: public.line

@@ -11,7 +11,7 @@ from rowcast.sources.definition import ReferenceDefinition
 from rowcast.sources.document import DocumentError
 from rowcast.sources.field import FieldDefinition
 from rowcast.sources.place import Place, parse_place
-from rowcast.sources.source_file import ParentEntry, SourceFile, load_source, load_sources
+from rowcast.sources.source_file import FormerEntry, ParentEntry, SourceFile, load_source, load_sources
 
 HEAD = "source: shop\ndatabase: shop\n"
 ONE = "aggregates:\n  order: {table: public.orders, id: id}\n"
@@ -36,6 +36,15 @@ def test_defaults_of_a_short_file(tmp_path: Path) -> None:
     assert source.events_window_ms == source.change_log_window_ms == 7 * 24 * 3_600_000
     (order,) = source.aggregates
     assert (order.id, order.parent, order.contract, dict(order.fields)) == (("id",), None, None, {})
+
+
+def test_older_majors_stand_newest_first(tmp_path: Path) -> None:
+    """Each with its version and its downcaster, whatever their order in the file."""
+    source = load(
+        tmp_path, HEAD + "aggregates:\n  o: {table: a.b, id: id, contract: v3.1, former: {v1.2: f, v2.0: g}}\n"
+    )
+
+    assert source.aggregates[0].former == (FormerEntry((2, 0), "g"), FormerEntry((1, 2), "f"))
 
 
 def test_every_field_is_read(tmp_path: Path) -> None:
@@ -296,6 +305,26 @@ WRONG = {
     "filter by no value": (
         HEAD + "aggregates:\n  order: {table: a.b, id: id, where: {state: []}}\n",
         4, "aggregates.order.where.state", "an empty list is not accepted",
+    ),
+    "older major without the newest": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, former: {v1.0: f}}\n",
+        4, "aggregates.order.contract", "has to be named where older majors are published too",
+    ),
+    "older major that is not older": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, contract: v2.0, former: {v2.1: f}}\n",
+        4, "aggregates.order.former.v2.1", "is not older than v2.0",
+    ),
+    "older major twice": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, contract: v2.0, former: {v1.0: f, v1.1: g}}\n",
+        4, "aggregates.order.former.v1.1", "major 1 is named twice",
+    ),
+    "older major that is no version": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, contract: v2.0, former: {one: f}}\n",
+        4, "aggregates.order.former.one", "'one' is no version",
+    ),
+    "older major without function": (
+        HEAD + "aggregates:\n  order: {table: a.b, id: id, contract: v2.0, former: {v1.0: {}}}\n",
+        4, "aggregates.order.former.v1.0", "is not accepted",
     ),
     "nothing after the colon": (HEAD + "uri:\n" + ONE, 3, "uri", "nothing is not accepted"),
 }  # fmt: skip

@@ -16,12 +16,13 @@ import orjson
 
 from rowcast.contracts.compatibility.document import subschemas
 from rowcast.contracts.compatibility.sameness import TURNING
+from rowcast.deprecation import KEYWORD
 
 # What validation does not look at; `x-…` is neither.
 WORDS = {"title", "description", "examples", "$comment", "deprecated"}
 # Beside `properties` and `required`, all that leaves single properties to themselves.
 _QUIET = {"$schema", "$defs", "type"}
-_APART = {"properties", "required", "$id", *WORDS}
+_APART = {"properties", "required", "$id", KEYWORD, *WORDS}
 
 
 @dataclass(frozen=True, slots=True)
