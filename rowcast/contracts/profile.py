@@ -70,7 +70,9 @@ def check_profile(contract: Contract) -> Iterator[Note]:
                 "UNSUPPORTED_KEYWORD",
                 f"not supported at the root: {', '.join(sorted(ROOT_KEYWORDS))}",
             )
-    if KEYWORD in entity:
+    if KEYWORD in entity and contract.event:
+        yield f"/{KEYWORD}", "DEPRECATION_INVALID", "a stated event ends with the majors of its aggregate"
+    elif KEYWORD in entity:
         yield from ((f"/{KEYWORD}", "DEPRECATION_INVALID", fault) for fault in faults(entity[KEYWORD]))
     yield from _root(contract)
     yield from check_fields(entity)

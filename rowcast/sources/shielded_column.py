@@ -70,17 +70,17 @@ def root_rules(aggregate: AggregateDefinition) -> RowRules:
     )
 
 
-def older_rules(aggregate: AggregateDefinition, former: FormerMajor) -> RowRules:
-    """The rules of what an older major of *aggregate* says: by the classes of its own contract, whatever made it."""
-    return RowRules(entity=former.entity_schema, handlings=aggregate.handlings)
+def older_treatments(aggregate: AggregateDefinition, former: FormerMajor) -> dict[str, Treatment]:
+    """The treatment of each property of an older major: by the classes of its own contract, whatever made the value."""
+    classification = Classification(former.entity_schema, aggregate.handlings)
+    return {name: classification.of(name) for name in former.entity_schema.get("properties", {})}
 
 
 def older_dropped(aggregate: AggregateDefinition, former: FormerMajor) -> tuple[frozenset[str], frozenset[str]]:
     """The properties of an older major that are dropped as a whole, and those of them that its contract demands."""
-    rules = older_rules(aggregate, former)
-    names = rules.entity.get("properties", {})
-    dropped = frozenset(name for name in names if together([rules.treatment(name)])[1] is Handling.DROP)
-    return dropped, dropped.intersection(rules.entity.get("required", ()))
+    treatments = older_treatments(aggregate, former)
+    dropped = frozenset(name for name, each in treatments.items() if together([each])[1] is Handling.DROP)
+    return dropped, dropped.intersection(former.entity_schema.get("required", ()))
 
 
 def embedded_rules(above: RowRules, embedded: EmbeddedDefinition) -> RowRules:
@@ -154,8 +154,7 @@ def _of_columns(aggregate: AggregateDefinition) -> Iterator[Treatment]:
 
 def _of_older(aggregate: AggregateDefinition) -> Iterator[Treatment]:
     for former in aggregate.former:
-        rules = older_rules(aggregate, former)
-        yield from (rules.treatment(name) for name in rules.entity.get("properties", {}))
+        yield from older_treatments(aggregate, former).values()
 
 
 def _put(root: Treatment, path: tuple[str, ...], treatment: Treatment) -> None:

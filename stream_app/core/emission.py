@@ -212,6 +212,8 @@ def _check_told(mapping: AggregateMapping, statement: Statement, state: Aggregat
         raise PoisonError(f"{name} itself was refused, so its state cannot be told: {state.refusal.reason}")
     if state.published is None:
         raise PoisonError(f"there is no {name}")
+    if statement.event not in mapping.stated:
+        raise PoisonError(f"{mapping.name} declares the event {statement.event!r} no more")  # it has waited meanwhile
 
 
 def _stated_draft(
@@ -346,7 +348,7 @@ def _known_in(
         return older.downcast_former(newest), above
     entity, above = read_published(published)
     # It may be of a time when nothing was hidden, and which of its fields the newest major would hide, nobody can tell.
-    hides = mapping.former is not None or older.hide is not None
+    hides = mapping.former is not None or older.hides
     return (entity if form == older.major and not hides else None), above
 
 

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from rowcast.contracts.declared_members import pruner
 from rowcast.contracts.personal_data import MASK, Digest, is_needed, treated
 from rowcast.sources.definition import AggregateDefinition, FormerMajor
-from rowcast.sources.shielded_column import embedded_treatment, older_dropped, older_rules, root_rules
+from rowcast.sources.shielded_column import embedded_treatment, older_dropped, older_treatments, root_rules
 
 Former = Callable[[Mapping[str, Any]], dict[str, Any]]
 _HASHED = re.compile(r"[0-9a-f]{64}")
@@ -43,24 +44,28 @@ def former_reader(aggregate: AggregateDefinition, digest: Digest) -> Former | No
     return told
 
 
-def older_reader(aggregate: AggregateDefinition, former: FormerMajor, digest: Digest) -> Former | None:
+def older_reader(aggregate: AggregateDefinition, older: FormerMajor, digest: Digest) -> Former | None:
     """
-    What does with the entity of an older major as the classes of its contract say; None when all of it may be told.
+    What makes of the entity of an older major one that may be told; None when all of it may be.
 
-    What is masked or hashed already stays as it is. What is dropped is left out, or null where the contract demands it.
+    Its own contract decides: what that classifies is masked, hashed or dropped, unless it is so already, and members of
+    objects that it does not name are taken off. What is dropped is left out, or null where the contract demands it.
     """
-    rules = older_rules(aggregate, former)
-    every = {name: rules.treatment(name) for name in rules.entity.get("properties", {})}
+    every = older_treatments(aggregate, older)
     treatments = {name: treatment for name, treatment in every.items() if is_needed(treatment)}
-    if not treatments:
+    pruners = {name: prune for name, treatment in every.items() if (prune := pruner(treatment)) is not None}
+    if not treatments and not pruners:
         return None
     once = _once(digest)
-    dropped, demanded = older_dropped(aggregate, former)
+    dropped, demanded = older_dropped(aggregate, older)
 
     def told(entity: Mapping[str, Any]) -> dict[str, Any]:
         kept = {name: value for name, value in entity.items() if name not in dropped}
-        hidden = {name: treated([treatments[name]], kept[name], once) for name in kept.keys() & treatments.keys()}
-        return {**kept, **hidden, **dict.fromkeys(demanded)}
+        for name in kept.keys() & treatments.keys():
+            kept[name] = treated([treatments[name]], kept[name], once)
+        for name in kept.keys() & pruners.keys():
+            kept[name] = pruners[name](kept[name])
+        return {**kept, **dict.fromkeys(demanded)}
 
     return told
 

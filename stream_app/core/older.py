@@ -15,12 +15,12 @@ from typing import Any
 
 import orjson
 
-from rowcast.contracts.personal_data import Digest
+from rowcast.contracts.personal_data import Digest, is_needed
 from rowcast.errors import MappingError
 from rowcast.event import EventForm
 from rowcast.sources.definition import AggregateDefinition, FormerMajor, SourceDefinition, StatedEventDefinition
 from rowcast.sources.function_module import Function
-from rowcast.sources.shielded_column import older_dropped
+from rowcast.sources.shielded_column import older_dropped, older_treatments
 from stream_app.core.field import result_of
 from stream_app.core.form import StatedForm, Validator, event_form, stated_forms
 from stream_app.core.former_value import Former, older_reader
@@ -31,7 +31,7 @@ class OlderMajor:
     """
     One older major: the *function* makes an entity with exactly the *properties* that are published of its contract.
 
-    *hide* does with what it makes what this source does with personal data; None where nothing has to be hidden.
+    *told* takes off what it makes what this major may not tell, None where all may be told; *hides*: personal data.
     *stated* has the events that services state, by name.
     """
 
@@ -41,7 +41,8 @@ class OlderMajor:
     properties: frozenset[str] | None
     validate: Validator
     form: EventForm
-    hide: Former | None
+    told: Former | None
+    hides: bool
     stated: Mapping[str, StatedForm]
 
     def downcast(self, newest: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +57,7 @@ class OlderMajor:
         entity = result_of(self.name, partial(self.function, orjson.loads(orjson.dumps(newest))))
         if not isinstance(entity, dict):
             raise MappingError(f"function {self.name!r} returned no object")
-        entity = self._hidden(entity)
+        entity = self._told(entity)
         if self.properties is not None and entity.keys() != self.properties:
             wrong = sorted(entity.keys() ^ self.properties)
             what = "returned fields that the contract does not have" if entity.keys() - self.properties else "left out"
@@ -70,11 +71,11 @@ class OlderMajor:
         except MappingError:
             return None
 
-    def _hidden(self, entity: dict[str, Any]) -> dict[str, Any]:
-        if self.hide is None:
+    def _told(self, entity: dict[str, Any]) -> dict[str, Any]:
+        if self.told is None:
             return entity
         try:
-            return self.hide(entity)
+            return self.told(entity)
         except (TypeError, ValueError, RecursionError) as error:
             raise MappingError(f"function {self.name!r} returned what cannot be hidden") from error
 
@@ -102,7 +103,8 @@ def older_majors(
                 properties=_properties(aggregate, each),
                 validate=validators[each.dataschema],
                 form=form,
-                hide=older_reader(aggregate, each, digest),
+                told=older_reader(aggregate, each, digest),
+                hides=any(map(is_needed, older_treatments(aggregate, each).values())),
                 stated=stated_forms(form, each.events, validator),
             )
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,17 @@ def turned(*told: Any) -> tuple[Any, Any]:
     found = upcast(event(*told))
     assert (found.major, found.version, found.dataschema[-3:]) == (3, 4, "1.0")
     return found.after, found.before
+
+
+def test_what_a_service_stated_is_turned_too() -> None:
+    """The entity takes the new form, its data stay, and nothing has changed."""
+    upcast = chain(ITEM, (1, 3), {1: split, 2: count})
+    assert upcast is not None
+
+    found = upcast(replace(event(EventKind.UPDATED, {"id": "7", "name": "b c"}, {}), stated="lost", data={"n": 1}))
+
+    assert (found.after, found.before) == ({"id": "7", "names": ["b", "c"], "count": 2}, {})
+    assert (found.name, found.data, found.major) == ("lost", {"n": 1}, 3)
 
 
 def test_what_changed_is_told_in_the_new_form() -> None:

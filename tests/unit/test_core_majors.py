@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from changelog import ChangeLog, MemoryStore, build_definition, run_batch
 
+from rowcast.annotation import STATED_PREFIX
 from rowcast.deprecation import Deprecation
 from rowcast.errors import ContractViolationError
 from rowcast.event import DomainEvent, EventKind, Record, decode
-from rowcast.sources.definition import FormerMajor, SourceDefinition
+from rowcast.sources.definition import FormerMajor, SourceDefinition, StatedEventDefinition
 from stream_app.core.emission import Emitted, Origin
 from stream_app.core.mapping import SourceMapping, compile_mapping
 from stream_app.core.sequencing import emit_pending
 from stream_app.core.state import Key, View
+from stream_app.core.statement import RefusedStatement, Statement
 from stream_app.core.tail import Tail
 from stream_app.live_majors import Waiting
 from stream_app.opening import open_majors
@@ -37,6 +39,9 @@ def extra(entity):
 
 def listed(entity):
     return [entity]
+
+def quiet(entity):
+    return {"id": entity["id"], "heading": entity["title"].lower() + "."}
 """
 VALUE_SCHEMA = {"properties": {"after": {"properties": {"id": {}, "heading": {}}}}}
 LATER = Origin(900, "2026-01-01T00:00:00.000000Z", snapshot=True)
@@ -44,7 +49,7 @@ LATER = Origin(900, "2026-01-01T00:00:00.000000Z", snapshot=True)
 
 def publishing(majors: tuple[int, ...], function: str = "shouted", sunset: str = "") -> SourceDefinition:
     """The source with these live majors of `instance`, the newest first."""
-    definition = build_definition()
+    definition = build_definition(events={"instance": ["merged"]})
     instance, *others = definition.aggregates
     former = tuple(
         FormerMajor(
@@ -53,6 +58,9 @@ def publishing(majors: tuple[int, ...], function: str = "shouted", sunset: str =
             function=function,
             value_schema=VALUE_SCHEMA,
             dataschema=f"urn:rowcast:schema:inventory.instance:{major}.0",
+            events=(
+                StatedEventDefinition(name="merged", value_schema={}, dataschema=f"urn:test:instance:{major}.0+merged"),
+            ),
             deprecation=Deprecation(sunset=sunset, migration="https://example.org/v2") if sunset else None,
         )
         for major in majors[1:]
@@ -70,8 +78,21 @@ def compiled(definition: SourceDefinition) -> SourceMapping:
                 raise ContractViolationError("/heading: <value> is not allowed")
 
     validators: dict[str, Any] = {each.name: lambda value: None for each in definition.aggregates}
-    validators |= {each.dataschema: check for aggregate in definition.aggregates for each in aggregate.former}
+    validators |= {f"{each.name}.{event.name}": check for each in definition.aggregates for event in each.events}
+    older = [each for aggregate in definition.aggregates for each in aggregate.former]
+    validators |= {each.dataschema: check for major in older for each in (major, *major.events)}
     return compile_mapping(definition, validators)
+
+
+def change(operation: str, **columns: Any) -> tuple[str, str, Any, Any]:
+    """A change of the row `i1`."""
+    row = {"id": "i1", "title": "t", "tags": None, "secret": None, **columns}
+    return (operation, "instance", row, None) if operation == "d" else (operation, "instance", None, row)
+
+
+def merged(**data: Any) -> tuple[str, str, Any, Any]:
+    """That `i1` was merged, as a service states it."""
+    return "m", STATED_PREFIX, {"aggregate": "instance", "id": "i1", "event": "merged", "data": data}, None
 
 
 class Source:
@@ -81,18 +102,35 @@ class Source:
         self.mapping = compiled(publishing(majors, function))
         self.log, self.store = ChangeLog(), MemoryStore()
         self.topic: list[Record] = []
+        self.refused: list[RefusedStatement] = []
 
     def commit(self, operation: str, **columns: Any) -> list[DomainEvent]:
         """One transaction on the row `i1`; the events that it gives."""
-        start = len(self.log.values)
-        row = {"id": "i1", "title": "t", "tags": None, "secret": None, **columns}
-        self.log.transaction(
-            [(operation, "instance", row if operation == "d" else None, None if operation == "d" else row)]
-        )
-        records, view = run_batch(self.mapping, self.store, self.log.records(start))
+        records, view = self.transaction(change(operation, **columns))
         self.store.save(view)
         self.topic += records
         return [decode(*each) for each in records]
+
+    def state(self, *others: Any, **data: Any) -> list[DomainEvent]:
+        """One transaction with *others* and behind them the stated event `merged`; the events that it gives."""
+        records, view = self.transaction(*others, merged(**data))
+        self.store.save(view)
+        self.topic += records
+        return [decode(*each) for each in records]
+
+    def transaction(self, *changes: Any) -> tuple[list[Record], View]:
+        """What a transaction gives, not saved."""
+        self.start = len(self.log.values), self.store.commit_lsn, list(self.store.processed)
+        self.log.transaction(changes)
+        return self.again(Tail())
+
+    def again(self, tail: Tail) -> tuple[list[Record], View]:
+        """What the last transaction gives when it is read again, with *tail* in the topics."""
+        emitted = Emitted()
+        start, self.store.commit_lsn, self.store.processed = self.start[0], self.start[1], list(self.start[2])
+        records, view = run_batch(self.mapping, self.store, self.log.records(start), tail, emitted=emitted)
+        self.refused = emitted.refused_statements
+        return records, view
 
     def goes_on_with(self, *majors: int, function: str = "shouted") -> None:
         """Another definition: what is published owes its latest version to the majors that are new."""
@@ -361,3 +399,137 @@ def test_types_that_are_being_read_open_with_their_snapshot() -> None:
     assert opens is not None
     assert opens.former == {"instance": (1,)}
     assert opens.waiting == Waiting(types=["item"], origin=ORIGIN.to_dict())
+
+
+def test_what_a_service_states_goes_out_in_every_live_major_with_one_version() -> None:
+    """The entity in the form of each, the data the same; headers name the major's own schema and end."""
+    source = Source(2, 1)
+    source.mapping = compiled(publishing((2, 1), sunset="2027-06-30"))
+    source.commit("c")
+
+    events = source.state(change("u", title="n"), into="i2")
+
+    assert [(each.major, each.name, each.version) for each in events] == [
+        (2, "updated", 2),
+        (1, "updated", 2),
+        (2, "merged", 3),
+        (1, "merged", 3),
+    ]
+    newest, older = events[2:]
+    assert (newest.after, older.after) == ({"id": "i1", "title": "n", "tags": None}, {"id": "i1", "heading": "N"})
+    assert [each.data for each in (newest, older)] == [{"into": "i2"}] * 2
+    assert [(each.before, each.kind, each.position) for each in (newest, older)] == [
+        ({}, EventKind.UPDATED, newest.position)
+    ] * 2
+    assert (older.type, older.topic) == ("inventory.instance.merged.v1", "inventory.instance.v1")
+    assert (newest.dataschema, older.dataschema) == ("urn:test:merged", "urn:test:instance:1.0+merged")
+    assert (newest.deprecation, older.deprecation) == (
+        None,
+        Deprecation(sunset="2027-06-30", migration="https://example.org/v2"),
+    )
+    assert [each.encode() for each in events[2:]] == source.topic[-2:]
+
+
+def test_what_is_stated_and_one_major_refuses_is_published_in_none() -> None:
+    """It takes no version, and the reason names the major."""
+    source = Source(2, 1)
+    source.commit("c", title="good")
+    (stated,) = source.mapping.by_type["instance"].older[0].stated.values()
+
+    def refuse(value: Mapping[str, Any]) -> None:
+        raise ContractViolationError("/data: <value> is not allowed")
+
+    source.mapping.by_type["instance"].older[0].stated["merged"] = stated._replace(  # type: ignore[index]
+        validate=refuse
+    )
+    assert source.state() == []
+    assert source.refused[0].reason == "in major 1: /data: <value> is not allowed"
+    assert source.store.aggregates[KEY].version == 1
+    assert source.store.aggregates[KEY].refusal is None
+
+
+@pytest.mark.parametrize("operations", [("c",), ("u",)])
+def test_what_was_stated_is_not_said_again_after_a_kill(operations: tuple[str, ...]) -> None:
+    """Both records of a version are one repetition, in whatever order the topics are read back."""
+    source = Source(2, 1)
+    if "u" in operations:
+        source.commit("c")
+    first, _view = source.transaction(*(change(each, title="n") for each in operations), merged(n=1), merged(n=1))
+
+    repeated, view = source.again(Tail(reversed(first)))
+
+    assert [decode(*each).major for each in first] == [2, 1] * 3
+    assert repeated == []
+    assert view.aggregates[KEY].version == len(first) // 2 + ("u" in operations)
+    assert view.aggregates[KEY].majors is None
+
+
+def test_what_another_downcaster_has_said_is_not_said_again() -> None:
+    """Its versions stand in all majors; what has another form now is numbered on above them."""
+    source = Source(2, 1)
+    source.commit("c")
+    first, _view = source.transaction(change("u", title="n"), merged(n=1))
+    source.goes_on_with(2, 1, function="quiet")
+
+    repeated, view = source.again(Tail(first))
+
+    assert repeated == []
+    assert (view.aggregates[KEY].version, source.refused) == (3, [])
+
+
+def test_what_was_stated_in_the_old_major_alone_stands() -> None:
+    """It went out in all majors that were live then; the new one opens above it."""
+    source = Source(1)
+    source.commit("c")
+    first, _view = source.transaction(merged(n=1))
+    source.goes_on_with(2, 1)
+
+    records, view = source.again(Tail(first))
+
+    assert [(each.major, each.name, each.version) for each in (decode(*record) for record in records)] == [
+        (2, "snapshot", 3),
+        (1, "snapshot", 3),
+    ]
+    assert view.aggregates[KEY].version == 3
+
+
+def test_a_statement_does_not_come_before_the_opening_of_its_aggregate() -> None:
+    """Readers of the new major know nothing of it, and what was published has the old one's form."""
+    source = Source(1)
+    source.commit("c")
+    source.goes_on_with(2, 1)
+
+    events = source.state(n=1)
+
+    assert [(each.major, each.name, each.version) for each in events] == [
+        (2, "snapshot", 2),
+        (1, "snapshot", 2),
+        (2, "merged", 3),
+        (1, "merged", 3),
+    ]
+    assert events[3].after == {"id": "i1", "heading": "T"}
+    assert source.store.aggregates[KEY].majors is None
+
+
+def test_of_an_aggregate_that_cannot_open_nothing_is_stated() -> None:
+    """It is refused itself, and keeps what it owes."""
+    source = Source(1)
+    source.commit("c")
+    source.goes_on_with(2, 1, function="broken")
+
+    assert source.state(n=1) == []
+    assert "itself was refused" in source.refused[0].reason
+    assert source.store.aggregates[KEY].majors == (1,)
+    assert source.store.aggregates[KEY].version == 1
+
+
+def test_what_waited_while_its_declaration_went_is_refused() -> None:
+    """Statements wait in the control database, and another definition may be applied meanwhile."""
+    source, emitted, view = Source(2, 1), Emitted(), View()
+    source.commit("c")
+    said = {KEY: [Statement(1, KEY, "gone", b"{}")]}
+    for lookup in emit_pending(source.mapping, view, [KEY], LATER, (emitted, Tail()), said):
+        source.store.load(lookup, view)
+
+    assert emitted.records == []
+    assert [each.reason for each in emitted.refused_statements] == ["instance declares the event 'gone' no more"]

@@ -168,6 +168,43 @@ def test_cases_state_events(project: Path, capsys: pytest.CaptureFixture[str]) -
     assert code == 0, out
 
 
+def test_a_case_has_what_is_stated_in_every_live_major(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each valid by the schema of its own major; an event may be called as a major is."""
+    newest = project / "schemas/shop/order/v2.0.json"
+    newest.write_text((project / "schemas/shop/order/v1.0.json").read_text().replace("order:1.0", "order:2.0"))
+    write_contract(project, "order", [], {"id": "integer", "town": ["string", "null"]})
+    (project / "schemas/shop/order.paid").rename(project / "schemas/shop/order.v1")
+    data = write_data(project, DATA)
+    data.write_text(data.read_text().replace("order.paid", "order.v1"))
+    data.rename(project / "schemas/shop/order.v1/v1.0.json")
+    majors = "    contract: v2.0\n    former: {v1.0: in_town}\n    events: {v1: {contract: v1.0}}\n  line:\n"
+    (project / "connectors/shop.yaml").write_text(SOURCE.replace("  line:\n", majors))
+    module = "def in_town(order):\n    return {'id': order['id'], 'town': order['place']}\n"
+    (project / "connectors/shop.py").write_text(module)
+    paid = {"aggregate": "order", "id": "1", "event": "v1", "data": {"amount": "5"}}
+    after, older = {"id": 1, "status": "open", "place": "Oslo"}, {"id": 1, "town": "Oslo"}
+    told = {"aggregate": "order", "id": "1"}
+    write_case(
+        project,
+        {
+            "write": {"public.status": [{"id": 1, "name": "open"}], "public.orders": [order(1, 1)]},
+            "state": [paid],
+            "events": [
+                {**told, "kind": "created", "version": 1, "after": after},
+                {**told, "kind": "created", "version": 1, "major": 1, "after": older},
+                {**told, "kind": "v1", "version": 2, "after": after, "data": {"amount": "5"}},
+                {**told, "kind": "v1", "version": 2, "major": 1, "after": older, "data": {"amount": "5"}},
+            ],
+        },
+    )
+    code, out = run(project, capsys)
+    assert code == 0, out
+    (project / "connectors/shop.py").write_text(module.replace("order['place']", "1"))
+    code, out = run(project, capsys)
+    assert code == 1
+    assert "in major 1: /after" in out
+
+
 def test_the_definition_keeps_the_events(project: Path) -> None:
     """Workers need no project folder; a definition from before there were events has none."""
     from rowcast.sources.compilation import compile_definition
