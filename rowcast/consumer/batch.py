@@ -29,11 +29,13 @@ class Handling:
     """
     What is done with the events of one topic: *call* takes them one by one, or *at_once* all that there are.
 
-    *upcast* turns each into the handler's major, where an older one is read.
+    *check* raises for one that its contract does not accept, *upcast* turns each into the handler's major, where an
+    older one is read.
     """
 
     call: BatchHandler
     at_once: bool
+    check: Callable[[DomainEvent], None] | None = None
     upcast: Callable[[DomainEvent], DomainEvent] | None = None
 
     @classmethod
@@ -176,6 +178,9 @@ class _Work:
             return
         events = [each.content for each in deliveries if isinstance(each.content, DomainEvent)]
         try:
+            if handling.check is not None:
+                for each in events:
+                    handling.check(each)
             if handling.upcast is not None:
                 events = [handling.upcast(each) for each in events]
             handling.call(events, self.connection)

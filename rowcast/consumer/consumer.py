@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from rowcast.consumer.instance import Instance, Settings
 from rowcast.consumer.status import ConsumerStatus
 from rowcast.consumer.upcasting import Upcaster, chain
 from rowcast.errors import ConfigurationError
+from rowcast.event import DomainEvent
 from rowcast.topics import domain_topic
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
@@ -68,6 +70,7 @@ class Consumer:
             batch_s=batch_s,
             security=dict(security or {}),
         )
+        self._contracts: Path | None = None
         self._handlers: dict[str, Handling] = {}  # by topic
         self._majors: dict[str, tuple[int, int]] = {}  # by aggregate: the one that is read, and the handler's
         self._upcasters: dict[str, dict[int, Upcaster]] = {}
@@ -146,6 +149,15 @@ class Consumer:
 
         return register
 
+    def check_against(self, contracts: str | Path) -> None:
+        """
+        Lets no handler see an event that its contract does not accept; such an event blocks its partition.
+
+        *contracts* is a folder like ``schemas``. `run` refuses a handler without a contract there. Needs the extra
+        ``schemas``.
+        """
+        self._contracts = Path(contracts)
+
     def _read_major(self, aggregate: str, major: int, reads: int | None) -> _Read:
         read = major if reads is None else reads
         domain, kind = _split(aggregate, min(major, read))
@@ -164,7 +176,7 @@ class Consumer:
         return _Read(domain_topic(domain, kind, read), read)
 
     def _chained(self) -> dict[str, Handling]:
-        """The handlers by topic, each with the upcasters that it needs."""
+        """The handlers by topic, each with the contract and the upcasters that it needs."""
         for aggregate in self._upcasters.keys() - self._majors.keys():
             raise ConfigurationError(
                 f"{aggregate!r} has upcasters and no handler",
@@ -174,8 +186,10 @@ class Consumer:
         handlers = dict(self._handlers)
         for aggregate, majors in self._majors.items():
             upcast = chain(aggregate, majors, self._upcasters.get(aggregate, {}))
-            topic = domain_topic(*_split(aggregate, majors[0]), majors[0])
-            handlers[topic] = replace(handlers[topic], upcast=upcast)
+            named = _split(aggregate, majors[0])
+            topic = domain_topic(*named, majors[0])
+            check = None if self._contracts is None else _contract_check(self._contracts, named, majors[0])
+            handlers[topic] = replace(handlers[topic], check=check, upcast=upcast)
         return handlers
 
     def run(self, stop: threading.Event | None = None) -> None:
@@ -187,7 +201,8 @@ class Consumer:
 
         Raises:
             StopError: an integrity fault; everything before it is committed, nothing behind it.
-            ConfigurationError: there is no handler, a chain of upcasters has a gap, or the broker refuses this client.
+            ConfigurationError: there is no handler, a chain of upcasters has a gap, a contract is missing, or the
+                broker refuses this client.
         """
         if not self._handlers:
             raise ConfigurationError(
@@ -233,6 +248,18 @@ class Consumer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _contract_check(contracts: Path, named: tuple[str, str], major: int) -> Callable[[DomainEvent], None]:
+    try:
+        from rowcast.consumer.conformance import conformance
+    except ImportError as error:
+        raise ConfigurationError(
+            f"contracts need {error.name}, which is not installed",
+            where="Consumer",
+            fix="pip install 'rowcast[schemas]'",
+        ) from error
+    return conformance(contracts, *named, major)
 
 
 def _split(aggregate: str, major: int) -> tuple[str, str]:

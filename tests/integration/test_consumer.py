@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import random
 import re
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from consumer_fixture import Broker, Process, Run, Service, note, running, wait_until
+from consumer_fixture import Broker, Process, Run, Service, make_event, note, running, wait_until
 
 from rowcast.consumer import Consumer, DomainEvent, EventKind
 from rowcast.errors import StopError
@@ -253,6 +255,41 @@ def test_a_blocked_partition_does_not_hold_the_others(broker: Broker, service: S
         positions = run.consumer.status().positions
         assert positions[broker.topic(), partition] == 0
         assert positions[broker.topic(), 1 - partition] > 5
+
+
+@pytest.mark.guarantee("Contracts hold")
+@pytest.mark.parametrize("at_once", [False, True])
+def test_an_event_against_its_contract_blocks_before_a_handler_sees_it(
+    broker: Broker, service: Service, tmp_path: Path, *, at_once: bool
+) -> None:
+    """Those before it are applied; what is said of it holds no value."""
+    topic = broker.create_topic(partitions=1)
+    folder = tmp_path / broker.domain / "item"
+    folder.mkdir(parents=True)
+    number = {"type": "integer", "maximum": 5}
+    entity = {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}, "n": number}}
+    (folder / "v1.0.json").write_text(json.dumps(entity))
+    consumer = Consumer(NAME, service.url, broker.brokers)
+    consumer.check_against(tmp_path)
+
+    def one_by_one(events: Sequence[DomainEvent], connection: psycopg.Connection) -> None:
+        for each in events:
+            note(each, connection)
+
+    if at_once:
+        consumer.on_batch(f"{broker.domain}.item", major=1)(one_by_one)
+    else:
+        consumer.on(f"{broker.domain}.item", major=1)(note)
+    wrong = make_event(broker.domain, "b", 1, after={"id": "b", "n": 471108})
+    broker.publish(broker.event("a", 1), wrong, broker.event("c", 1))
+
+    with running(consumer) as run:
+        wait_until(lambda: run.consumer.status().blocked)
+        (blocked,) = run.consumer.status().blocked
+        assert (blocked.event_id, blocked.topic, blocked.offset) == ("item:b:1", topic, 1)
+        assert "/after/n" in blocked.reason
+        assert "471108" not in blocked.reason
+        wait_until(lambda: service.effects() == [("a", 1)])
 
 
 def test_a_failed_statement_does_not_leak_into_other_events(broker: Broker, service: Service) -> None:
