@@ -235,6 +235,7 @@ def test_the_walk_through_of_a_breaking_change(walk: Walk, workers: WorkerPool) 
     let_time_pass(walk)
     walk.stop("news")
     walk.section(6)
+    wait_taken_over(project)
     project.execute("UPDATE customer SET name = 'Ann' WHERE id = 1")
     walk.wait_applied("mail", [*last[:3], ("1", 4, "Ann"), *last[3:]])
     assert max(event.version for event in read_events(project, ["customer"], 1)) == 3
@@ -249,6 +250,13 @@ def check_told(walk: Walk, worker: Worker) -> None:
     wait_until(lambda: readers in worker.get("/metrics").text, readers)
     said = (walk.project.folder / "news.log").read_text()
     assert f"topic {topic} is deprecated; its last day is {day(30)}" in said
+
+
+def wait_taken_over(project: TestProject) -> None:
+    """Wait until the worker goes by the definition that was applied last."""
+    with project.control() as control:
+        query = "SELECT revision = position_revision FROM rowcast.source"
+        wait_until(lambda: control.execute(query).fetchone() == (True,), "the new definition's first commit")
 
 
 def let_time_pass(walk: Walk) -> None:
