@@ -32,11 +32,10 @@ class Held(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The consumer's tables at one instant: each aggregate's state, and the event ids of all effects so far."""
+    """The consumer's tables at one instant: each aggregate's state."""
 
     at: float
     held: Mapping[Key, Held]
-    effects: int
 
 
 class Claim(NamedTuple):

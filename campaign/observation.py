@@ -60,10 +60,9 @@ def take_sample(connection: psycopg.Connection[Any]) -> Sample:
     """The consumer's tables at this instant."""
     with connection.transaction():
         at = time.time()
-        row = connection.execute("SELECT count(*) FROM effect").fetchone()
         rows = connection.execute("SELECT aggregate, id_text, version, after, ancestors FROM mirror").fetchall()
     held = {(row[0], row[1]): Held(row[2], orjson.loads(row[3]), orjson.loads(row[4])) for row in rows}
-    return Sample(at, held, 0 if row is None else row[0])
+    return Sample(at, held)
 
 
 def read_effects(connection: psycopg.Connection[Any]) -> list[Effect]:
@@ -92,11 +91,30 @@ def read_claims(brokers: str, source: str) -> list[Claim]:
     return claims
 
 
-def count_effects(connection: psycopg.Connection[Any]) -> int:
-    """How many effects are committed."""
-    with connection.transaction():
-        row = connection.execute("SELECT count(*) FROM effect").fetchone()
-    return 0 if row is None else int(row[0])
+class EffectCount:
+    """Counts the effects in the consumer's database at *url*, over one connection as long as that lasts."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def read(self) -> int:
+        """How many effects are committed; 0 while the server cannot be asked."""
+        try:
+            if self._connection is None:
+                self._connection = connect(self._url)
+            with self._connection.transaction():
+                row = self._connection.execute("SELECT count(*) FROM effect").fetchone()
+        except psycopg.OperationalError:
+            self.close()
+            return 0
+        return 0 if row is None else int(row[0])
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
 
 def domain_records(brokers: str, topics: Iterable[str]) -> list[Any]:

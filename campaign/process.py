@@ -82,11 +82,6 @@ class Role:
         with self._lock:
             return None if self._process is None else self._process.pid
 
-    def replace(self) -> None:
-        """Start another one beside the one that is there, which is frozen and ends when it is thawed and killed."""
-        with self._lock:
-            self.start()
-
     def close(self) -> None:
         """End it for good."""
         with self._lock:

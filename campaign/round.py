@@ -35,9 +35,9 @@ from campaign.judgement import judge
 from campaign.known_keys import KnownKeys
 from campaign.load import Load
 from campaign.observation import (
+    EffectCount,
     Sampler,
     connect,
-    count_effects,
     domain_records,
     read_claims,
     read_effects,
@@ -60,8 +60,8 @@ _READY_S = 90.0
 _LOAD_S = 300.0
 _ARRIVAL_S = 300.0
 _SETTLE_S = 0.5
-_IDLE_S = 4.0
-_PAUSE_S = 0.05
+_IDLE_S = 60.0  # longer than a consumer needs that has to start, on a machine with other work
+_PAUSE_S = 0.1
 _SLOW_S = 0.2
 
 
@@ -217,14 +217,17 @@ class Round:
 
     def _wait_ready(self, site: Site, roles: dict[str, list[Role]], count: int) -> bool:
         """Wait until the rows of before are applied; False if they do not come."""
+        effects = EffectCount(site.consumer_url)
 
         def arrived() -> bool:
             for role in (role for each in roles.values() for role in each):
                 if (pid := role.pid()) is not None and is_frozen(pid):
                     thaw(pid)  # at its failpoint, before anything is in flight
-            return self._applied(site) >= count
+            return effects.read() >= count
 
-        return self._wait(roles, arrived, _READY_S)
+        ready = self._wait(roles, arrived, _READY_S)
+        effects.close()
+        return ready
 
     def _drive(self, load: Load, initial: Rows, carried: list[Fault], faults: Faults) -> None:
         threads = [threading.Thread(target=faults.carry_out, args=(each,), daemon=True) for each in carried]
@@ -297,28 +300,25 @@ class Round:
 
     def _wait_arrival(self, site: Site, roles: dict[str, list[Role]], count: int, commits: Sequence[Commit]) -> None:
         """Wait until everything has its effect, or the pipeline says that there is nothing more to come."""
-        last, state = max((each.lsn for each in commits), default=0), [0, time.monotonic()]
+        effects, last = EffectCount(site.consumer_url), max((each.lsn for each in commits), default=0)
+        state = [0, time.monotonic()]
 
         def arrived() -> bool:
-            now = self._applied(site)
+            now = effects.read()
             if now != state[0]:
                 state[:] = [now, time.monotonic()]
             if now >= count:
                 return True
-            idle_s = time.monotonic() - state[1]
-            return idle_s > _IDLE_S and any(each.lsn >= last for each in read_claims(site.brokers, site.name))
+            if time.monotonic() - state[1] < _IDLE_S:
+                return False
+            state[1] = time.monotonic()
+            return any(each.lsn >= last for each in read_claims(site.brokers, site.name))
 
         if not self._wait(roles, arrived, _ARRIVAL_S):
             tell(f"  not everything arrived within {_ARRIVAL_S:.0f} s")
+        effects.close()
         settled_s = time.monotonic() + _SETTLE_S
         self._wait(roles, lambda: time.monotonic() > settled_s, _SETTLE_S + 1)  # for what should not come
-
-    def _applied(self, site: Site) -> int:
-        try:
-            with connect(site.consumer_url) as connection:
-                return count_effects(connection)
-        except psycopg.OperationalError:
-            return 0  # its server is one of those that are killed
 
     def _evidence(
         self, site: Site, expected: dict[Key, list[ExpectedEvent]], commits: list[Commit], sampler: Sampler

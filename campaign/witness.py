@@ -21,7 +21,6 @@ from campaign.rows import RowKey, canonical, key_of, last_images
 
 SLOT = PUBLICATION = "campaign_witness"
 UNCHANGED = object()  # a large value that the WAL does not repeat
-_EPOCH_S = 946_684_800  # 2000-01-01 as Unix time
 
 
 @dataclass
@@ -35,7 +34,6 @@ class WitnessedTransaction:
 
     xid: int
     lsn: int
-    committed_at: float
     images: dict[RowKey, Row | None] = field(default_factory=dict)
     truncated: set[str] = field(default_factory=set)
 
@@ -119,8 +117,7 @@ class _Decoder:
         for message in messages:
             kind, body = message[:1], message[1:]
             if kind == b"B":
-                _, at_us, xid = struct.unpack(">QqI", body)
-                found.append(WitnessedTransaction(xid, 0, _EPOCH_S + at_us / 1e6))
+                found.append(WitnessedTransaction(struct.unpack(">QqI", body)[2], 0))
             elif kind == b"C":
                 found[-1].lsn = struct.unpack(">xQQq", body)[1]
             elif kind == b"R":

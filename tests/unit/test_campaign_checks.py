@@ -76,7 +76,7 @@ def clean_round() -> Evidence:
         former[each.key] = each.after
         effects.append(Effect(offset, each.key, each.version, f"{each.key[1]}:{each.version}", 1_002.0 + offset))
         held = {**held, each.key: Held(each.version, each.after, each.ancestors)}
-        samples.append(Sample(2_000.0 + offset, held, offset + 1))
+        samples.append(Sample(2_000.0 + offset, held))
     claims = [
         Claim(1, commit.lsn, 1_000.5 + number, {(TOPIC, 0): len(initial) + number}, 1_999.0)
         for number, commit in enumerate(commits, 1)
