@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from changelog import ChangeLog, accept, run_with_crashes
+from random_schema import Row, Rows, Type, expected, random_row, random_schema
 
-from campaign.random_schema import Row, Rows, Type, expected, random_row, random_schema
 from rowcast.event import DomainEvent, decode
 from rowcast.sources.definition import (
     AggregateDefinition,
