@@ -42,6 +42,7 @@ def git_apply(mutant: Path, folder: Path, *options: str) -> None:
     assert done.returncode == 0, f"{mutant.name} does not fit the code any more: {done.stderr}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.stem)
 def test_a_mutant_fits_the_code(mutant: Path) -> None:
     """It names a checker and a rule, and can be applied."""
