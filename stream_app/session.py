@@ -164,6 +164,23 @@ class Session:
         except _InterruptedError:
             return
 
+    def _resend(self, number: int, aggregates: Sequence[str], ids: Sequence[str]) -> None:
+        """
+        Send what is published of whole types, or of the *ids* of one, again; the outcome stands behind the last event.
+
+        Unknown ids and types were refused by whoever asked.
+        """
+        known = [each for each in aggregates if each in self._mapping.by_type]
+        step = Step()
+        if ids:
+            step.pending = [Key(each, id_text) for each in known for id_text in ids]
+        else:
+            step.pending_types = known
+        origin = self._idle_origin(snapshot=True, resend=True)
+        sub_position = {**origin.to_dict(), "command": number}
+        self._land(View(), Emitted(), step, replace(self._position, sub_position=sub_position))
+        self._emit_pending()
+
     def _open_majors(self, waiting: Waiting) -> None:
         """Open newly live majors with an event of every aggregate."""
         self._opening = None
@@ -412,7 +429,7 @@ class Session:
         """Emit what is pending chunk by chunk until it is out."""
         sub_position = self._position.sub_position
         assert sub_position is not None, "chunks have a sub-position"
-        origin = Origin(**{name: value for name, value in sub_position.items() if name != "last"})
+        origin = Origin(**{name: value for name, value in sub_position.items() if name not in ("last", "command")})
         # They stand in the control database once the step that left them pending is committed.
         self._landing.wait()
         after = None
@@ -429,7 +446,10 @@ class Session:
             self._land(view, emitted, step, replace(self._position, sub_position=last))
             self._metrics.batch(0, emitted.events, emitted.refused, emitted.repeated)
         self._generations.complete()
-        self._land(View(), Emitted(), Step(), replace(self._position, sub_position=None))
+        step = Step()
+        if "command" in sub_position:
+            step.commands_done = [(sub_position["command"], "sent again")]
+        self._land(View(), Emitted(), step, replace(self._position, sub_position=None))
         self._landing.wait()
 
     def _run_commands(self) -> None:
@@ -438,6 +458,9 @@ class Session:
             return
         self._commands_s = time.monotonic() + COMMANDS_INTERVAL_S
         for number, verb, arguments in self._reads.commands():
+            if verb == "resend":
+                self._resend(number, arguments["aggregates"], arguments["ids"])
+                continue
             view, emitted = View(), Emitted()
             done = self._position
             if verb == "retry":
@@ -477,10 +500,10 @@ class Session:
         refusal = view.state(key).refusal
         return "still refused: " + refusal.reason if refusal else "accepted"
 
-    def _idle_origin(self, *, snapshot: bool = False) -> Origin:
+    def _idle_origin(self, *, snapshot: bool = False, resend: bool = False) -> Origin:
         """Where events come from that no unit of the change log stands for."""
-        heartbeat = self._position.heartbeat or {}
-        return Origin(self._position.commit_lsn, str(heartbeat.get("at") or rfc3339(0)), snapshot=snapshot)
+        at = str((self._position.heartbeat or {}).get("at") or rfc3339(0))
+        return Origin(self._position.commit_lsn, at, snapshot=snapshot, resend=resend)
 
     def _fold(self, lookups: Lookups, view: View) -> None:
         """Run the core, loading what it asks for."""

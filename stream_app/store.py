@@ -229,7 +229,7 @@ class Store:
         """Whether something waits to be said."""
         return self._stated.any()
 
-    def commands(self) -> list[tuple[int, str, dict[str, str]]]:
+    def commands(self) -> list[tuple[int, str, dict[str, Any]]]:
         """The open commands as (number, verb, arguments), oldest first."""
         rows = self._connection.execute(
             "SELECT number, verb, arguments FROM rowcast.command WHERE source = %s AND done_at IS NULL"

@@ -135,7 +135,8 @@ def _dismiss(arguments: argparse.Namespace) -> int:
 
 
 def _retry(arguments: argparse.Namespace) -> int:
-    from rowcast.control.refusals import ask_retry, find_refusal, wait_outcome
+    from rowcast.control.command import wait_outcome
+    from rowcast.control.refusals import ask_retry, find_refusal
 
     if arguments.all == (arguments.id is not None):
         raise ConfigurationError("name one aggregate, or --all", where="rowcast refused retry", fix="see --help")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rowcast.cli.count import counted
 from rowcast.cli.recovery import register_recovery
+from rowcast.cli.resync import register_resync
 from rowcast.cli.trial import register_trial
 from rowcast.cli.verbs import Verbs, add_json
 
@@ -68,6 +69,7 @@ def register(verbs: Verbs) -> None:
     remove.add_argument("--yes", action="store_true", help="do it; without it only says what would go")
     register_trial(sources)
     register_recovery(sources)
+    register_resync(sources)
     for parser in (plan, apply, status):
         parser.add_argument("sources", nargs="*", metavar="SOURCE", help="names of sources (default: all)")
         add_json(parser)

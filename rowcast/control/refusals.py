@@ -7,12 +7,12 @@ cause is mended. A stated event that was refused stays listed until somebody dis
 
 from __future__ import annotations
 
-import getpass
 import json
-import time
 from dataclasses import dataclass
 
 import psycopg
+
+from rowcast.control.command import ask
 
 _COLUMNS = "source, aggregate, id_text, version, refused_reason, refused_since, refused_lsn, refused_record"
 
@@ -134,21 +134,4 @@ def dismiss_statements(connection: psycopg.Connection, source: str, place: str |
 
 def ask_retry(connection: psycopg.Connection, source: str, aggregate: str, id_text: str) -> int:
     """Ask the owner of *source* to map the aggregate's current state again; returns the command's number."""
-    row = connection.execute(
-        "INSERT INTO rowcast.command (source, verb, arguments, asked_by) VALUES (%s, 'retry', %s, %s) RETURNING number",
-        (source, json.dumps({"aggregate": aggregate, "id_text": id_text}), getpass.getuser()),
-    ).fetchone()
-    assert row is not None, "an insert returns its row"
-    return int(row[0])
-
-
-def wait_outcome(connection: psycopg.Connection, number: int, timeout_s: float) -> str | None:
-    """What came of a command; None when no owner has executed it within *timeout_s*."""
-    deadline_s = time.monotonic() + timeout_s
-    while True:
-        row = connection.execute("SELECT outcome FROM rowcast.command WHERE number = %s", (number,)).fetchone()
-        if row is not None and row[0] is not None:
-            return str(row[0])
-        if time.monotonic() > deadline_s:
-            return None
-        time.sleep(0.2)
+    return ask(connection, source, "retry", {"aggregate": aggregate, "id_text": id_text})

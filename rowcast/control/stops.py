@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import getpass
-import json
-
 import psycopg
 
+from rowcast.control.command import ask
 from rowcast.control.names import need_source
 
 
@@ -35,10 +33,4 @@ def resume(connection: psycopg.Connection, source: str) -> str | None:
 
 def ask_skip_snapshot(connection: psycopg.Connection, source: str, next_offset: int) -> int:
     """Ask the owner to leave an interrupted snapshot behind; returns the command's number."""
-    row = connection.execute(
-        "INSERT INTO rowcast.command (source, verb, arguments, asked_by)"
-        " VALUES (%s, 'skip_snapshot', %s, %s) RETURNING number",
-        (source, json.dumps({"next_offset": next_offset}), getpass.getuser()),
-    ).fetchone()
-    assert row is not None, "an insert returns its row"
-    return int(row[0])
+    return ask(connection, source, "skip_snapshot", {"next_offset": next_offset})

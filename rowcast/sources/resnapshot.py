@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from rowcast.control.command import wait_outcome
 from rowcast.control.database import connect as connect_control
-from rowcast.control.refusals import wait_outcome
 from rowcast.control.stops import ask_skip_snapshot, resume
 from rowcast.errors import ConfigurationError
 from rowcast.settings import Settings

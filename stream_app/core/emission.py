@@ -38,9 +38,13 @@ _NO_CONTEXT: Mapping[str, Any] = {}
 
 
 class Origin:
-    """Where events come from: commit LSN, commit time, and what the writer attached to its transaction."""
+    """
+    Where events come from: commit LSN, commit time, and what the writer attached to its transaction.
 
-    __slots__ = ("context", "context_json", "lsn", "moment", "snapshot", "time", "traceparent")
+    With *resend* somebody asked for them: they go out although nothing has changed.
+    """
+
+    __slots__ = ("context", "context_json", "lsn", "moment", "resend", "snapshot", "time", "traceparent")
 
     def __init__(
         self,
@@ -49,10 +53,12 @@ class Origin:
         context: Mapping[str, Any] = _NO_CONTEXT,
         traceparent: str | None = None,
         snapshot: bool = False,
+        resend: bool = False,
     ) -> None:
         self.lsn = lsn
         self.context = context
         self.snapshot = snapshot
+        self.resend = resend
         self.time = time
         self.traceparent = traceparent
         # Encoded once for all events of the transaction.
@@ -67,6 +73,7 @@ class Origin:
             "context": self.context,
             "traceparent": self.traceparent,
             "snapshot": self.snapshot,
+            **({"resend": True} if self.resend else {}),
         }
 
 
@@ -278,7 +285,7 @@ def _draft(
         entity.update(embedded_values(view, mapping.embedded, mapping.row_key(columns)))
     ancestors = ancestors_of(view, mapping, key)
     published = publish(entity, ancestors)
-    if published == former and not owes:
+    if published == former and not (owes or origin.resend):
         return None
     if mapping.placeholders and mapping.lacks(published):
         mapping.check_available(columns)

@@ -12,9 +12,11 @@ from rowcast.errors import ContractViolationError, StopError
 from rowcast.event import DomainEvent, EventKind, decode
 from stream_app.core import loading
 from stream_app.core.column import PLACEHOLDER
+from stream_app.core.emission import Emitted, Origin
 from stream_app.core.loading import LargeFanOutError
 from stream_app.core.mapping import compile_mapping
-from stream_app.core.state import Key
+from stream_app.core.sequencing import emit_pending
+from stream_app.core.state import Key, View
 from stream_app.core.tail import Tail
 
 
@@ -289,6 +291,28 @@ def test_a_published_version_that_nothing_repeats_is_taken_over(pipeline: Pipeli
     assert [decode(*record).id for record in records] == ["instance:i1:2", "instance:i2:1"]
     assert decode(*records[0]).kind is EventKind.DELETED
     assert view.aggregates[Key("instance", "i1")].published is None
+
+
+def test_what_is_sent_again_takes_a_version_although_nothing_changed(pipeline: Pipeline) -> None:
+    """As a snapshot; when it was published and not committed, the repetition issues no second one."""
+    (created,) = pipeline.commit(("c", "instance", None, instance(1)))
+    origin = Origin(900, "2026-01-01T00:00:00.000000Z", snapshot=True, resend=True)
+    assert Origin(**origin.to_dict()).resend
+
+    def send(tail: Tail) -> tuple[Emitted, View]:
+        view, emitted = View(), Emitted()
+        keys = [Key("instance", "i1"), Key("instance", "i2")]
+        for lookup in emit_pending(pipeline.mapping, view, keys, origin, (emitted, tail)):
+            pipeline.store.load(lookup, view)
+        return emitted, view
+
+    first, _ = send(Tail())
+    (again,) = [decode(*record) for record in first.records]
+    assert (again.kind, again.version, again.after, again.before) == ("snapshot", 2, created.after, {})
+
+    repeated, view = send(Tail(first.records))
+    assert (repeated.records, repeated.repeated) == ([], 1)
+    assert view.aggregates[Key("instance", "i1")].version == 2
 
 
 def test_event_bytes_are_canonical(pipeline: Pipeline) -> None:

@@ -1,0 +1,104 @@
+"""`rowcast sources resync`: published state goes out again, with new versions."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from stack_fixture import TestProject, wait_until
+from worker_fixture import COMMAND, Worker, WorkerPool, add_tree, histories, rowcast, wait_agreement
+
+from rowcast.event import DomainEvent, EventKind
+
+IDS = [[f"00000000-0000-4000-8000-000000000{tree}{row}" for row in range(3)] for tree in range(10, 40)]
+RESYNC = ("sources", "resync")
+
+
+@pytest.fixture
+def worker(project: TestProject, workers: WorkerPool) -> Worker:
+    """A source with thirty trees whose events are out."""
+    for ids in IDS:
+        add_tree(project.connection, ids)
+    project.apply()
+    worker = workers.start()
+    wait_agreement(project)
+    return worker
+
+
+def lengths(project: TestProject) -> dict[str, int]:
+    return {name: len(events) for name, events in histories(project).items()}
+
+
+def added(project: TestProject, former: dict[str, int]) -> dict[str, list[DomainEvent]]:
+    """The events since *former*, of those that have some."""
+    return {name: rest for name, events in histories(project).items() if (rest := events[former[name] :])}
+
+
+@pytest.mark.slow
+def test_one_aggregate_and_then_a_type_is_sent_again(project: TestProject, worker: Worker) -> None:
+    """A `snapshot` with the next version and the same content; what is deleted or unknown is refused by name."""
+    deleted = IDS[0]
+    project.execute("DELETE FROM item WHERE id = %s", deleted[2])
+    wait_agreement(project)
+    former = lengths(project)
+    one = IDS[1][2]
+
+    done = rowcast(project, *RESYNC, project.name, "--from", "state", "--aggregate", "item", "--id", one)
+    assert (done.returncode, done.stdout.strip()) == (0, f"{project.name}: sent again")
+    ((name, (event,)),) = added(project, former).items()
+    last = histories(project)[name][-2]
+    assert name.endswith(f"/item/{one}")
+    assert (event.kind, event.version, event.after, event.ancestors) == (
+        EventKind.SNAPSHOT,
+        last.version + 1,
+        last.after,
+        last.ancestors,
+    )
+    assert event.before == {}
+
+    former = lengths(project)
+    done = rowcast(project, *RESYNC, project.name, "--from", "state", "--aggregate", "item")
+    assert done.returncode == 0, done.stderr
+    sent = added(project, former)
+    assert len(sent) == len(IDS) - 1
+    assert {(each.kind, each.identity.aggregate) for events in sent.values() for each in events} == {
+        (EventKind.SNAPSHOT, "item")
+    }
+
+    for arguments, said in (
+        (["--aggregate", "item", "--id", deleted[2]], "is deleted"),
+        (["--aggregate", "item", "--id", "nobody"], "no row with this id"),
+        (["--aggregate", "thing"], "declared: "),
+        (["--id", one], "--id needs --aggregate"),
+    ):
+        wrong = rowcast(project, *RESYNC, project.name, "--from", "state", *arguments)
+        assert wrong.returncode == 2
+        assert said in wrong.stderr
+    assert added(project, lengths(project)) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Any instance may die")
+@pytest.mark.parametrize("step", ["after_publish", "in_commit"])
+def test_a_worker_killed_while_it_sends_again_leaves_it_to_the_next(
+    project: TestProject, worker: Worker, workers: WorkerPool, step: str
+) -> None:
+    """Every aggregate of the source gets one version, whichever commit the first worker dies at; changes follow."""
+    worker.kill()
+    former = lengths(project)
+    command = [*COMMAND, "--project", str(project.folder), *RESYNC, project.name, "--from", "state"]
+    asked = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with project.control() as control:
+        wait_until(lambda: control.execute("SELECT FROM rowcast.command").fetchone() is not None, "the command")
+    # The first commit takes it over, the second has the events.
+    first = workers.start(f"sequencer.{step}=kill@{1 if step == 'after_publish' else 2}")
+    assert first.wait_ended(60) == -9
+    workers.start()
+    said, _ = asked.communicate(timeout=60)
+
+    assert (asked.returncode, said.strip()) == (0, f"{project.name}: sent again")
+    sent = added(project, former)
+    assert sent.keys() == former.keys()
+    assert {tuple(each.kind for each in events) for events in sent.values()} == {(EventKind.SNAPSHOT,)}
+    project.execute("UPDATE instance SET title = 'After'")
+    wait_agreement(project)
