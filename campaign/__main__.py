@@ -129,17 +129,16 @@ def _stand(options: Options) -> Iterator[Stand]:
     """A running stack; one that was started here is stopped, a temporary one deleted."""
     folder = options.stack or Path(tempfile.mkdtemp(prefix="rowcast-campaign-stack-")).resolve()
     stand = Stand(folder)
-    running = stand.running
     try:
         stand.up()
         yield stand
     finally:
         _finish_undisturbed()
         if options.stack is None:
-            stand.down(wipe=True)
+            stand.wipe()
             shutil.rmtree(folder, ignore_errors=True)
-        elif not running and not options.keep:
-            stand.down(wipe=False)
+        else:
+            stand.leave(keep=options.keep)
 
 
 def _tell_sums(found: dict[str, Any]) -> None:

@@ -36,6 +36,8 @@ class Stand:
         self._main = Stack(self.folder)
         self._other = Stack(self.folder / "other")
         self._delivery: bool | None = None
+        others = self._other.status()
+        self._ran = self._main.meant_to_run(), any(each.alive for each in others)
 
     def up(self) -> None:
         """Start every part that does not run, and wait until all answer."""
@@ -50,15 +52,21 @@ class Stand:
         """How the main stack is reached."""
         return load_settings(self.folder, {})
 
-    def down(self, *, wipe: bool) -> None:
-        """Stop everything."""
-        self._other.down(wipe=wipe)
-        self._main.down(wipe=wipe)
+    def leave(self, *, keep: bool) -> None:
+        """What is to run on is as it was found: this stops what it had started, with *keep* nothing."""
+        if self._delivery is False:
+            self.deliver_exactly_once(wanted=True)
+        if keep:
+            return
+        if not self._ran[1]:
+            self._other.down()
+        if not self._ran[0]:
+            self._main.down()
 
-    @property
-    def running(self) -> bool:
-        """Whether it was up before, and not stopped since."""
-        return self._main.meant_to_run()
+    def wipe(self) -> None:
+        """Stop everything, and delete all that it keeps."""
+        self._other.down(wipe=True)
+        self._main.down(wipe=True)
 
     def database_url(self, part: str, name: str) -> str:
         """The url of database *name* on the server of *part*: the source's, or the one for control and consumer."""

@@ -60,7 +60,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        stand.down(wipe=True)
+        stand.wipe()
 
 
 @pytest.mark.matrix

@@ -21,7 +21,7 @@ SEEDS = 3
 def test_rounds_of_the_campaign_are_clean(stack: SharedStack, tmp_path: Path) -> None:
     """Fresh seeds, told where one fails; the stack goes on running."""
     found, ledger = tmp_path / "found.json", tmp_path / "ledger.jsonl"
-    options = ["--seeds", str(SEEDS), "--stack", str(stack.folder), "--keep"]
+    options = ["--seeds", str(SEEDS), "--stack", str(stack.folder)]
     done = subprocess.run(
         [str(REPOSITORY / "scripts/campaign"), *options, "--json", str(found), "--ledger", str(ledger)],
         capture_output=True,
