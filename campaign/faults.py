@@ -107,6 +107,8 @@ def _consumer(rng: random.Random, at_s: float) -> PlannedFault:
 def _again(rng: random.Random, at_s: float) -> PlannedFault:
     """What makes a connector send again where it does not write in Kafka transactions."""
     lasts_s = rng.uniform(0, _LONGEST_AWAY_S)
+    # Not before much has been sent: what it sends again is what it sent since it last stored its place.
+    at_s += rng.uniform(2.0, 4.0)
     return PlannedFault(at_s, *rng.choice([("kill", CONNECT), ("kill", CONNECT), ("kill", KAFKA)]), lasts_s)
 
 
