@@ -177,12 +177,14 @@ class Round:
         carried = [Fault(each) for each in plan.faults]
         for end in (*(role.close for each in roles.values() for role in each), sampler.end, load.end, faults.mend_all):
             self._open.callback(end)
-        for target, started in roles.items():
-            for number, role in enumerate(started):
-                role.start("" if number else faults.failpoints(list(plan.faults), target))
+        for target, (first, *_) in roles.items():
+            first.start(faults.failpoints(list(plan.faults), target))
         before = expected_events(plan.types, initial, [])
         ready = self._wait_ready(site, roles, sum(map(len, before.values())))
         sampler.start()
+        for _, *standbys in roles.values():
+            for role in standbys:  # only now, so that it is the first one that works, and that faults hit
+                role.start()
         if ready:
             self._drive(load, initial, carried, faults)
         commits, expected = self._truth(site, witness, load, initial)
