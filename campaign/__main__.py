@@ -23,7 +23,8 @@ from campaign import ledger
 from campaign.errors import NoVerdictError
 from campaign.faults import THEMES
 from campaign.options import Options, parse_options
-from campaign.round import Round, RoundPlan, plan_round
+from campaign.round import Round
+from campaign.round_plan import RoundPlan, plan_round
 from campaign.stand import Stand
 from examples.main_job.progress import tell
 from rowcast.errors import RowcastError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,22 +13,10 @@ from typing import Any
 
 import psycopg
 
-from campaign.applier import BATCH, SINGLE
 from campaign.consumer_checks import freshness_s
-from campaign.declaration import random_types
 from campaign.errors import NoVerdictError
 from campaign.evidence import Evidence
-from campaign.faults import (
-    CONSUMER,
-    WORKER,
-    Fault,
-    Faults,
-    PlannedFault,
-    describe,
-    outlives_lease,
-    plan_faults,
-    theme_of,
-)
+from campaign.faults import CONSUMER, WORKER, Fault, Faults, describe
 from campaign.finding import Checker, Findings
 from campaign.journal import Journal
 from campaign.judgement import judge
@@ -45,7 +33,8 @@ from campaign.observation import (
 )
 from campaign.oracle import Commit, ExpectedEvent, Key, Oracle, expected_events
 from campaign.process import Role, is_frozen, thaw
-from campaign.random_schema import Rows, Type
+from campaign.random_schema import Rows
+from campaign.round_plan import RoundPlan
 from campaign.rows import RowChange, apply_changes, canonical, read_rows
 from campaign.site import Site
 from campaign.stand import Stand
@@ -53,7 +42,6 @@ from campaign.witness import Witness, compare
 from examples.main_job.progress import tell
 
 EVENTS_MIN, FAULTS_MIN = 3_000, 2
-ROLES = (WORKER, CONSUMER)
 _EVENTS = EVENTS_MIN + 30
 _ROWS_BEFORE = 12
 _READY_S = 90.0
@@ -63,20 +51,6 @@ _SETTLE_S = 0.5
 _IDLE_S = 60.0  # longer than a consumer needs that has to start, on a machine with other work
 _PAUSE_S = 0.1
 _SLOW_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class RoundPlan:
-    """Everything of a round that follows from its *seed*."""
-
-    seed: int
-    theme: str
-    types: Sequence[Type]
-    constrained: frozenset[str]
-    exactly_once: bool
-    standbys: Mapping[str, bool]
-    applier: str
-    faults: Sequence[PlannedFault]
 
 
 @dataclass
@@ -96,31 +70,6 @@ class RoundResult:
         if self.findings.found:
             return "findings"
         return "void" if self.void else "clean"
-
-
-def plan_round(seed: int, *, faults: bool = True) -> RoundPlan:
-    """The plan of *seed*; without *faults*, the same without them."""
-    rng = random.Random(seed)
-    types = random_types(rng, 2)
-    children = [each.name for each in types if each.parent is not None]
-    constrained = frozenset(name for name in children if rng.random() < 0.3)
-    standby, applier = rng.random() < 0.2, rng.choice([SINGLE, BATCH])
-    theme = theme_of(seed)
-    planned = plan_faults(rng, theme)
-    standbys = {
-        role: standby or any(each.target == role and outlives_lease(each) for each in planned) for role in ROLES
-    }
-    exactly_once = theme.exactly_once
-    return RoundPlan(
-        seed=seed,
-        theme=theme.name,
-        types=types,
-        constrained=constrained,
-        exactly_once=exactly_once,
-        standbys=standbys,
-        applier=applier,
-        faults=planned if faults else (),
-    )
 
 
 class Round:

@@ -10,7 +10,8 @@ import pytest
 from campaign import ledger
 from campaign.__main__ import main
 from campaign.finding import Checker, Findings
-from campaign.round import RoundResult, plan_round
+from campaign.round import RoundResult
+from campaign.round_plan import plan_round
 
 
 def result(seed: int, *findings: Checker, void: str | None = None) -> RoundResult:
