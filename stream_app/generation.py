@@ -33,6 +33,8 @@ class Generations:
     The newest generation of each type, and what of them has changed since the last commit.
 
     *snapshot_from* tells behind which offset of the change log a snapshot is expected, None when it was never noted.
+    While `begun`, rows of a snapshot are arriving. `ends_with_stream`: the next streamed transaction shows that one is
+    over, because streaming begins when it has ended.
     """
 
     def __init__(
@@ -47,6 +49,9 @@ class Generations:
         self._types = tuple(types)
         self._newest = {each.aggregate: each for each in newest}
         self._changed: list[Generation] = []
+        # Asked for with every transaction, so kept and not made each time.
+        self.begun = self.ends_with_stream = False
+        self._judge()
 
     @property
     def number(self) -> int:
@@ -57,22 +62,6 @@ class Generations:
     def reading(self) -> frozenset[str]:
         """The types whose rows are still being read: their stream changes go to row state only."""
         return frozenset(name for name in self._types if self._status(name) in (None, READING, ABANDONED))
-
-    @property
-    def begun(self) -> bool:
-        """Whether rows of a snapshot are arriving."""
-        return READING in map(self._status, self._types)
-
-    @property
-    def ends_with_stream(self) -> bool:
-        """
-        Whether the next streamed transaction shows that a snapshot is over.
-
-        Streaming begins when the snapshot has ended. A type that was declared later waits for a snapshot of its
-        own; until then its changes go to row state only.
-        """
-        statuses = [self._status(name) for name in self._types]
-        return self.begun or all(status in (None, ABANDONED) for status in statuses)
 
     @property
     def expected(self) -> bool:
@@ -172,3 +161,10 @@ class Generations:
     def _set(self, name: str, generation: Generation) -> None:
         self._newest[name] = generation
         self._changed.append(generation)
+        self._judge()
+
+    def _judge(self) -> None:
+        statuses = {self._status(name) for name in self._types}
+        self.begun = READING in statuses
+        # A type that was declared later waits for a snapshot of its own; until then its changes go to row state only.
+        self.ends_with_stream = self.begun or statuses <= {None, ABANDONED}

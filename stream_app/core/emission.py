@@ -34,6 +34,7 @@ _REASON_MAX = 2_000
 # Below this, URIs and type names do not reach the limit either; the id text stands in three places.
 _CHECKED_BYTES = EVENT_BYTES_MAX // 4
 _EXACT = frozenset({str, int, bool})
+_MISSING = object()
 _NO_CONTEXT: Mapping[str, Any] = {}
 
 
@@ -106,6 +107,8 @@ def ancestors_of(view: View, mapping: AggregateMapping, key: Key) -> dict[str, l
 
     The parents have to be loaded.
     """
+    if not mapping.ancestor_types:
+        return {}
     if mapping.linked:
         return _all_ancestors(view, mapping, key)
     ancestors: dict[str, list[str] | None] = {}
@@ -399,8 +402,15 @@ def _former(
     told: tuple[Mapping[str, Any], Mapping[str, Any]], entity: Mapping[str, Any], ancestors: Mapping[str, Any]
 ) -> dict[str, Any]:
     after, above = told
-    former = {name: value for name, value in after.items() if name not in entity or not _equal(value, entity[name])}
-    if not _equal(above, ancestors):
+    former = {}
+    for name, value in after.items():
+        now = entity.get(name, _MISSING)
+        if now.__class__ is str and value.__class__ is str:  # as most are
+            if now != value:
+                former[name] = value
+        elif now is _MISSING or not _equal(value, now):
+            former[name] = value
+    if (above or ancestors) and not _equal(above, ancestors):
         former["ancestors"] = above
     return former
 

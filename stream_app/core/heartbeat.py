@@ -32,8 +32,9 @@ def newest_heartbeat(
     """
     newest = former
     for transaction in transactions:
-        for beat in _heartbeats(transaction, source):
-            newest = _follow(source, newest, beat)
+        if transaction.messages:
+            for beat in _heartbeats(transaction, source):
+                newest = _follow(source, newest, beat)
     return newest
 
 

@@ -49,7 +49,8 @@ class AggregateMapping(RowMapping):
     the entity, see `stream_app.core.embedding`; *link* the table that binds it with any number of parents. *linked*
     says for this type and for each that stands above it but the last whether it has one; empty where none has. *stated*
     has the events that services state, by name. *former* treats what was published before as today's rules for personal
-    data have it. *older* are the other majors that are live.
+    data have it. *older* are the other majors that are live. *pointing* has the type of the parent and the columns of the
+    root row that name it, where these do.
     """
 
     source: str
@@ -67,6 +68,7 @@ class AggregateMapping(RowMapping):
     stated: Mapping[str, StatedForm] = dataclasses.field(default_factory=dict)
     former: Former | None = None
     older: tuple[OlderMajor, ...] = ()
+    pointing: tuple[str, tuple[str, ...]] | None = None
 
     @property
     def name(self) -> str:
@@ -86,12 +88,11 @@ class AggregateMapping(RowMapping):
             MappingError: it cannot be told.
 
         """
-        parent = self.definition.parent
-        if parent is None or self.link is not None:
+        if self.pointing is not None:
+            return self.reference(columns, self.pointing[1])
+        if self.holding is None or self.link is not None:
             return None
-        if self.holding is not None:
-            return self.holding.parent_id_text(self.image(columns))
-        return self.reference(columns, parent.columns)
+        return self.holding.parent_id_text(self.image(columns))
 
     def _made(self, columns: Columns) -> dict[str, Any]:
         if self.holding is not None:
@@ -266,6 +267,7 @@ def _compile(
     tables = {table.name: table for table in definition.tables}
     table = tables[aggregate.table]
     holding = _holding(aggregate, table)
+    link, parent = compile_link(aggregate, tables, made_with), aggregate.parent
     return AggregateMapping(
         **row_parts(table, aggregate.places, rules, made_with, plain=holding is None),
         source=definition.source,
@@ -281,10 +283,11 @@ def _compile(
         former=former_reader(aggregate, digest),
         holding=holding,
         embedded=compile_embedded(aggregate, tables, made_with),
-        link=compile_link(aggregate, tables, made_with),
+        link=link,
         linked=_linked(definition, aggregate),
         stated=stated_forms(form, aggregate.events, validator),
         older=older_majors(definition, aggregate, made_with.functions, validators, digest),
+        pointing=None if parent is None or holding or link else (parent.aggregate, parent.columns),
     )
 
 

@@ -59,7 +59,9 @@ def sequence(
     shifts: Sequence[Sequence[Shift]] = ((),) * len(units)
     if source.held:
         placed, shifts = yield from _foresee(source, view, placed)
-    stated = [_stated(source, unit, out[0]) for unit in units]
+    stated = [
+        _stated(source, unit, out[0]) if isinstance(unit, Transaction) and unit.messages else () for unit in units
+    ]
     embedded: Sequence[EmbeddedChanges] = (NOTHING,) * len(units)
     if source.embedded_tables:
         rows_below = [_embedded_rows(source, unit) for unit in units]
@@ -68,7 +70,8 @@ def sequence(
     held = [shift for each in shifts for shift in each]
     touched = {change.key for change in rows}
     touched.update(key for shift in held for key in shift.owners())
-    touched.update(key for each in embedded for key in each.touched)
+    if source.embedded_tables:
+        touched.update(key for each in embedded for key in each.touched)
     touched.update(each.key for said in stated for each in said)
     yield from load_touched(source, view, touched, _parents(rows), (held, embedded))
     follows = not reading.issuperset(source.by_type)
@@ -108,7 +111,13 @@ def _emit_touched(
     """The events of one transaction: of what the aggregates were *before* that it touched, and of what was stated."""
     (before, stated), (reading, origin) = about, at
     touched = _touched(source, view, before)
-    for key in in_order(source, {*touched, *stated}) if stated else touched:
+    if not stated:
+        silent = reading | out[0].unready if out[0].unready else reading
+        for key in touched:
+            if key.aggregate not in silent:
+                emit(source, view, key, origin, out)
+        return
+    for key in in_order(source, {*touched, *stated}):
         if key.aggregate not in reading:
             emit_with(source, view, (key, stated.get(key, ())), origin, out)
 
@@ -122,8 +131,10 @@ def _fold_transaction(
     """Fold all that a transaction changes; what the aggregates were that it touches."""
     shifts, embedded = others
     before = {change.key: view.aggregates[change.key] for change in changes}
-    before.update((key, view.aggregates[key]) for shift in shifts for key in shift.owners())
-    before.update((key, view.aggregates[key]) for key in embedded.touched)
+    if shifts:
+        before.update((key, view.aggregates[key]) for shift in shifts for key in shift.owners())
+    if embedded.touched:
+        before.update((key, view.aggregates[key]) for key in embedded.touched)
     _fold_all(source, view, changes)
     if shifts:
         fold_shifts(source, view, shifts)
@@ -166,7 +177,7 @@ def sequence_part(
 def _touched(source: SourceMapping, view: View, before: Mapping[Key, AggregateState]) -> Iterable[Key]:
     """What a transaction may have changed, in the order of its events: *before* and whoever stands below."""
     moved = [key for key, state in before.items() if _moved(state, view.aggregates[key])]
-    below = list(_descendants(source, view, moved))
+    below = list(_descendants(source, view, moved)) if moved else ()
     return in_order(source, {*before, *below}) if below or len(before) > 1 else before
 
 
@@ -201,9 +212,7 @@ def emit_pending(
         emit_with(source, view, (key, stated.get(key, ())), origin, out)
 
 
-def _stated(source: SourceMapping, unit: Work, emitted: Emitted) -> list[Statement]:
-    if isinstance(unit, SnapshotRow) or not unit.messages:
-        return []
+def _stated(source: SourceMapping, unit: Transaction, emitted: Emitted) -> list[Statement]:
     refused = emitted.refused_statements
     known = len(refused)
     found = statements_in(source, unit.messages, (unit.lsn, rfc3339(unit.time_us)), refused)
@@ -399,11 +408,11 @@ def place(source: SourceMapping, row: RowChange) -> PlacedChange:
     """
     key = key_of(source, row)
     mapping = source.by_type[key.aggregate]
-    parent_type = mapping.parent_type
-    if parent_type is None or row.after is None or mapping.holding is not None or mapping.link is not None:
+    if mapping.pointing is None or row.after is None:
         return PlacedChange(key, row, None, True)
+    parent_type, columns = mapping.pointing
     try:
-        parent = mapping.parent_id_text(row.after)
+        parent = mapping.reference(row.after, columns)
     except MappingError:
         return PlacedChange(key, row, None, False)
     return PlacedChange(key, row, None if parent is None else Key(parent_type, parent), True)
@@ -424,7 +433,7 @@ def _fold_all(source: SourceMapping, view: View, changes: Sequence[PlacedChange]
     A changed primary key arrives as a delete directly followed by an insert. Only then does an insert lack
     TOAST values: they are those of the row that went.
     """
-    left: tuple[str, int, Columns | None] = ("", 0, None)
+    left: tuple[str, int, Columns | None] | None = None
     for change in changes:
         row = change.row
         known = view.rows.get(change.key)
@@ -433,8 +442,9 @@ def _fold_all(source: SourceMapping, view: View, changes: Sequence[PlacedChange]
             view.put_row(change.key, None, view.state(change.key).parent_id_text if linked else None)
             left = (row.table, row.order or 0, known)
         else:
-            follows = row.operation is Operation.CREATE and left[:2] == (row.table, (row.order or 0) - 1)
-            _fold(source, view, change, left[2] if follows else known)
+            if left and row.operation is Operation.CREATE and left[:2] == (row.table, (row.order or 0) - 1):
+                known = left[2]
+            _fold(source, view, change, known)
 
 
 def _fold(source: SourceMapping, view: View, change: PlacedChange, former: Columns | None) -> None:
@@ -483,8 +493,9 @@ def _descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Iter
 
 def origin_of(unit: Transaction | LargeTransaction) -> Origin:
     """Where the events of *unit* come from."""
-    context, traceparent = _context(unit.messages) if unit.messages else ({}, None)
-    return Origin(unit.lsn, rfc3339(unit.time_us), context, traceparent)
+    if not unit.messages:
+        return Origin(unit.lsn, rfc3339(unit.time_us))
+    return Origin(unit.lsn, rfc3339(unit.time_us), *_context(unit.messages))
 
 
 def _context(messages: Iterable[Message]) -> tuple[Mapping[str, Any], str | None]:

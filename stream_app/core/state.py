@@ -186,6 +186,9 @@ class View:
     def place(self, key: Key, parent_id_text: str | None, *, present: bool) -> None:
         """Set whether *key* is present and under which parent, and keep the children of its parents right."""
         before = self.aggregates[key]
+        if before.present is present and before.parent_id_text == parent_id_text:
+            self.dirty.add(key)
+            return
         after = AggregateState(before.version, parent_id_text, present, before.published, before.refusal, before.majors)
         if before.parent_id_text != parent_id_text:
             if before.parent_id_text is not None:

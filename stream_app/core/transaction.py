@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rowcast.annotation import STATED_PREFIX
 from rowcast.errors import MalformedChangeError, StopError
@@ -100,17 +100,20 @@ class _Bucket:
     changes: dict[int, RowChange | Message] = field(default_factory=dict)
     spilled: int = 0
     in_order: bool = True
+    rows_alone: bool = True  # no message among the changes
     messages: dict[str, Message] = field(default_factory=dict)
     time_us: int = 0
 
     def put(self, order: int, change: RowChange | Message) -> None:
         """Keep *change*, which is number *order* of the transaction, unless it was delivered before."""
-        place = self.spilled + len(self.changes) + 1
-        if order == place:
-            self.changes.setdefault(order, change)
-        elif order > self.spilled and order not in self.changes:
+        changes = self.changes
+        if order == self.spilled + len(changes) + 1:
+            changes.setdefault(order, change)
+        elif order > self.spilled and order not in changes:
             self.in_order = False
-            self.changes[order] = change
+            changes[order] = change
+        if change.__class__ is Message:
+            self.rows_alone = False
 
     def ordered(self) -> list[RowChange | Message]:
         """The changes in their order."""
@@ -179,7 +182,7 @@ class Assembler:
         for offset, value in records:
             unit = self._take(offset, value)
             if unit is not None:
-                yield PlacedUnit(unit, self._safe_offset(offset + 1))
+                yield PlacedUnit(unit, self._safe_offset(offset + 1) if self._buckets else offset + 1)
 
     def _take(self, offset: int, value: bytes | None) -> Unit | None:
         try:
@@ -225,7 +228,8 @@ class Assembler:
                 "SOURCE_WENT_BACK",
                 f"transaction {end.xid} at LSN {end.lsn} follows LSN {self.commit_lsn} and was never processed",
             )
-        self._check_whole(end, bucket)
+        if self._buckets or bucket.spilled or not bucket.in_order or len(bucket.changes) != end.change_count:
+            self._check_whole(end, bucket)
         self.commit_lsn = end.lsn
         self._processed[end.lsn, end.xid] = end.change_count
         if len(self._processed) > RESEND_WINDOW_TRANSACTIONS:
@@ -234,16 +238,14 @@ class Assembler:
 
     def _small(self, end: End, bucket: _Bucket) -> Transaction:
         ordered = bucket.ordered()
-        rows = tuple([change for change in ordered if isinstance(change, RowChange)])
-        return Transaction(
-            end.xid,
-            end.lsn,
-            end.change_count,
-            # Every change carries the commit time in microseconds; END only in milliseconds.
-            ordered[-1].time_us if ordered else end.time_ms * 1000,
-            rows,
-            () if len(rows) == len(ordered) else tuple([change for change in ordered if isinstance(change, Message)]),
-        )
+        rows: Iterable[Any] = ordered
+        messages: Iterable[Message] = ()
+        if not bucket.rows_alone:
+            rows = [change for change in ordered if isinstance(change, RowChange)]
+            messages = [change for change in ordered if isinstance(change, Message)]
+        # Every change carries the commit time in microseconds; END only in milliseconds.
+        time_us = ordered[-1].time_us if ordered else end.time_ms * 1000
+        return Transaction(end.xid, end.lsn, end.change_count, time_us, tuple(rows), tuple(messages))
 
     def _large(self, end: End, bucket: _Bucket) -> LargeTransaction:
         rest = bucket.spill(end.xid)
@@ -266,6 +268,4 @@ class Assembler:
 
     def _safe_offset(self, next_offset: int) -> int:
         # What an open transaction has delivered so far must be read again after a restart.
-        if not self._buckets:
-            return next_offset
         return min([next_offset, *(bucket.first_offset for bucket in self._buckets.values())])
