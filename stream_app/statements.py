@@ -19,7 +19,12 @@ CROSS JOIN LATERAL (
 CHILDREN = """
 SELECT w.parent, a.id_text FROM unnest(string_to_array(%s::text, E'\\n')) AS w(parent)
 CROSS JOIN LATERAL (SELECT id_text FROM rowcast.aggregate
-                    WHERE source = %s AND aggregate = %s AND parent_id_text = w.parent LIMIT %s) AS a
+                    WHERE source = %s AND aggregate = %s AND parent_id_text = w.parent LIMIT %s) AS a LIMIT %s
+"""
+LINKED_CHILDREN = """
+SELECT w.parent, i.columns::json ->> 'child' FROM unnest(string_to_array(%s::text, E'\\n')) AS w(parent)
+CROSS JOIN LATERAL (SELECT columns FROM rowcast.row_state
+                    WHERE source = %s AND table_name = %s AND owner = w.parent LIMIT %s) AS i LIMIT %s
 """
 # Of types whose rows are tied to their aggregates by a holding.
 LOAD_HELD = """

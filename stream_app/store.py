@@ -21,7 +21,7 @@ from rowcast.failpoint import failpoint
 from stream_app import statements
 from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.embedding import LinkMapping
-from stream_app.core.loading import DESCENDANTS_MAX
+from stream_app.core.loading import DESCENDANTS_MAX, LargeFanOutError
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.reference import Referring
 from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Refusal, View
@@ -113,7 +113,7 @@ class Store:
         if lookup.aggregates:
             self._load_aggregates(lookup.aggregates, view)
         if lookup.children:
-            self._load_children(lookup.children, view)
+            self._load_children(lookup, view)
         if lookup.held:
             self._load_held(lookup.held, view)
         if lookup.rows:
@@ -167,15 +167,20 @@ class Store:
                 view.rows[key] = orjson.loads(columns)
                 view.stored_rows.add(key)
 
-    def _load_children(self, wanted: Iterable[tuple[str, str]], view: View) -> None:
-        by_type: dict[str, list[str]] = {}
-        for child, parent in wanted:
-            view.children[child, parent] = set()
-            by_type.setdefault(child, []).append(parent)
-        for child, parents in by_type.items():
-            # One more than can be used: the core sees that there are too many, without getting all of them.
-            parameters = ("\n".join(parents), self._source, child, DESCENDANTS_MAX + 1)
-            for parent, id_text in self._connection.execute(statements.CHILDREN, parameters):
+    def _load_children(self, lookup: Lookup, view: View) -> None:
+        by_type: dict[tuple[str, str | None], list[str]] = {}
+        for each in lookup.children:
+            view.children[each] = set()
+            by_type.setdefault((each[0], lookup.indexes.get(each)), []).append(each[1])
+        for (child, index), parents in by_type.items():
+            statement = statements.CHILDREN if index is None else statements.LINKED_CHILDREN
+            of = child if index is None else self._mapping.tables[index]
+            # One more than can be used shows that there are too many, without getting all of them.
+            limits = (1, None) if lookup.one_each else (DESCENDANTS_MAX + 1, DESCENDANTS_MAX + 1)
+            rows = self._connection.execute(statement, ("\n".join(parents), self._source, of, *limits)).fetchall()
+            if len(rows) > DESCENDANTS_MAX and not lookup.one_each:
+                raise LargeFanOutError
+            for parent, id_text in rows:
                 view.children[child, parent].add(id_text)
 
     def load_references(self) -> None:
@@ -270,6 +275,8 @@ class Store:
             if any(whole):
                 # Touches every row of a type; the lease is extended with the position below.
                 self._connection.execute(_WHOLE_TABLES.encode())
+            elif step.pending_children:
+                self._connection.execute("SET LOCAL statement_timeout = 0")  # of a parent that has any number of them
             self._save(view, step)
             self._advance(former, position)
             failpoint("sequencer.in_commit")

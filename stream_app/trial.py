@@ -76,6 +76,9 @@ class _State:
         for child, parent in lookup.children:
             below = (key for key, state in self.aggregates.items() if state.parent_id_text == parent)
             view.children[child, parent] = {key.id_text for key in below if key.aggregate == child}
+        for (child, parent), index in lookup.indexes.items():
+            bound = (self.rows[row] for row, owner in self.owners.items() if (row.aggregate, owner) == (index, parent))
+            view.children[child, parent] |= {row["child"] for row in bound if row is not None}
 
     def save(self, view: View) -> None:
         for key in view.dirty:

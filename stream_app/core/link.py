@@ -7,8 +7,6 @@ that a parent is bound with; it may name some that are not any more, which are l
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from stream_app.core.embedding import LinkMapping
 from stream_app.core.state import Key, View
 
@@ -47,9 +45,3 @@ def bind(view: View, link: LinkMapping, key: Key) -> None:
     state = view.state(key)
     if state.parent_id_text != text:
         view.put(key, state._replace(parent_id_text=text))
-
-
-def indexed(view: View, entries: Iterable[Key]) -> set[str]:
-    """The ids of the aggregates that the index names in *entries*, which have to be loaded."""
-    rows = (view.rows[each] for each in entries)
-    return {row["child"] for row in rows if row is not None}

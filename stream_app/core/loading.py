@@ -10,7 +10,7 @@ from collections.abc import Generator, Iterable, Sequence, Set
 
 from stream_app.core.embedded import EmbeddedChanges, load_embedded
 from stream_app.core.holding import Shift, parents_in
-from stream_app.core.link import indexed, parent_ids
+from stream_app.core.link import parent_ids
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.state import Key, Lookup, View
 
@@ -105,17 +105,20 @@ def load_descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> 
 
 
 def load_children(
-    source: SourceMapping, view: View, keys: Iterable[Key]
+    source: SourceMapping, view: View, keys: Iterable[Key], *, one_each: bool = False
 ) -> Generator[Lookup, None, set[tuple[str, str]]]:
-    """Load who stands right below *keys*; returns which children of which parents these are, as the view has them."""
+    """
+    Load who stands right below *keys*; returns which children of which parents these are, as the view has them.
+
+    With *one_each* one child is enough, because it is asked only whether there are any.
+
+    Raises:
+        LargeFanOutError: there are more than fit into memory.
+
+    """
     wanted = {(child, key.id_text) for key in keys for child in source.by_type[key.aggregate].child_types}
     missing = frozenset(each for each in wanted if each not in view.children)
-    linked = {each: link.index for each in missing if (link := source.by_type[each[0]].link) is not None}
-    if missing.difference(linked):
-        yield Lookup(frozenset(), missing.difference(linked))
-    if linked:
-        yield Lookup(frozenset(), held=frozenset(Key(index, parent) for (_, parent), index in linked.items()))
-    for (child, parent), index in linked.items():
-        entries = view.candidates[Key(index, parent)]
-        view.children[child, parent] = indexed(view, (Key(index, each) for each in entries))
+    if missing:
+        links = {each: link.index for each in missing if (link := source.by_type[each[0]].link) is not None}
+        yield Lookup(frozenset(), missing, indexes=links, one_each=one_each)
     return wanted

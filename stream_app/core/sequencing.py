@@ -162,7 +162,7 @@ def sequence_part(
     changes = [place(source, row) for row in unit.rows]
     yield from load_touched(source, view, {change.key for change in changes}, _parents(changes), ((), ()))
     moving = _may_move(view, changes)
-    yield from load_children(source, view, moving)
+    yield from load_children(source, view, moving, one_each=True)
     emitted, tail, parents = out
     origin = origin_of(unit)
     keys = in_order(source, {change.key for change in changes})

@@ -73,6 +73,10 @@ class Lookup:
     """
     State that the core needs next: aggregates with their root rows, and children by (child type, parent id).
 
+    Children that a link table binds are found by the index that *indexes* names, and may hold some that are bound no
+    more; see `stream_app.core.link`. *one_each*: of each parent's children one is enough. Otherwise there is a limit to
+    all together, and `LargeFanOutError` where it is passed.
+
     Of types whose rows are tied to their aggregates by a holding: *held* aggregates with all rows that hold them,
     and *rows* by (type, row key).
     """
@@ -81,6 +85,8 @@ class Lookup:
     children: frozenset[tuple[str, str]] = frozenset()
     held: frozenset[Key] = frozenset()
     rows: frozenset[Key] = frozenset()
+    indexes: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    one_each: bool = False
 
 
 @dataclass(slots=True)
@@ -136,7 +142,12 @@ class View:
                 joined.setdefault((key.aggregate, parent), set()).add(key.id_text)
         for child, parent in lookup.children:
             known = self.children[child, parent]
-            left = {id_text for id_text in known if Key(child, id_text) in newer.dirty}
+            index = lookup.indexes.get((child, parent))
+            if index is not None:
+                known |= newer.linked(Key(index, parent))
+                continue
+            # One of many tells nothing of the others, so it stays.
+            left = {each for each in known if Key(child, each) in newer.dirty} if not lookup.one_each else set()
             self.children[child, parent] = (known - left) | joined.get((child, parent), set())
 
     def _lay_over_held(self, newer: View, lookup: Lookup) -> None:
@@ -169,6 +180,11 @@ class View:
         """The keys of the rows that hold *key*, of a type with a holding; it has to be loaded."""
         owned = (each for each in self.candidates[key] if self.owners.get(Key(key.aggregate, each)) == key.id_text)
         return sorted(owned)
+
+    def linked(self, key: Key) -> set[str]:
+        """Whom the entries of an index that were put here bind with *key*: the index's name and the parent's id text."""
+        rows = (self.rows[Key(key.aggregate, each)] for each in self.candidates.get(key, ()))
+        return {row["child"] for row in rows if row is not None}
 
     def put_held_row(self, row: Key, columns: Columns | None, owner: str | None) -> None:
         """Set a row of a type with a holding (None: gone) and the aggregate that it holds."""

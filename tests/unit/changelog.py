@@ -207,6 +207,9 @@ class MemoryStore:
                 for key, state in self.aggregates.items()
                 if key.aggregate == child and state.parent_id_text == parent
             }
+        for (child, parent), index in lookup.indexes.items():
+            bound = (self.rows[row] for row, owner in self.owners.items() if (row.aggregate, owner) == (index, parent))
+            view.children[child, parent] |= {row["child"] for row in bound if row is not None}
 
     def save(self, view: View) -> None:
         """Write a view back."""
