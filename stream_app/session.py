@@ -226,11 +226,7 @@ class Session:
             if isinstance(unit, LargeTransaction) or (isinstance(unit, Transaction) and self._stands_alone(unit)):
                 self._commit_piece(piece)
                 piece = []
-                self._settle_before(unit)
-                if isinstance(unit, Transaction):
-                    self._commit_alone(each, unit)
-                else:
-                    self._commit_large(each, unit)
+                self._commit_apart(each, unit)
             else:
                 piece.append(each)
             if isinstance(unit, SnapshotRow):
@@ -238,6 +234,13 @@ class Session:
                 if unit.row.last:
                     piece = self._finish_reading(piece, unit.row.lsn, unit.row.time_us)
         self._commit_piece(piece)
+
+    def _commit_apart(self, placed: PlacedUnit, unit: Transaction | LargeTransaction) -> None:
+        self._settle_before(unit)
+        if isinstance(unit, Transaction):
+            self._commit_alone(placed, unit)
+        else:
+            self._commit_large(placed, unit)
 
     def _is_plain(self, unit: Unit) -> bool:
         """Whether *unit* is as most are: a transaction that waits for nothing and leaves nothing behind."""

@@ -402,7 +402,7 @@ def _former(
     told: tuple[Mapping[str, Any], Mapping[str, Any]], entity: Mapping[str, Any], ancestors: Mapping[str, Any]
 ) -> dict[str, Any]:
     after, above = told
-    former = {}
+    former: dict[str, Any] = {}
     for name, value in after.items():
         now = entity.get(name, _MISSING)
         if now.__class__ is str and value.__class__ is str:  # as most are

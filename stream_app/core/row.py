@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from rowcast.contracts.personal_data import Classification, Treatment
 from rowcast.errors import MappingError
@@ -108,7 +108,7 @@ class RowMapping:
                 if value.__class__ is int:
                     return str(value)
                 if value.__class__ is str and stands_for_itself(value) and len(value) <= ID_TEXT_MAX:
-                    return cast("str", value)
+                    return value
         parts = []
         for name in names:
             value = self.converters[name](self._available(columns, name, name))

@@ -182,7 +182,7 @@ class View:
         return sorted(owned)
 
     def linked(self, key: Key) -> set[str]:
-        """Whom the entries of an index that were put here bind with *key*: the index's name and the parent's id text."""
+        """Whom the entries of an index that were put here bind with *key*: the index's name and the parent's id."""
         rows = (self.rows[Key(key.aggregate, each)] for each in self.candidates.get(key, ()))
         return {row["child"] for row in rows if row is not None}
 

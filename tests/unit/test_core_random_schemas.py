@@ -13,13 +13,12 @@ from typing import Any
 
 import pytest
 from changelog import ChangeLog, accept, run_with_crashes
-from random_schema import Row, Rows, Type, expected, random_row, random_schema
+from random_schema import DOCUMENT, Row, Rows, Table, Type, expected, random_row, random_schema
 
 from rowcast.event import DomainEvent, decode
 from rowcast.sources.definition import (
     AggregateDefinition,
     ColumnDefinition,
-    ParentDefinition,
     SourceDefinition,
     TableDefinition,
 )
@@ -44,8 +43,8 @@ def compiled(types: list[Type]) -> Any:
             AggregateDefinition(
                 name=each.name,
                 table=f"public.{each.name}",
-                id=each.key,
-                parent=ParentDefinition(aggregate=each.parent.name, columns=each.link) if each.parent else None,
+                id=each.id,
+                parent=each.definition(),
                 fields=each.fields,
                 major=1,
                 minor=0,
@@ -54,6 +53,7 @@ def compiled(types: list[Type]) -> Any:
                 dataschema="urn:test",
                 where=each.where,
                 soft_delete=each.soft_delete,
+                embedded=tuple(below.definition() for below in each.embedded),
             )
             for each in types
         ),
@@ -66,7 +66,8 @@ def compiled(types: list[Type]) -> Any:
                 key=each.key,
                 replica_identity="d",
             )
-            for each in types
+            for made in types
+            for each in made.all_tables()
         ),
     )
     return compile_mapping(definition, {each.name: accept for each in types})
@@ -76,14 +77,15 @@ class Writer:
     """Random changes on top of the rows, as the connector would tell of them."""
 
     def __init__(self, rng: random.Random, types: list[Type]) -> None:
-        self.rng, self.types, self.rows = rng, types, Rows()
+        self.rng, self.rows = rng, Rows()
+        self.tables = [each for made in types for each in made.all_tables()]
         self.changes: list[tuple[str, str, Any, Any]] = []
 
     def transaction(self) -> list[tuple[str, str, Any, Any]]:
         """Some changes; the rows follow."""
         self.changes = []
         for _ in range(self.rng.randint(1, 6)):
-            made = self.rng.choice(self.types)
+            made = self.rng.choice(self.tables)
             row = random_row(self.rng, made)
             present = [key for key in self.rows if key[0] == made.name]
             if present and self.rng.random() < 0.6:
@@ -92,25 +94,26 @@ class Writer:
                 self._insert(made, row)
         return self.changes
 
-    def _insert(self, made: Type, row: Row) -> None:
-        key = (made.name, tuple(row[name] for name in made.key))
+    def _insert(self, made: Table, row: Row) -> None:
+        key = (made.name, made.key_of(row))
         if key in self.rows:
             self._change(made, key, row)
             return
         self.changes.append(("c", made.name, None, row))
         self.rows[key] = row
 
-    def _change(self, made: Type, key: tuple[str, tuple[Any, ...]], row: Row) -> None:
+    def _change(self, made: Table, key: tuple[str, tuple[Any, ...]], row: Row) -> None:
         old = self.rows[key]
         kind = self.rng.choice(["delete", "update", "same", "hidden", "key", "again"])
-        other = (made.name, tuple(row[name] for name in made.key))
+        other = (made.name, made.key_of(row))
         if kind == "delete":
             self._delete(made, key)
         elif kind == "same":
             self.changes.append(("u", made.name, None, dict(old)))
         elif kind == "key" and other not in self.rows:
             # The connector writes a changed key as a deletion directly followed by an insert, which lacks large values.
-            large = [name for name, type_ in made.columns.items() if type_ in ("text", "jsonb") and name[0] == "c"]
+            own = [name for name in made.columns if name[0] == "c" or name == DOCUMENT]
+            large = [name for name in own if made.columns[name] in ("text", "jsonb")]
             kept = {name: old[name] for name in large if old[name] is not None}
             self._delete(made, key)
             self.changes.append(("c", made.name, None, {**row, **dict.fromkeys(kept, PLACEHOLDER)}))
@@ -127,7 +130,7 @@ class Writer:
             self.rows[key] = {**new, **{name: old[name] for name in hidden}}
             self.changes.append(("u", made.name, None, {**new, **dict.fromkeys(hidden, PLACEHOLDER)}))
 
-    def _delete(self, made: Type, key: tuple[str, tuple[Any, ...]]) -> None:
+    def _delete(self, made: Table, key: tuple[str, tuple[Any, ...]]) -> None:
         old = self.rows.pop(key)
         before = dict(old) if self.rng.random() < 0.5 else {name: old[name] for name in made.key}
         self.changes.append(("d", made.name, before, None))
@@ -178,7 +181,10 @@ def check_former(events: list[DomainEvent]) -> None:
 @pytest.mark.guarantee("Nothing committed is lost")
 @pytest.mark.parametrize("block", range(10))
 def test_random_schemas_give_what_the_oracle_says(block: int) -> None:
-    """Composite keys, moved keys, TOAST, no-op rewrites, filters, soft deletes, chains of parents; any crash."""
+    """
+    Composite keys, moved keys, TOAST, no-op rewrites, filters, soft deletes, chains of parents, embedded tables, link
+    tables, ids in documents; any crash.
+    """
     for seed in range(block * 25, block * 25 + 25):
         check(seed)
 
