@@ -463,12 +463,18 @@ class Store:
         if isinstance(link, LinkMapping):
             self._forget_links(link, before_generation)
             return
-        self._connection.execute(
+        mapping = self._mapping.by_type.get(aggregate)
+        # Those that link rows name are theirs, whether the row that they bind is there or not.
+        parents = ", parent_id_text = NULL" if mapping is None or mapping.link is None else ""
+        query = (
             "WITH gone AS (DELETE FROM rowcast.row_state WHERE source = %(source)s AND table_name = %(table)s"
             " AND (%(generation)s::bigint IS NULL OR generation < %(generation)s) RETURNING row_key, owner)"
-            " UPDATE rowcast.aggregate a SET present = false, parent_id_text = NULL FROM gone"
+            f" UPDATE rowcast.aggregate a SET present = false{parents} FROM gone"
             " WHERE a.source = %(source)s AND a.aggregate = %(aggregate)s"
-            + (statements.HELD_NO_MORE if aggregate in self._mapping.held else " AND a.id_text = gone.row_key"),
+            + (statements.HELD_NO_MORE if aggregate in self._mapping.held else " AND a.id_text = gone.row_key")
+        )
+        self._connection.execute(
+            query.encode(),
             {
                 "source": self._source,
                 "table": self._mapping.tables[aggregate],

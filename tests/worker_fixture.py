@@ -50,6 +50,11 @@ class Worker:
         status = Path(f"/proc/{self.process.pid}/status")
         wait_until(lambda: "State:\tT" in status.read_text(), "the worker froze itself", timeout_s)
 
+    def memory_mb(self, figure: str) -> float:
+        """Resident memory in MiB as the kernel counts it: now (`VmRSS`), or its highest so far (`VmHWM`)."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.partition(f"{figure}:")[2].split()[0]) / 1024
+
     def kill(self) -> None:
         """SIGKILL, and wait."""
         self.process.kill()
@@ -180,6 +185,20 @@ def histories(project: TestProject, types: Iterable[str] = TYPES, major: int = 1
         versions = [event.version for event in events]
         assert versions == list(range(1, len(versions) + 1)), f"{name}: {versions}"
     return by_identity
+
+
+def wait_published(project: TestProject, aggregate: str, version: int, count: int, timeout_s: float) -> None:
+    """Wait until *count* aggregates of a type have *version*, and nothing is pending; asks the control database."""
+    published = "SELECT count(*) FROM rowcast.aggregate WHERE source = %s AND aggregate = %s AND version = %s"
+    pending = "SELECT count(*) FROM rowcast.pending WHERE source = %s"
+    with project.control() as control:
+
+        def counts() -> tuple[Any, Any]:
+            (done,) = control.execute(published, (project.name, aggregate, version)).fetchone() or (0,)
+            (left,) = control.execute(pending, (project.name,)).fetchone() or (0,)
+            return done, left
+
+        wait_until(lambda: counts() == (count, 0), f"{count} {aggregate} with version {version}", timeout_s)
 
 
 def source_states(project: TestProject) -> dict[str, dict[str, Any]]:

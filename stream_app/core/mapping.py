@@ -49,8 +49,8 @@ class AggregateMapping(RowMapping):
     the entity, see `stream_app.core.embedding`; *link* the table that binds it with any number of parents. *linked*
     says for this type and for each that stands above it but the last whether it has one; empty where none has. *stated*
     has the events that services state, by name. *former* treats what was published before as today's rules for personal
-    data have it. *older* are the other majors that are live. *pointing* has the type of the parent and the columns of the
-    root row that name it, where these do.
+    data have it. *older* are the other majors that are live. *pointing* has the type of the parent and the columns of
+    the root row that name it, where these do.
     """
 
     source: str

@@ -6,12 +6,16 @@ import uuid
 
 import pytest
 from stack_fixture import TestProject, wait_until
-from worker_fixture import WorkerPool, add_tree, histories, read_topics, wait_agreement
+from worker_fixture import WorkerPool, add_tree, histories, read_topics, wait_agreement, wait_published
 
 SLOW = pytest.mark.slow
 TAKEOVER_S = 30
 # More than are worked through in memory (DESCENDANTS_MAX).
 ITEMS = 6_000
+MANY = 100_000
+# What a chunk and what it is made of take; a hundred thousand aggregates at once would take several times that.
+GROWTH_MB_MAX = 80
+MANY_S = 300
 
 
 def new_ids() -> list[str]:
@@ -106,3 +110,45 @@ def test_a_moved_parent_of_many_corrects_all_of_them_in_chunks(
         assert event.ancestors == {"holdings": [old[1]], "instance": [new[0]]}
         assert event.before is not None
         assert event.before["ancestors"] == {"holdings": [old[1]], "instance": [old[0]]}
+
+
+@pytest.mark.matrix
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_a_parent_of_a_hundred_thousand_moves_in_little_memory_and_others_wait_for_it_only_so_long(
+    project: TestProject, workers: WorkerPool
+) -> None:
+    """One event for each child, also when the worker dies between two chunks; what was committed behind it follows."""
+    old, new, other = new_ids(), new_ids(), new_ids()
+    for ids in (old, new, other):
+        add_tree(project.connection, ids)
+    project.apply()
+    first = workers.start()
+    first.wait_owned()
+    project.execute(
+        "INSERT INTO item (id, hrid, holdings_id, material_type, status)"
+        f" SELECT gen_random_uuid(), 'x' || g, %s, 'book', 'Available' FROM generate_series(1, {MANY}) g",
+        old[1],
+    )
+    wait_published(project, "item", 1, MANY + 3, MANY_S)
+    first.process.terminate()
+    first.wait_ended()
+    moving = workers.start("sequencer.after_publish=kill@20")
+    moving.wait_owned()
+    project.execute("UPDATE holdings SET instance_id = %s WHERE id = %s", new[0], old[1])
+    project.execute("UPDATE instance SET title = 'behind it' WHERE id = %s", other[0])
+    assert moving.wait_ended(MANY_S) == -9
+    last = workers.start()
+    last.wait_owned(TAKEOVER_S)
+    before_mb = last.memory_mb("VmRSS")
+    wait_published(project, "instance", 2, 1, MANY_S)
+    wait_published(project, "item", 2, MANY + 1, 10)
+    grown_mb = last.memory_mb("VmHWM") - before_mb
+
+    print(f"the worker grew by {grown_mb:.0f} MiB")
+    assert grown_mb < GROWTH_MB_MAX
+    moved = [events for events in histories(project).values() if events[-1].ancestors.get("holdings") == [old[1]]]
+    assert len(moved) == MANY + 1
+    assert {len(events) for events in moved} == {2}
+    assert {(events[-1].position, tuple(events[-1].ancestors["instance"] or ())) for events in moved} == {
+        (moved[0][-1].position, (new[0],))
+    }

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from stack_fixture import TestProject, wait_until
 from worker_fixture import WorkerPool, histories, rowcast
+from worker_fixture import wait_published as wait_versions
 
 from rowcast.errors import ConfigurationError
 
@@ -34,6 +35,9 @@ CREATE TABLE bound_with (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, lib
                          instance_id text);
 """
 TYPES = ("series", "instance", "item")
+MANY = 100_000
+GROWTH_MB_MAX = 80
+MANY_S = 400
 
 
 @pytest.fixture
@@ -153,6 +157,9 @@ def test_items_with_several_parents_follow_their_links(bound: TestProject, worke
         bound.execute("TRUNCATE bound_with")
         bound.execute("INSERT INTO bound_with (library, number, instance_id) VALUES ('c', 5, 'i5'), ('c', 5, 'i6')")
     wait_published(bound)
+    bound.execute("TRUNCATE item_of")
+    bound.execute("INSERT INTO item_of SELECT 'c', g FROM generate_series(1, 10) g")
+    wait_published(bound)
     bound.execute("DELETE FROM bound_with WHERE instance_id = 'i6'")
     assert rowcast(bound, "sources", "remove", bound.name, "--yes").returncode == 0
     bound.execute("DELETE FROM bound_with")  # which no streamed change will tell
@@ -160,6 +167,38 @@ def test_items_with_several_parents_follow_their_links(bound: TestProject, worke
     bound.execute("INSERT INTO bound_with (library, number, instance_id) VALUES ('c', 4, 'i4')")
     bound.apply()
     wait_published(bound)
+
+
+@pytest.mark.matrix
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_a_parent_bound_with_a_hundred_thousand_moves_in_little_memory(bound: TestProject, workers: WorkerPool) -> None:
+    """One event for each item, also when the worker dies between two chunks."""
+    bound.execute("INSERT INTO series VALUES (1), (2)")
+    bound.execute("INSERT INTO instance_of VALUES ('x', 1), ('y', 2)")
+    bound.apply()
+    first = workers.start()
+    first.wait_owned()
+    with bound.connection.transaction():
+        bound.execute(f"INSERT INTO item_of SELECT 'a', g FROM generate_series(1, {MANY}) g")
+        links = f"SELECT 'a', g, 'x' FROM generate_series(1, {MANY}) g"
+        bound.execute(f"INSERT INTO bound_with (library, number, instance_id) {links}")
+        bound.execute("INSERT INTO bound_with (library, number, instance_id) VALUES ('a', 1, 'y')")
+    wait_versions(bound, "item", 1, MANY, MANY_S)
+    first.process.terminate()
+    first.wait_ended()
+    moving = workers.start("sequencer.after_publish=kill@20")
+    moving.wait_owned()
+    bound.execute("UPDATE instance_of SET series_id = 2 WHERE id = 'x'")
+    assert moving.wait_ended(MANY_S) == -9
+    last = workers.start()
+    last.wait_owned(40)
+    before_mb = last.memory_mb("VmRSS")
+    wait_versions(bound, "item", 2, MANY, MANY_S)
+    grown_mb = last.memory_mb("VmHWM") - before_mb
+
+    print(f"the worker grew by {grown_mb:.0f} MiB")
+    assert grown_mb < GROWTH_MB_MAX
+    assert published(bound) == truth(bound)
 
 
 def test_a_link_table_that_does_not_fit_is_refused_before_anything_is_touched(bound: TestProject) -> None:

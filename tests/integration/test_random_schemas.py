@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import defaultdict
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -201,6 +202,13 @@ class Writer:
         self.project.execute(statement.format(table=made.name, key=key), *parameters)
 
 
+def streams(project: TestProject) -> bool:
+    """Whether a heartbeat has come through: what is committed from now on is no part of the snapshot."""
+    with project.control() as control:
+        query = "SELECT heartbeat IS NOT NULL FROM rowcast.source WHERE source = %s"
+        return control.execute(query, (project.name,)).fetchone() == (True,)
+
+
 def selected(project: TestProject, types: list[Type]) -> Rows:
     """The rows as SELECT shows them."""
     rows = Rows()
@@ -228,6 +236,7 @@ def test_topics_say_what_select_says_and_what_was_written(project: TestProject, 
     create(project, rng, types)
     project.apply()
     workers.start().wait_owned()
+    wait_until(lambda: streams(project), "the snapshot of the empty tables is over", 60)
     writer = Writer(project, rng, types)
     for _ in range(TRANSACTIONS):
         writer.commit()
@@ -241,7 +250,8 @@ def test_topics_say_what_select_says_and_what_was_written(project: TestProject, 
         read = histories(project, names, 2)
         return {key: [(str(e.kind), e.after, dict(e.ancestors)) for e in events] for key, events in read.items()}
 
-    wait_until(lambda: sum(map(len, found().values())) >= count, f"{count} events", 60)
+    with suppress(pytest.fail.Exception):  # which are missing is told below
+        wait_until(lambda: sum(map(len, found().values())) >= count, f"{count} events", 90)
     got = found()
     for name in sorted({*wanted, *got}):
         assert got.get(name) == wanted.get(name), f"seed {seed}: {name}"

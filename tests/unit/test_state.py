@@ -74,3 +74,27 @@ def test_what_the_step_before_did_not_touch_stays_as_it_was_read() -> None:
     assert view.aggregates == {OTHER: before[OTHER], PARENT: ABSENT}
     assert view.stored == {OTHER}
     assert view.children["item", "h1"] == {"x1", "x2"}
+
+
+def test_what_an_index_under_way_binds_is_added_to_the_children_that_it_names() -> None:
+    """Those that the control database names stay: whoever is not bound any more is looked at and found unchanged."""
+    index = Key("item.ancestors.index", "h1")
+    newer = View()
+    newer.put_held_row(Key(index.aggregate, "1"), {"child": "x1"}, "h1")
+    newer.put_held_row(Key(index.aggregate, "2"), None, None)
+    lookup = Lookup(frozenset(), frozenset({("item", "h1")}), indexes={("item", "h1"): index.aggregate})
+    view = View(children={("item", "h1"): {"x2"}})
+    view.lay_over(newer, lookup)
+
+    assert view.children["item", "h1"] == {"x1", "x2"}
+
+
+def test_one_child_that_is_enough_is_not_taken_away() -> None:
+    """It says that there are some; that it goes says nothing of the others."""
+    before = {CHILD: AggregateState(1, "h1", True)}
+    newer = changed(before, [(CHILD, "h2")])
+    lookup = Lookup(frozenset(), frozenset({("item", "h1"), ("item", "h2")}), one_each=True)
+    view = loaded(lookup, None, before)
+    view.lay_over(newer, lookup)
+
+    assert view.children == {("item", "h1"): {"x1"}, ("item", "h2"): {"x1"}}
