@@ -27,7 +27,7 @@ from rowcast.local.jars import cache_folder
 _OWN_BASE = "rowcast-base:bookworm"
 _ARCHIVE = "/etc/ssl/certs/ca-certificates.crt"
 _AUTHORITIES = Path("/usr/local/share/ca-certificates")  # of this machine's network, if it has its own
-_START_S = 60
+_START_S = 120
 _INSTALL = "install them: apt-get install docker.io debootstrap"
 
 
@@ -65,17 +65,15 @@ def _own_engine() -> Iterator[docker.DockerClient]:
         with log.open("wb") as output:
             process = subprocess.Popen(arguments, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            client = docker.DockerClient(f"unix://{socket}", timeout=600)
 
-            def answers() -> bool:
+            def dialled() -> docker.DockerClient | None:
                 assert process.poll() is None, f"dockerd ended: {log.read_text()[-3000:]}"
                 try:
-                    return bool(client.ping())
+                    return docker.DockerClient(f"unix://{socket}", timeout=600)
                 except DockerException:
-                    return False
+                    return None
 
-            wait_until(answers, "dockerd answers", _START_S)
-            with closing(client):
+            with closing(wait_until(dialled, "dockerd answers", _START_S)) as client:
                 yield client
         finally:
             process.send_signal(signal.SIGTERM)
