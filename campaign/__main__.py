@@ -100,7 +100,8 @@ def _round(options: Options, seed: int, stand: Stand, folder: Path, now: str | N
     line = ledger.entry(result, now)
     tell(
         f"seed {seed}: {result.verdict}{f' ({result.void})' if result.void else ''} in {result.seconds:.0f} s:"
-        f" {line['events']} events of {line['transactions']} transactions, oldest {line['freshness_max_s']} s"
+        f" {line['events']} events of {line['transactions']} transactions, oldest {line['freshness_max_s']} s,"
+        f" {line['sent_again']} changes sent again"
     )
     for finding in result.findings.found[:10]:
         tell(f"  {finding}"[:400])

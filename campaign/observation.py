@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
@@ -115,6 +116,18 @@ class EffectCount:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+
+
+def count_sent_again(brokers: str, change_log: str) -> int:
+    """How many rows the change log has more than once: what the connector sent again. A figure, of no verdict."""
+    with TopicsReader(brokers, [change_log]) as reader:
+        records = reader.read_to_end(_READ_TIMEOUT_S)
+    seen = Counter[tuple[str, int]]()
+    for record in records:
+        value = orjson.loads(record.value or b"null")
+        if isinstance(value, dict) and (transaction := value.get("transaction")):
+            seen[transaction["id"], transaction["total_order"]] += 1
+    return seen.total() - len(seen)
 
 
 def domain_records(brokers: str, topics: Iterable[str]) -> list[Any]:

@@ -26,6 +26,7 @@ from campaign.observation import (
     EffectCount,
     Sampler,
     connect,
+    count_sent_again,
     domain_records,
     read_claims,
     read_effects,
@@ -40,6 +41,7 @@ from campaign.site import Site
 from campaign.stand import Stand
 from campaign.witness import Witness, compare
 from examples.main_job.progress import tell
+from rowcast.topics import change_log_topic
 
 EVENTS_MIN, FAULTS_MIN = 3_000, 2
 _EVENTS = EVENTS_MIN + 30
@@ -149,7 +151,10 @@ class Round:
             findings=findings,
             void=_void_reason(evidence, carried),
             seconds=0.0,
-            figures=self._figures(evidence, journal),
+            figures={
+                **self._figures(evidence, journal),
+                "sent_again": count_sent_again(site.brokers, change_log_topic(site.name)),
+            },
             faults=[describe(each) for each in carried],
         )
 
