@@ -22,10 +22,14 @@ from rowcast.local.state import StackState
 from rowcast.settings import Settings, load_settings
 
 SOURCE, CONTROL, KAFKA, CONNECT = "source", "control", "kafka", "connect"
-PARTS = (SOURCE, CONTROL, KAFKA, CONNECT)
 _DEAD_TIMEOUT_S = 20.0
 _PAUSE_S = 0.02
 _SUPPORT = "exactly.once.source.support"
+_FLUSH = "offset.flush.interval.ms"
+_SHIPPED = {name: connect.SETTINGS[name] for name in (_SUPPORT, _FLUSH)}
+# Kafka's own default is a minute, and the longer, the more is sent again. But death before the first stored place is
+# that of the snapshot, so it is less than passes until the load begins.
+_AT_LEAST_ONCE: dict[str, object] = {_SUPPORT: "disabled", _FLUSH: 4000}
 
 
 class Stand:
@@ -80,7 +84,7 @@ class Stand:
         if self._delivery is None:
             text = (self._main.folder / "connect.properties").read_text()
             self._delivery = f"{_SUPPORT}=disabled" not in text
-        connect.SETTINGS[_SUPPORT] = "enabled" if wanted else "disabled"
+        connect.SETTINGS |= _SHIPPED if wanted else _AT_LEAST_ONCE
         if wanted != self._delivery:
             tell(f"Connect is restarted with its exactly-once source {'on' if wanted else 'off'}")
             self._main.restart("connect")
