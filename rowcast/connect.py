@@ -11,17 +11,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 import requests
 
+from rowcast.connect_address import ConnectAddress
 from rowcast.errors import ConfigurationError, ConnectUnavailableError
+from rowcast.tls import why_not_trusted
 
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 60  # validating a configuration opens a connection to the source database
 _REBALANCE_TIMEOUT_S = 60
 _FAILURE_SETTLED_S = 10
 _PAUSE_S = 0.2
+_LOGIN_FIX = "connect.user and connect.password in rowcast.toml"
+_TLS_FIXES = {
+    "address": "connect_url",
+    "name": "connect_url: a host that the certificate names",
+    "server": "http or https in connect_url, or a valid certificate there",
+    "authority": "connect.ssl_cafile: a PEM file with whom to trust",
+    "certificate": "connect.ssl_certfile and connect.ssl_keyfile",
+    "key": "connect.ssl_keyfile",
+    "password": "connect.ssl_keyfile: a key without password",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +60,23 @@ class ConnectorStatus:
 
 class ConnectClient:
     """
-    Kafka Connect at *url*, which gets *answer_s* for each answer; use it as a context manager.
+    Kafka Connect at *address*, which gets *answer_s* for each answer; use it as a context manager.
 
-    A name and password in *url* log in (HTTP basic); `url` and every message are without them.
+    A name and password in it log in (HTTP basic); `url` and every message are without them.
     """
 
-    def __init__(self, url: str, answer_s: float = _READ_TIMEOUT_S) -> None:
-        parts = urlsplit(url.rstrip("/"))
-        self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    def __init__(self, address: ConnectAddress | str, answer_s: float = _READ_TIMEOUT_S) -> None:
+        self._address = ConnectAddress.parse(address) if isinstance(address, str) else address
+        self.url = self._address.url
         self._timeout_s = (_CONNECT_TIMEOUT_S, answer_s)
         self._session = requests.Session()
-        if parts.username is not None:
-            self._session.auth = (unquote(parts.username), unquote(parts.password or ""))
+        if self._address.user is not None:
+            login = (self._address.user, self._address.password)
+            self._session.auth = tuple(each.encode() for each in login)  # type: ignore[assignment]  # texts would be Latin-1
+        tls = self._address.tls
+        self._session.verify = tls.authority or True
+        if tls.certificate is not None:
+            self._session.cert = (tls.certificate, tls.key or tls.certificate)
         self._session.trust_env = False  # Connect stands beside us; no proxy of the environment is meant for it
 
     def __enter__(self) -> Self:
@@ -84,6 +101,19 @@ class ConnectClient:
 
         """
         self._call("PUT", f"/connectors/{quote(name)}/config", configuration)
+
+    def faults(self, connector_class: str, configuration: Mapping[str, str]) -> dict[str, list[str]]:
+        """What Connect and the connector would not accept of a *configuration*, by setting; nothing is changed."""
+        plugin = connector_class.rpartition(".")[2]
+        body = {"name": "rowcast-validation", **configuration}
+        found = self._call("PUT", f"/connector-plugins/{quote(plugin)}/config/validate", body)
+        values = [each["value"] for each in (found or {}).get("configs", ())]
+        return {str(each["name"]): list(each["errors"]) for each in values if each.get("errors")}
+
+    def plugin_version(self, connector_class: str) -> str | None:
+        """The version of a connector that Connect has; None: it has none of that class."""
+        plugins: list[dict[str, Any]] = self._call("GET", "/connector-plugins") or []
+        return next((str(each.get("version")) for each in plugins if each.get("class") == connector_class), None)
 
     def status(self, name: str) -> ConnectorStatus | None:
         """What Connect says of a connector; None when there is none, or none is known yet."""
@@ -168,8 +198,7 @@ class ConnectClient:
             try:
                 response = self._session.request(method, self.url + path, json=body, timeout=self._timeout_s)
             except requests.RequestException as error:
-                message = f"Kafka Connect at {self.url} does not answer: {_cause(error)}"
-                raise ConnectUnavailableError(message) from error
+                raise ConnectUnavailableError(self._reason(error)) from error
             if _rebalancing(response) and time.monotonic() < deadline:
                 time.sleep(_PAUSE_S)
                 continue
@@ -186,7 +215,18 @@ class ConnectClient:
             message = response.text
         if response.status_code == requests.codes.bad_request:
             raise ConfigurationError(f"Kafka Connect refuses it: {message}", where=path, fix="correct the settings")
+        if response.status_code in {requests.codes.unauthorized, requests.codes.forbidden}:
+            user = "nobody" if self._address.user is None else repr(self._address.user)
+            raise ConnectUnavailableError(f"Kafka Connect at {self.url} does not let {user} in ({_LOGIN_FIX})")
         raise ConnectUnavailableError(f"{method} {self.url}{path}: {response.status_code} {message}")
+
+    def _reason(self, error: requests.RequestException) -> str:
+        parts = urlsplit(self.url)
+        if parts.scheme == "https":
+            fault = why_not_trusted(parts.hostname or "", parts.port or 443, self._address.tls)
+            if fault is not None:
+                return f"Kafka Connect at {self.url}: {fault.message} ({_TLS_FIXES[fault.about]})"
+        return f"Kafka Connect at {self.url} does not answer: {_cause(error)}"
 
 
 def _rebalancing(response: requests.Response) -> bool:

@@ -13,7 +13,8 @@ from importlib.resources import files
 import psycopg
 from psycopg import sql
 
-from rowcast.errors import DatabaseUnavailableError
+from rowcast.database_fault import database_fault
+from rowcast.errors import ConfigurationError, DatabaseUnavailableError
 from rowcast.watched_connection import WatchedConnection
 
 # A process frozen inside a transaction loses it after this long; takeover waits no longer.
@@ -25,15 +26,18 @@ _PERMANENT = frozenset({"22", "23", "42", "54"})
 _MIGRATION_LOCK = 0x526F7763  # any constant: serialises concurrent migrations
 
 
-def connect(url: str, *, application: str, autocommit: bool = False, settings: str = "") -> psycopg.Connection:
+def connect(
+    url: str, *, application: str, autocommit: bool = False, settings: str = "", part: str = "database"
+) -> psycopg.Connection:
     """
     A connection whose transactions end by themselves when this process freezes or the network dies, and that waits
     for no answer that is lost.
 
-    *settings* are further libpq options (``-c name=value``).
+    *settings* are further libpq options (``-c name=value``). *part* is what messages call the database.
 
     Raises:
         DatabaseUnavailableError: the server did not answer or refused the connection.
+        ConfigurationError: *url* is no connection string.
     """
     options = (
         f"-c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_S}s"
@@ -51,8 +55,15 @@ def connect(url: str, *, application: str, autocommit: bool = False, settings: s
             keepalives_count=3,
             tcp_user_timeout=10_000,
         )
+    except psycopg.ProgrammingError:
+        # libpq would quote it, password and all.
+        raise ConfigurationError(
+            "is no connection string", where=part, fix="postgresql://user@host:5432/name"
+        ) from None
     except psycopg.OperationalError as error:
-        raise DatabaseUnavailableError(str(error).strip()) from error
+        fault = database_fault(error, url)
+        fix = f" ({fault.fix})" if fault.fix else ""
+        raise DatabaseUnavailableError(f"{part}: {fault.message}{fix}") from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 
@@ -23,6 +23,7 @@ from rowcast.consumer.connection import broker_errors, client_options
 from rowcast.consumer.partitions import Delivery, Partition
 from rowcast.consumer.reader import Reader
 from rowcast.errors import BrokerUnavailableError, ConfigurationError
+from rowcast.kafka_fault import why_unreachable
 
 _TOPIC = re.compile(r"([a-z][a-z0-9_]*\.[a-z][a-z0-9_]*)\.v([1-9][0-9]*)")
 _POLL_S = 0.3
@@ -46,6 +47,7 @@ class EventLog:
     """The domain topics at *brokers*."""
 
     def __init__(self, brokers: Brokers) -> None:
+        self._brokers = brokers
         self._options = client_options(brokers.servers, brokers.security)
 
     def partitions(self, name: str) -> list[Partition]:
@@ -57,7 +59,7 @@ class EventLog:
             BrokerUnavailableError: Kafka did not answer.
 
         """
-        with broker_errors("listing topics"), closing(KafkaAdminClient(**self._options)) as admin:
+        with self._reached(), broker_errors("listing topics"), closing(KafkaAdminClient(**self._options)) as admin:
             known = [topic for topic in admin.list_topics() if _TOPIC.fullmatch(topic)]
             topic = _newest(name, known)
             if topic is None:
@@ -66,6 +68,17 @@ class EventLog:
                 raise ConfigurationError(f"there is no topic of events {name!r}", where="Kafka", fix=fix)
             (described,) = admin.describe_topics([topic])
         return [Partition(topic, each["partition_index"]) for each in described["partitions"]]
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Say why Kafka cannot be reached, where it is not."""
+        try:
+            yield
+        except BrokerUnavailableError as error:
+            reason = why_unreachable(self._brokers)
+            if reason is None:
+                raise
+            raise BrokerUnavailableError(f"Kafka at {self._brokers}: {reason}") from error
 
     def span(self, partitions: Iterable[Partition], since_ms: int | None, until_ms: int | None) -> Span:
         """What was appended from *since_ms* to before *until_ms*, as far as it is there now; epoch milliseconds."""

@@ -2,7 +2,8 @@
 Secrets outside of settings: private files, Java properties files, and references to what stands in them.
 
 A reference has the form of Kafka Connect's config providers: ``${file:<path>:<key>}`` names an entry of a properties
-file, ``${env:<variable>}`` an environment variable. Nothing here prints a value.
+file, ``${dir:<folder>:<file>}`` all that a file holds, ``${env:<variable>}`` an environment variable. Nothing here
+prints a value.
 """
 
 from __future__ import annotations
@@ -14,10 +15,17 @@ from pathlib import Path
 
 from rowcast.errors import ConfigurationError
 
-_REFERENCE = re.compile(r"\$\{(?:env:(?P<variable>[^:{}]+)|file:(?P<path>[^{}]+):(?P<key>[^:{}]+))\}")
-_ACCEPTED = "${env:VARIABLE}, or ${file:PATH:KEY} for a key of a properties file"
+_REFERENCE = re.compile(
+    r"\$\{(?:env:(?P<variable>[^:{}]+)|file:(?P<path>[^{}]+):(?P<key>[^:{}]+)|dir:(?P<folder>[^{}]+):(?P<name>[^:{}/]+))\}"
+)
+_ACCEPTED = "${env:VARIABLE}, ${file:PATH:KEY} for a key of a properties file, or ${dir:FOLDER:FILE} for a whole file"
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
 _CONTROLS = {"n": "\n", "r": "\r", "t": "\t", "f": "\f"}
+
+
+def is_reference(text: str) -> bool:
+    """Whether *text* has the form of a reference."""
+    return _REFERENCE.fullmatch(text) is not None
 
 
 def read_secret(reference: str, folder: Path, where: str) -> str:
@@ -36,15 +44,22 @@ def read_secret(reference: str, folder: Path, where: str) -> str:
         if value is None:
             raise ConfigurationError(f"{found['variable']} is not set", where=where, fix="set it in the environment")
         return value
+    if found["name"]:
+        # Editors end a file with a line break that is no part of the secret.
+        return _read(folder / found["folder"] / found["name"], where, "a file with the secret alone").rstrip("\r\n")
     path = folder / found["path"]
-    try:
-        entries = _entries(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise ConfigurationError(f"{path} cannot be read: {reason}", where=where, fix="a properties file") from error
+    entries = _entries(_read(path, where, "a properties file"))
     if found["key"] not in entries:
         raise ConfigurationError(f"{path} has no key {found['key']!r}", where=where, fix=f"{found['key']}=…")
     return entries[found["key"]]
+
+
+def _read(path: Path, where: str, form: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise ConfigurationError(f"{path} cannot be read: {reason}", where=where, fix=form) from None
 
 
 def _entries(text: str) -> dict[str, str]:

@@ -13,24 +13,32 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rowcast.brokers import FILES, MECHANISMS, PROTOCOLS, SECRETS, SECURITY, Brokers
+from rowcast.acl_settings import AclSettings, read_acl
+from rowcast.brokers import Brokers
+from rowcast.connect_address import VARIABLES as CONNECT_VARIABLES
+from rowcast.connect_address import ConnectAddress, read_connect, resolve_connect
+from rowcast.database_settings import PREFIX as DATABASE_PREFIX
+from rowcast.database_settings import DatabaseSettings, read_databases
+from rowcast.declared_text import DeclaredText
 from rowcast.errors import ConfigurationError
 from rowcast.hash_key import HashKey, hash_key
+from rowcast.kafka_settings import VARIABLES as KAFKA_VARIABLES
+from rowcast.kafka_settings import read_security, resolve_brokers
 from rowcast.secret_file import read_secret
+
+__all__ = ["DatabaseSettings", "PartsSettings", "Settings", "load_parts_settings", "load_settings", "parts_settings"]
 
 STATE_FOLDER = ".rowcast"
 CONTROL_DATABASE = "rowcast"
 PARTS_CHOICES = ("bundled", "system", "auto")
 _PARTS = ("parts", "postgres_bin", "java_home")
-_TOP = {"brokers", "connect_url", "databases", "hash_key", "kafka", *_PARTS}
-_DATABASE = {"url", "password", "connect_password"}
+_TOP = {"acl", "brokers", "connect", "connect_url", "databases", "hash_key", "kafka", *_PARTS}
 _ENVIRONMENT = {"ROWCAST_BROKERS": "brokers", "ROWCAST_CONNECT_URL": "connect_url"}
 _PARTS_ENVIRONMENT = {f"ROWCAST_{name.upper()}": name for name in _PARTS}
-_DATABASE_PREFIX = "ROWCAST_DATABASE_"
 _HASH_KEY = "ROWCAST_HASH_KEY"
 # Read elsewhere, by the command line itself.
 _OTHER_ENVIRONMENT = {
@@ -41,28 +49,6 @@ _OTHER_ENVIRONMENT = {
     "ROWCAST_TEST_STACK",
     "ROWCAST_TEST_DATA",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class DatabaseSettings:
-    """
-    How to reach one PostgreSQL database.
-
-    *url* is a libpq connection string or URI. *password* refers to the password, where it is not in the url.
-    *connect_password* is what the connector's configuration carries instead of the password: a reference that Connect's
-    config providers resolve.
-    """
-
-    name: str
-    url: str = field(repr=False)
-    connect_password: str | None = field(default=None, repr=False)
-    password: str | None = field(default=None, repr=False)
-
-    def parameters(self) -> dict[str, Any]:
-        """The libpq parameters of the url, by keyword."""
-        from psycopg.conninfo import conninfo_to_dict  # here, because what needs no database starts quicker without
-
-        return dict(conninfo_to_dict(self.url))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +78,8 @@ class Settings:
     """
     Everything outside the source files: *project* folder, *brokers*, *connect_url*, *databases* by name.
 
-    *security* is the section ``kafka`` as it stands: passwords are references. *declared_key* is the key of hashed
-    fields with the place where it stands: a reference, unless it is from the environment.
+    *security* and *connect_login* are the sections ``kafka`` and ``connect`` as they stand. *declared_key* is the key
+    of hashed fields with the place where it stands: a reference, unless it is from the environment.
     """
 
     project: Path
@@ -101,8 +87,10 @@ class Settings:
     connect_url: str | None
     databases: Mapping[str, DatabaseSettings]
     stack_postgres: Mapping[str, Any] | None = field(default=None, repr=False)
-    security: Mapping[str, str] = field(default_factory=dict, repr=False)
+    security: Mapping[str, DeclaredText] = field(default_factory=dict, repr=False)
     declared_key: tuple[str, str] | None = field(default=None, repr=False)
+    connect_login: Mapping[str, DeclaredText] = field(default_factory=dict, repr=False)
+    acl: AclSettings = field(default_factory=AclSettings)
 
     @property
     def state_folder(self) -> Path:
@@ -125,23 +113,11 @@ class Settings:
         How to reach Kafka.
 
         Raises:
-            ConfigurationError: no brokers are known, or a reference to a password or a file leads nowhere.
+            ConfigurationError: no brokers are known, a reference to a password or a file leads nowhere, or a file is
+                not what it has to be.
 
         """
-        servers = self.need_brokers()
-        security = {}
-        for name, text in self.security.items():
-            if name in SECRETS:
-                security[name] = read_secret(text, self.project, f"rowcast.toml: kafka.{name}")
-            elif name in FILES:
-                security[name] = str(self.project / text)
-                if not (self.project / text).is_file():
-                    raise ConfigurationError(
-                        f"there is no file {security[name]}", where=f"rowcast.toml: kafka.{name}", fix="a PEM file"
-                    )
-            else:
-                security[name] = text
-        return Brokers(servers, security)
+        return resolve_brokers(self.need_brokers(), self.security)
 
     def hash_key(self) -> HashKey | None:
         """
@@ -164,6 +140,16 @@ class Settings:
             )
         return self.connect_url
 
+    def connect(self) -> ConnectAddress:
+        """
+        Where Kafka Connect's REST interface is, and how to log in there.
+
+        Raises:
+            ConfigurationError: it is not known, or a reference to the password or a file leads nowhere.
+
+        """
+        return resolve_connect(self.need_connect_url(), self.connect_login)
+
     def database(self, name: str) -> DatabaseSettings:
         """
         The database called *name*: declared, or of that name in the embedded stack's PostgreSQL. Its url is complete.
@@ -173,27 +159,18 @@ class Settings:
 
         """
         if name in self.databases:
-            return self._with_password(self.databases[name])
+            return self.databases[name].resolved()
         if self.stack_postgres is None:
             raise ConfigurationError(
-                f"database {name!r} is not known", where=f"databases.{name}", fix=_fix(_DATABASE_PREFIX + name.upper())
+                f"database {name!r} is not known", where=f"databases.{name}", fix=_fix(DATABASE_PREFIX + name.upper())
             )
-        from psycopg.conninfo import make_conninfo  # as above
+        from psycopg.conninfo import make_conninfo  # here, because what needs no database starts quicker without
 
         server = self.stack_postgres
         url = make_conninfo(
             host=server["host"], port=server["port"], user=server["user"], password=server["password"], dbname=name
         )
-        return DatabaseSettings(name, url, server.get("connect_password"))
-
-    def _with_password(self, database: DatabaseSettings) -> DatabaseSettings:
-        if database.password is None:
-            return database
-        from psycopg.conninfo import make_conninfo  # as above
-
-        where = f"rowcast.toml: databases.{database.name}.password"
-        password = read_secret(database.password, self.project, where)
-        return replace(database, url=make_conninfo(database.url, password=password))
+        return DatabaseSettings(name, url, server.get("connect_password"), where="the stack of `rowcast up`")
 
     def control(self) -> DatabaseSettings:
         """The control database."""
@@ -215,23 +192,24 @@ def load_settings(project: Path, environ: Mapping[str, str] | None = None) -> Se
     environ = os.environ if environ is None else environ
     declared = _read_toml(project / "rowcast.toml")
     stack = _read_stack(project / STATE_FOLDER / "stack.json")
-    databases = {name: _database(name, entry) for name, entry in declared.get("databases", {}).items()}
     values: dict[str, str | None] = {name: declared.get(name, stack.get(name)) for name in ("brokers", "connect_url")}
+    for name, value in values.items():
+        if value is not None and not isinstance(value, str):
+            raise ConfigurationError("not a text", where=f"rowcast.toml: {name}", fix=f'{name} = "…"')
     _refuse_unknown_variables(environ)
     for variable, text in environ.items():
         if variable in _ENVIRONMENT:
             values[_ENVIRONMENT[variable]] = text
-        elif variable.startswith(_DATABASE_PREFIX):
-            name = variable.removeprefix(_DATABASE_PREFIX).lower()
-            databases[name] = DatabaseSettings(name, text)
     return Settings(
         project,
         values["brokers"],
         values["connect_url"],
-        databases,
+        read_databases(declared.get("databases", {}), environ, project),
         stack.get("postgres"),
-        _security(declared.get("kafka", {})),
+        read_security(declared.get("kafka", {}), environ, project),
         _declared_key(declared, environ),
+        read_connect(declared.get("connect", {}), environ, project),
+        read_acl(declared.get("acl", {})),
     )
 
 
@@ -295,29 +273,6 @@ def _read_stack(path: Path) -> dict[str, Any]:
     return stack
 
 
-def _security(entry: Any) -> dict[str, str]:
-    where = "rowcast.toml: kafka"
-    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
-        raise ConfigurationError("not a section of texts", where=where, fix='security_protocol = "SASL_SSL"')
-    _refuse_unknown(entry, set(SECURITY), where)
-    for name, accepted in (("security_protocol", PROTOCOLS), ("sasl_mechanism", MECHANISMS)):
-        if name in entry and entry[name] not in accepted:
-            raise ConfigurationError(
-                f"{entry[name]!r} is not accepted", where=f"{where}.{name}", fix=", ".join(accepted)
-            )
-    protocol = entry.get("security_protocol", PROTOCOLS[0])
-    needed = ("sasl_mechanism", "sasl_plain_username", "sasl_plain_password") if "SASL" in protocol else ()
-    for name in needed:
-        if name not in entry:
-            raise ConfigurationError("is missing", where=f"{where}.{name}", fix=f"{protocol} needs {', '.join(needed)}")
-    for name in entry:
-        if protocol == "PLAINTEXT" or ("SSL" not in protocol.split("_")[-1] and name.startswith("ssl_")):
-            raise ConfigurationError(
-                f"has no effect with {protocol}", where=f"{where}.{name}", fix="SSL or SASL_SSL, or leave it out"
-            )
-    return dict(entry)
-
-
 def _declared_key(declared: Mapping[str, Any], environ: Mapping[str, str]) -> tuple[str, str] | None:
     if _HASH_KEY in environ:
         return environ[_HASH_KEY], _HASH_KEY
@@ -329,24 +284,17 @@ def _declared_key(declared: Mapping[str, Any], environ: Mapping[str, str]) -> tu
     return declared["hash_key"], where
 
 
-def _database(name: str, entry: Any) -> DatabaseSettings:
-    where = f"rowcast.toml: databases.{name}"
-    if not isinstance(entry, dict) or "url" not in entry:
-        raise ConfigurationError("needs a url", where=where, fix='url = "postgresql://user@host/name"')
-    _refuse_unknown(entry, _DATABASE, where)
-    return DatabaseSettings(name, entry["url"], entry.get("connect_password"), entry.get("password"))
-
-
 def known_variables() -> frozenset[str]:
     """The names of all ``ROWCAST_*`` variables but for those that name a database."""
-    return frozenset({*_ENVIRONMENT, *_PARTS_ENVIRONMENT, *_OTHER_ENVIRONMENT, _HASH_KEY})
+    sections = (_ENVIRONMENT, _PARTS_ENVIRONMENT, _OTHER_ENVIRONMENT, KAFKA_VARIABLES, CONNECT_VARIABLES)
+    return frozenset({_HASH_KEY}.union(*sections))
 
 
 def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
     known = known_variables()
     for variable in environ:
-        if variable.startswith("ROWCAST_") and not variable.startswith(_DATABASE_PREFIX) and variable not in known:
-            fix = "known: " + ", ".join(sorted({*known, _DATABASE_PREFIX + "<NAME>"}))
+        if variable.startswith("ROWCAST_") and not variable.startswith(DATABASE_PREFIX) and variable not in known:
+            fix = "known: " + ", ".join(sorted({*known, DATABASE_PREFIX + "<NAME>"}))
             raise ConfigurationError("unknown setting", where=variable, fix=fix)
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from rowcast.connect import ConnectClient, ConnectorStatus
+from rowcast.connect_address import ConnectAddress
 from rowcast.errors import RowcastError
 from rowcast.sources.connector import connector_name
 from stream_app.metrics import Metrics
@@ -36,8 +37,8 @@ class ConnectorWatch:
     *silences* names the sources, each with the seconds for which it was silent although it should not be.
     """
 
-    def __init__(self, connect_url: str, silences: Callable[[], Mapping[str, float]], metrics: Metrics) -> None:
-        self._connect_url = connect_url
+    def __init__(self, address: ConnectAddress, silences: Callable[[], Mapping[str, float]], metrics: Metrics) -> None:
+        self._address = address
         self._silences = silences
         self._metrics = metrics
         self._stopping = threading.Event()
@@ -58,7 +59,7 @@ class ConnectorWatch:
         self._stopping.set()
 
     def _run(self) -> None:
-        with ConnectClient(self._connect_url, _ANSWER_S) as connect:
+        with ConnectClient(self._address, _ANSWER_S) as connect:
             while not self._stopping.wait(_INTERVAL_S):
                 for source, silent_s in sorted(self._silences().items()):
                     try:

@@ -18,10 +18,12 @@ from contextlib import closing
 import psycopg
 
 from rowcast.brokers import Brokers
-from rowcast.database import connect, unavailable_when_broken
+from rowcast.control.database import connect
+from rowcast.database import unavailable_when_broken
 from rowcast.deprecation import Deprecation
-from rowcast.errors import OwnershipLostError, StopError, TransientError
+from rowcast.errors import BrokerUnavailableError, OwnershipLostError, StopError, TransientError
 from rowcast.hash_key import HashKey
+from rowcast.kafka_fault import why_unreachable
 from stream_app.contract import compile_validators
 from stream_app.core.mapping import compile_mapping
 from stream_app.lease import MAX_TRIES, application, claim, count_try, read_definition, write_stop
@@ -72,7 +74,7 @@ class Owner:
         self._window: WindowWatch | None = None
         self._offset = -1
         self._session: Session | None = None
-        self._outage = OutageLog(f"source {source}")
+        self._outage = OutageLog(f"source {source}", explain=self._explain)
         self._thread = threading.Thread(target=self._run, name=f"owner-{source}", daemon=True)
 
     def start(self) -> None:
@@ -123,6 +125,9 @@ class Owner:
                 self._stopping.wait(backoff_s)
         finally:
             self._metrics.owned(False)
+
+    def _explain(self, error: object) -> str | None:
+        return why_unreachable(self._brokers) if isinstance(error, BrokerUnavailableError) else None
 
     def _own_once(self) -> bool:
         """One claim and its session. Returns False when the source belongs to somebody else."""

@@ -16,6 +16,8 @@ from rowcast.brokers import Brokers
 from rowcast.errors import BrokerUnavailableError, OwnershipLostError
 from rowcast.event import Record
 from rowcast.failpoint import failpoint
+from rowcast.sources.connector import transactional_id
+from stream_app.broker_fault import broker_error
 from stream_app.core.emission import EVENT_BYTES_MAX
 
 # The promise of minutes at worst leaves no room for the library's default of 300 s.
@@ -30,11 +32,11 @@ class Publisher:
     """The only producer of a source's domain topics while its claim lasts."""
 
     def __init__(self, brokers: Brokers, source: str) -> None:
-        self._source = source
+        self._source, self._brokers = source, brokers
         self._producer = Producer(
             {
                 **brokers.librdkafka(),
-                "transactional.id": f"rowcast.{source}",
+                "transactional.id": transactional_id(source),
                 "transaction.timeout.ms": TRANSACTION_TIMEOUT_S * 1000,
                 "message.timeout.ms": TRANSACTION_TIMEOUT_S * 1000,
                 "socket.timeout.ms": 10_000,  # a silent broker is dialled anew well before the transaction ends
@@ -47,7 +49,7 @@ class Publisher:
                 "socket.keepalive.enable": True,
             }
         )
-        self._failure: KafkaError | None = None
+        self._failure: tuple[KafkaError, str] | None = None
         try:
             self._producer.init_transactions(TRANSACTION_TIMEOUT_S)
         except KafkaException as error:
@@ -66,7 +68,7 @@ class Publisher:
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                self._failure = error
+                self._failure = self._failure or (error, str(message.topic()))
                 return
             last[message.topic(), message.partition()] = message.offset()
 
@@ -81,7 +83,7 @@ class Publisher:
         except KafkaException as error:
             raise self._sorted(error) from error
         if self._failure is not None:
-            raise BrokerUnavailableError(f"{self._source}: {self._failure.str()}")
+            raise self._unavailable(*self._failure)
         ends: EndOffsets = {}
         for (topic, partition), offset in last.items():
             ends.setdefault(str(topic), {})[str(partition)] = int(offset or 0) + 1
@@ -107,7 +109,10 @@ class Publisher:
         cause = error.args[0]
         if cause.code() in _FENCED:
             return OwnershipLostError(f"{self._source}: fenced by a newer producer")
-        return BrokerUnavailableError(f"{self._source}: {cause.str()}")
+        return self._unavailable(*(self._failure or (cause, self._source)))
+
+    def _unavailable(self, error: KafkaError, topic: str) -> BrokerUnavailableError:
+        return broker_error(error, self._brokers, topic, transactional_id=transactional_id(self._source))
 
     def close(self) -> None:
         """Drop the producer; what was not committed is aborted by the broker or by the next owner."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from confluent_kafka import (
     Consumer,
@@ -25,6 +26,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from rowcast.brokers import Brokers
 from rowcast.errors import BrokerUnavailableError, MalformedEventError, StopError
 from rowcast.event import Record
+from rowcast.sources.connector import worker_group
+from stream_app.broker_fault import broker_error
 
 _REQUEST_TIMEOUT_S = 10
 _SETTLED_TIMEOUT_S = 20.0
@@ -47,7 +50,7 @@ def _consumer(brokers: Brokers, source: str, **extra: object) -> Consumer:
         {
             **brokers.librdkafka(),
             # librdkafka wants a group even where partitions are assigned by hand; nothing is committed to it.
-            "group.id": f"rowcast-{source}",
+            "group.id": worker_group(source),
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "error",
@@ -71,7 +74,7 @@ class ChangeLogReader:
     """
 
     def __init__(self, brokers: Brokers, source: str, topic: str, offset: int) -> None:
-        self._topic = topic
+        self._topic, self._brokers, self._group = topic, brokers, worker_group(source)
         self.oldest_ms: int | None = None
         self.quiet_since_s: float | None = None
         self._consumer = _consumer(brokers, source)
@@ -109,7 +112,7 @@ class ChangeLogReader:
             raise StopError("CHANGE_LOG_TRUNCATED", f"{self._topic}: {error.str()}")
         if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
             raise StopError("CHANGE_LOG_GONE", f"{self._topic}: {error.str()}")
-        raise BrokerUnavailableError(f"{self._topic}: {error.str()}")
+        raise broker_error(error, self._brokers, self._topic, group=self._group)
 
     def close(self) -> None:
         """Leave the log."""
@@ -153,14 +156,14 @@ def read_extent(brokers: Brokers, topic: str) -> LogExtent:
         end = admin.list_offsets({partition: OffsetSpec.latest()}, request_timeout=_REQUEST_TIMEOUT_S)
         return LogExtent(str(described.topic_id), start[partition].result().offset, end[partition].result().offset)
     except KafkaException as error:
-        raise _admin_error(topic, error) from error
+        raise _admin_error(brokers, topic, error) from error
 
 
-def _admin_error(topic: str, error: KafkaException) -> Exception:
-    code = error.args[0].code()
-    if code == KafkaError.UNKNOWN_TOPIC_OR_PART:
+def _admin_error(brokers: Brokers, topic: str, error: KafkaException) -> Exception:
+    cause: KafkaError = error.args[0]
+    if cause.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
         return StopError("TOPIC_GONE", f"topic {topic} does not exist", remedy="rowcast sources apply")
-    return BrokerUnavailableError(f"{topic}: {error}")
+    return broker_error(cause, brokers, topic)
 
 
 def read_ends(
@@ -179,7 +182,7 @@ def read_ends(
         try:
             ends[partition.topic][str(partition.partition)] = future.result().offset
         except KafkaException as error:
-            raise _admin_error(partition.topic, error) from error
+            raise _admin_error(brokers, partition.topic, error) from error
     return ends
 
 
@@ -233,12 +236,18 @@ def read_tail(brokers: Brokers, source: str, ends: Mapping[str, Mapping[str, int
     consumer = _consumer(brokers, source, **{"enable.partition.eof": True})
     try:
         consumer.assign([TopicPartition(topic, number, at) for (topic, number), at in open_partitions.items()])
-        return _drain(consumer, set(open_partitions))
+        return _drain(consumer, set(open_partitions), partial(_read_error, brokers, source))
     finally:
         consumer.close()
 
 
-def _drain(consumer: Consumer, waiting: set[tuple[str, int]]) -> list[Record]:
+def _read_error(brokers: Brokers, source: str, topic: str, error: KafkaError) -> BrokerUnavailableError:
+    return broker_error(error, brokers, topic, group=worker_group(source))
+
+
+def _drain(
+    consumer: Consumer, waiting: set[tuple[str, int]], read_error: Callable[[str, KafkaError], BrokerUnavailableError]
+) -> list[Record]:
     records: list[Record] = []
     while waiting:
         message = consumer.poll(_REQUEST_TIMEOUT_S)
@@ -247,7 +256,7 @@ def _drain(consumer: Consumer, waiting: set[tuple[str, int]]) -> list[Record]:
         error = message.error()
         if error is not None:
             if error.code() != KafkaError._PARTITION_EOF:
-                raise BrokerUnavailableError(error.str())
+                raise read_error(str(message.topic() or "domain topics"), error)
             waiting.discard((str(message.topic()), int(message.partition() or 0)))
             continue
         key, value = message.key(), message.value()

@@ -12,6 +12,7 @@ from pipeline_fixture import pipeline
 from program_fixture import reachable, second_copy
 from proxy_fixture import proxies
 from secured_kafka import secured_kafka
+from secured_stack import secured_stack
 from stack_fixture import project, stack
 from worker_fixture import workers
 
@@ -25,6 +26,7 @@ __all__ = [
     "reachable",
     "second_copy",
     "secured_kafka",
+    "secured_stack",
     "service",
     "stack",
     "workers",

@@ -73,7 +73,7 @@ class MainJob:
         """
         with psycopg.connect(self._pipeline.inventory_url, autocommit=True) as inventory:
             initial = read_all_states(inventory)
-            brokers = self._pipeline.settings.need_brokers()
+            brokers = self._pipeline.settings.kafka()
             with TopicsReader(brokers, TOPICS) as reader:
                 tell(
                     f"waiting for the snapshot of {len(initial)} rows: Debezium reads the tables first,"
@@ -192,7 +192,7 @@ class MainJob:
     ) -> Evidence:
         """Read everything anew."""
         read_at_ms = int(time.time() * 1_000)
-        with TopicsReader(self._pipeline.settings.need_brokers(), TOPICS) as reader:
+        with TopicsReader(self._pipeline.settings.kafka(), TOPICS) as reader:
             appended = reader.read_to_end(_READ_TIMEOUT_S)
             partitions = reader.partitions
         with psycopg.connect(self._pipeline.orders_url, autocommit=True) as orders:

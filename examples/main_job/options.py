@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rowcast.errors import ConfigurationError
 
+ROLES = ("worker", "consumer")
+_STACK = {
+    "brokers": "ROWCAST_BROKERS",
+    "connect": "ROWCAST_CONNECT_URL",
+    **{
+        name: f"ROWCAST_DATABASE_{name.upper()}" for name in ("inventory", "inventory_application", "rowcast", "orders")
+    },
+}
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _EPILOG = """examples:
   ./scripts/run                                  the whole pipeline, 100 transactions a second for 20 seconds
   ./scripts/run --rate 300 --seconds 60          on the stack that the first run left up
   ./scripts/run --seconds 20 --json out.json --down
   ./scripts/run --stop                           stop what a run left up
+  ./scripts/run --project FOLDER --stack         on the parts that FOLDER/rowcast.toml and the environment name
+  ./scripts/run --stack brokers=kafka:9092 connect=http://connect:8083 inventory=postgresql://… \\
+                rowcast=postgresql://… orders=postgresql://…
 
 exit codes: 0 clean; 1 not clean, or void (fewer than half of the asked rate); 2 no comparison could be made
 """
@@ -21,7 +33,12 @@ exit codes: 0 clean; 1 not clean, or void (fewer than half of the asked rate); 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """Checked options; *json* is where the figures go, None for nowhere."""
+    """
+    Checked options; *json* is where the figures go, None for nowhere.
+
+    *stack*: None, or the run takes parts that it did not start, with these settings by their variables over those of
+    the project. *roles* are the project folders of worker and consumer, where they are others.
+    """
 
     rate: float
     seconds: float
@@ -31,6 +48,8 @@ class Options:
     down: bool
     stop: bool
     project: Path
+    stack: Mapping[str, str] | None = None
+    roles: Mapping[str, Path] = field(default_factory=dict)
 
 
 def parse_options(argv: list[str] | None = None) -> Options:
@@ -57,13 +76,55 @@ def parse_options(argv: list[str] | None = None) -> Options:
     parser.add_argument(
         "--project", type=Path, default=_REPOSITORY, metavar="FOLDER", help="keep the state in FOLDER/.rowcast"
     )
+    parser.add_argument(
+        "--stack",
+        nargs="*",
+        metavar="NAME=URL",
+        help="start no stack, use the one that rowcast.toml and the environment name, or these: brokers, connect, and"
+        " the databases inventory, rowcast, orders (and inventory_application, the login of the inventory service)",
+    )
+    parser.add_argument(
+        "--role",
+        dest="roles",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="with --stack: run worker or consumer with the rowcast.toml of FOLDER, as another login",
+    )
     values = vars(parser.parse_args(argv))
     values["project"] = values["project"].resolve()
+    values["stack"] = None if values["stack"] is None else _variables(values["stack"])
+    values["roles"] = _roles(values["roles"])
+    if values["roles"] and values["stack"] is None:
+        raise ConfigurationError("is for a stack that runs already", where="--role", fix="--stack")
     if values["json"] is not None:
         values["json"] = values["json"].resolve()
         if not values["json"].parent.is_dir():
             raise ConfigurationError("no such folder", where=str(values["json"].parent), fix="create it")
     return Options(**values)
+
+
+def _variables(pairs: Iterable[str]) -> dict[str, str]:
+    """The settings of ``name=url`` pairs, by the environment variables that stand for them."""
+    found = {}
+    for pair in pairs:
+        name, equals, url = pair.partition("=")
+        if not equals or name not in _STACK:
+            raise ConfigurationError(
+                f"unknown part {name!r}", where="--stack", fix=f"{', '.join(_STACK)}, each with =URL"
+            )
+        found[_STACK[name]] = url
+    return found
+
+
+def _roles(pairs: Iterable[str]) -> dict[str, Path]:
+    found = {}
+    for pair in pairs:
+        name, _equals, folder = pair.partition("=")
+        if name not in ROLES or not Path(folder).is_dir():
+            raise ConfigurationError(f"{pair!r} is no role", where="--role", fix=f"{' or '.join(ROLES)}=FOLDER")
+        found[name] = Path(folder).resolve()
+    return found
 
 
 def _positive(text: str) -> float:

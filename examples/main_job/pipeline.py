@@ -7,6 +7,7 @@ Whatever runs already is gone on with.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,12 +24,16 @@ from examples.main_job.progress import tell
 from examples.orders.lines import create_tables, place_order
 from rowcast.errors import ConfigurationError
 from rowcast.local.processes import RunningProcess
-from rowcast.local.stack import PARTS, Stack
+from rowcast.local.stack import Stack
 from rowcast.settings import Settings, load_settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCE = "inventory"
+_APPLICATION = "inventory_application"
 COMPANIONS = ("worker", "consumer")
+_PROJECT = "PROJECT"
+_WORKER = ("-m", "rowcast.cli.main", "--project", _PROJECT, "worker", "--web-port", "0")
+_CONSUMER = ("-m", "examples.orders", "--project", _PROJECT)
 _ORDERED_ITEMS = 200
 _COMMAND_TIMEOUT_S = 120.0
 
@@ -42,6 +47,7 @@ class Pipeline:
 
     def __init__(self, options: Options) -> None:
         self._options = options
+        os.environ.update(options.stack or {})  # as whoever runs this could have set them
         self.stack = Stack(options.project)
         self.companions = Companions(self.stack.folder)
         self.run_started_at = time.time()
@@ -55,8 +61,9 @@ class Pipeline:
 
     @property
     def inventory_url(self) -> str:
-        """The source database."""
-        return self.settings.database(SOURCE).url
+        """The source database, as the inventory service logs in."""
+        settings = self.settings
+        return settings.database(_APPLICATION if _APPLICATION in settings.databases else SOURCE).url
 
     @property
     def orders_url(self) -> str:
@@ -76,7 +83,13 @@ class Pipeline:
     def start_servers(self) -> None:
         """The stack with both services' databases."""
         bring_declarations(self._options.project)
-        self.public = self.stack.up(databases=("orders",), progress=tell)
+        if self._options.stack is None:
+            self.public = self.stack.up(databases=("orders",), progress=tell)
+            return
+        # Nothing is started, and so nothing of it is ever stopped or measured.
+        self.public = {"started_at": None, "download_s": 0.0, "parts": {}}
+        (self.stack.folder / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        tell(f"stack: brokers {self.settings.need_brokers()}, Kafka Connect {self.settings.connect().url}")
 
     def load_catalogue(self) -> None:
         """The inventory's tables, filled where they are empty."""
@@ -105,10 +118,12 @@ class Pipeline:
 
     def start_companions(self) -> None:
         """The worker and the orders service's consumer."""
-        environment = {"ROWCAST_PROJECT": str(self._options.project), "PYTHONPATH": str(REPOSITORY)}
-        project = ["--project", str(self._options.project)]
-        worker = ["-m", "rowcast.cli.main", *project, "worker", "--web-port", "0"]
-        for name, arguments in (("worker", worker), ("consumer", ["-m", "examples.orders", *project])):
+        foreign = self._options.stack is not None
+        for name, program in (("worker", _WORKER), ("consumer", _CONSUMER)):
+            project = str(self._options.roles.get(name, self._options.project))
+            # What references to secrets lead to may be anywhere in the environment.
+            environment = {**(os.environ if foreign else {}), "ROWCAST_PROJECT": project, "PYTHONPATH": str(REPOSITORY)}
+            arguments = [project if each == _PROJECT else each for each in program]
             started = self.companions.ensure(name, arguments, environment)
             tell(f"{name} {'starts' if started else 'runs already'}, log {self.companions.log(name)}")
 
@@ -134,9 +149,9 @@ class Pipeline:
         return len(json.loads(self.command("refused", "list", SOURCE, "--json").stdout))
 
     def processes(self) -> dict[str, RunningProcess]:
-        """All processes whose memory counts, by name."""
+        """All processes whose memory counts, by name; servers that this run did not start are not among them."""
         parts = self.public["parts"]
-        servers = {name: RunningProcess(parts[name]["pid"], parts[name]["started_at"]) for name in PARTS}
+        servers = {name: RunningProcess(each["pid"], each["started_at"]) for name, each in parts.items()}
         return {**servers, **{name: self.companions.processes[name] for name in COMPANIONS}}
 
     def stop(self, *, all_of_it: bool) -> None:
@@ -144,7 +159,7 @@ class Pipeline:
         names = [name for name in reversed(COMPANIONS) if all_of_it or name in self.companions.started]
         for name in self.companions.stop(names):
             tell(f"{name} stopped")
-        if all_of_it or self.started_stack:
+        if self._options.stack is None and (all_of_it or self.started_stack):
             self.stack.down(progress=tell)
 
 

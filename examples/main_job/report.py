@@ -15,6 +15,7 @@ from examples.main_job.job import Outcome
 from examples.main_job.latency import commit_to_applied_ms
 from examples.main_job.options import Options
 from examples.main_job.pipeline import Pipeline
+from rowcast.local.stack import PARTS
 
 _SHOWN_DEFECTS = 5
 _SHOWN_CHARACTERS = 400
@@ -34,7 +35,7 @@ def figures(options: Options, pipeline: Pipeline, outcome: Outcome) -> dict[str,
         "setup_s": {"download": round(float(pipeline.public["download_s"]), 1), "install": _install_s()},
         "seconds_to_first_event": None if first_s is None else round(first_s, 1),
         "commit_to_applied_ms": commit_to_applied_ms(verdict.behind, outcome.seen_at),
-        "pss_mb": dict(outcome.memory_mb),
+        "pss_mb": {**dict.fromkeys(PARTS), **outcome.memory_mb},
         "live_events": len(verdict.behind),
         "rolled_back": outcome.rolled_back,
         "rate_asked": options.rate,
@@ -96,15 +97,17 @@ def what_next(options: Options) -> str:
     """Commands that show what is there now."""
     project = "" if Path.cwd() == options.project else f" --project {options.project}"
     rowcast, run = f".venv/bin/rowcast{project}", f"./scripts/run{project}"
+    if options.stack is not None:
+        run += " --stack"
     return "\n".join(
         [
             "",
             "What to try next:",
-            f"  {rowcast} status                       which processes run",
+            *([] if options.stack is not None else [f"  {rowcast} status                       which processes run"]),
             f"  {rowcast} sources status inventory     connector, slot, position, lag",
             f"  {rowcast} refused list inventory       what could not be published, and why",
             f"  {run} --rate 300               more load on the same stack",
-            f"  {run} --stop                   stop worker, consumer and stack; data stay",
+            f"  {run} --stop                   stop worker, consumer and an own stack; data stay",
         ]
     )
 

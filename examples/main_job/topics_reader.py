@@ -22,6 +22,7 @@ from confluent_kafka import (
 )
 
 from examples.main_job.evidence import AppendedRecord
+from rowcast.brokers import Brokers
 
 _METADATA_TIMEOUT_S = 10.0
 _BATCH = 2_000
@@ -31,11 +32,11 @@ _GROUP = "main-job-verdict"  # required by librdkafka; nothing is ever committed
 class TopicsReader:
     """Reads every partition of *topics* at *brokers*, which have to exist."""
 
-    def __init__(self, brokers: str, topics: Iterable[str]) -> None:
-        self._brokers = brokers
+    def __init__(self, brokers: Brokers | str, topics: Iterable[str]) -> None:
+        self._options = (Brokers(brokers) if isinstance(brokers, str) else brokers).librdkafka()
         self._consumer = Consumer(
             {
-                "bootstrap.servers": brokers,
+                **self._options,
                 "group.id": _GROUP,
                 "isolation.level": "read_committed",
                 "enable.auto.commit": False,
@@ -75,7 +76,7 @@ class TopicsReader:
                 records.append(_record(message))
             elif error.code() == KafkaError._PARTITION_EOF:
                 self.ends[message.topic(), message.partition()] = message.offset()
-            else:
+            elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:  # no group is used, so it needs no right
                 raise KafkaException(error)
         return records
 
@@ -102,7 +103,7 @@ class TopicsReader:
 
     def _ends(self) -> dict[tuple[str, int], int]:
         """The end offsets of now, asked over a connection of its own: on a reader's they wait behind each fetch."""
-        asking = Consumer({"bootstrap.servers": self._brokers, "group.id": _GROUP})
+        asking = Consumer({**self._options, "group.id": _GROUP})
         try:
             return {place: self._end(asking, place) for place in self.places()}
         finally:

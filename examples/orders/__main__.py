@@ -12,6 +12,7 @@ from kafka.errors import KafkaError
 
 from examples.orders.handlers import NAME, orders_consumer
 from examples.orders.lines import create_tables
+from rowcast.brokers import Brokers
 from rowcast.database import connect
 from rowcast.errors import RowcastError, StopError
 from rowcast.settings import load_settings
@@ -44,7 +45,8 @@ def main() -> int:
         database = options.database or settings.database(DATABASE).url
         with connect(database, application=DATABASE) as connection:
             create_tables(connection)
-        orders_consumer(database, options.brokers or settings.need_brokers()).run()
+        kafka = Brokers(options.brokers) if options.brokers else settings.kafka()
+        orders_consumer(database, kafka.servers, kafka.security).run()
     except RowcastError as error:
         print(f"orders: {error}", file=sys.stderr)
         return 1 if isinstance(error, StopError) else 2

@@ -7,7 +7,7 @@ Several of them may be of one aggregate: then the newest counts, because every e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
 import psycopg
@@ -48,9 +48,9 @@ _APPLIED = """
 """
 
 
-def orders_consumer(database: str, brokers: str) -> Consumer:
+def orders_consumer(database: str, brokers: str, security: Mapping[str, object] | None = None) -> Consumer:
     """The consumer of the orders service, ready to run."""
-    consumer = Consumer(NAME, database, brokers)
+    consumer = Consumer(NAME, database, brokers, security=security)
     consumer.on_batch("inventory.item", major=1)(items_changed)
     consumer.on_batch("inventory.holdings", major=1)(holdings_changed)
     consumer.on_batch("inventory.instance", major=1)(instances_changed)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from rowcast.settings import Settings
-    from rowcast.sources.change import Change
+    from rowcast.sources.change import Change, Note
     from rowcast.sources.source_file import SourceFile
 
 
@@ -33,6 +33,7 @@ def register(verbs: Verbs) -> None:
         "show what apply would change, and how large the change log will get; touches nothing",
         "inventory --json",
         "inventory --sql",
+        "--acl",
         description="Exit code 0: nothing would change; 1: something would; 2: refused, or something is not reachable.",
     )
     plan.add_argument(
@@ -40,6 +41,11 @@ def register(verbs: Verbs) -> None:
         action="store_true",
         help="print instead the SQL that a DBA has to run so that the logins of the settings get by with the least"
         " rights; asks the databases alone",
+    )
+    plan.add_argument(
+        "--acl",
+        action="store_true",
+        help="print instead the ACLs that Kafka needs for each principal, as calls of kafka-acls.sh; asks nobody",
     )
     apply = sources.verb(
         "apply",
@@ -88,12 +94,21 @@ def _plan(arguments: argparse.Namespace) -> int:
     sources, settings = _load(arguments)
     if arguments.sql:
         return _print_sql(sources, settings, as_json=arguments.json)
-    changes, estimates, left = plan(sources, settings), estimate(sources, settings), left_over(sources, settings)
+    if arguments.acl:
+        return _print_acl(sources, settings, as_json=arguments.json)
+    notes: list[Note] = []
+    changes, estimates = plan(sources, settings, notes.append), estimate(sources, settings)
+    left = left_over(sources, settings)
     if arguments.json:
-        document = {"changes": _listed(changes), "estimates": _listed(estimates), "left_topics": _listed(left)}
+        document = {
+            "changes": _listed(changes),
+            "notes": _listed(notes),
+            "estimates": _listed(estimates),
+            "left_topics": _listed(left),
+        }
         print(json.dumps(document, indent=2))
     else:
-        for line in (*map(_line, changes), *estimates, *left):
+        for line in (*map(_line, changes), *notes, *estimates, *left):
             print(line)
         print(
             counted(len(changes), "change")
@@ -113,6 +128,17 @@ def _print_sql(sources: Sequence[SourceFile], settings: Settings, *, as_json: bo
     return 1 if scripts else 0
 
 
+def _print_acl(sources: Sequence[SourceFile], settings: Settings, *, as_json: bool) -> int:
+    from rowcast.sources.access import accesses, script_lines
+
+    found = accesses(sources, settings)
+    if as_json:
+        print(json.dumps({"acl": [asdict(each) for each in found]}, indent=2))
+    else:
+        print("\n".join(script_lines(found, settings.brokers or "BROKER:9092")))
+    return 0
+
+
 def _apply(arguments: argparse.Namespace) -> int:
     from rowcast.sources.plan import apply, left_over
 
@@ -120,13 +146,16 @@ def _apply(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             print(_line(change), flush=True)
 
+    notes: list[Note] = []
     sources, settings = _load(arguments)
-    changes = apply(sources, settings, progress)
+    changes = apply(sources, settings, progress, notes.append)
     left = left_over(sources, settings)
     if arguments.json:
-        print(json.dumps({"changes": _listed(changes), "left_topics": _listed(left)}, indent=2))
+        document = {"changes": _listed(changes), "notes": _listed(notes), "left_topics": _listed(left)}
+        print(json.dumps(document, indent=2))
     else:
-        print(*left, sep="\n", end="\n" if left else "")
+        for line in (*notes, *left):
+            print(line)
         print(counted(len(changes), "change"))
     return 0
 

@@ -41,7 +41,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # Shows a wrong setting here, with this command's exit code, rather than inside Faust.
     settings = load_settings(arguments.project)
     settings.kafka()
-    settings.need_connect_url()
+    settings.connect()
     settings.control()
     settings.hash_key()
     environment = {**os.environ, "ROWCAST_PROJECT": str(arguments.project)}

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rowcast.sources.catalogue import Catalogue, Table
+from rowcast.sources.connector import slot_name
 from rowcast.sources.document import DocumentError
 from rowcast.sources.source_file import SourceFile
 
 _OLDEST_VERSION = 140_000
+# Connections of a source's login at the same time: connector, heartbeat, validation, a command; rights.md says which.
+SOURCE_CONNECTIONS = 5
+SPARE = 10
 _KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
 _PERSISTENCE = {"u": "unlogged", "t": "temporary"}
 
@@ -26,7 +30,8 @@ def refuse_unfit(source: SourceFile, catalogue: Catalogue) -> None:
         DocumentError: names every table and its fix.
 
     """
-    faults = [source.fault("database", message, fix) for message, fix in server_misfits(catalogue)]
+    misfits = [*server_misfits(catalogue), *_capacity_misfits(slot_name(source.source), catalogue)]
+    faults = [source.fault("database", message, fix) for message, fix in misfits]
     for field, name in source.named_tables():
         table = catalogue.tables.get(name)
         faults.extend(
@@ -48,6 +53,22 @@ def server_misfits(catalogue: Catalogue) -> Iterator[tuple[str, str]]:
         yield "the login may not replicate", "ALTER ROLE … REPLICATION: `rowcast sources plan --sql`"
     if catalogue.slots_max < 1:
         yield "max_replication_slots is 0", "ALTER SYSTEM SET max_replication_slots = 10, then restart the server"
+
+
+def _capacity_misfits(slot: str, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
+    """What there is too little of for another source."""
+    used, most = len(catalogue.slots), catalogue.slots_max
+    fresh = slot not in catalogue.slots
+    if fresh and used >= most > 0:
+        message = f"all {most} replication slots of the server are taken: {', '.join(catalogue.slots)}"
+        fix = f"ALTER SYSTEM SET max_replication_slots = {used + SPARE}, then restart the server"
+        yield message, f"{fix}; or drop one that nobody reads: SELECT pg_drop_replication_slot('…')"
+    if fresh and catalogue.senders_used >= catalogue.senders_max:
+        fix = f"ALTER SYSTEM SET max_wal_senders = {catalogue.senders_used + SPARE}, then restart the server"
+        yield f"all {catalogue.senders_max} WAL senders of the server are at work", fix
+    if 0 <= catalogue.connections_max < SOURCE_CONNECTIONS:
+        message = f"the login's CONNECTION LIMIT is {catalogue.connections_max}; connector and commands need"
+        yield f"{message} {SOURCE_CONNECTIONS}", f"ALTER ROLE … CONNECTION LIMIT {SOURCE_CONNECTIONS}"
 
 
 def table_misfits(table: Table | None, catalogue: Catalogue) -> Iterator[tuple[str, str]]:

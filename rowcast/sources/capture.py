@@ -7,12 +7,19 @@ reads the tables as they are now and goes on from there, and what was committed 
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import psycopg
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
 from rowcast.brokers import Brokers
+from rowcast.errors import BrokerUnavailableError, ConfigurationError
+from rowcast.kafka_fault import refused_right
 from rowcast.sources.connector import slot_name
 from rowcast.topics import change_log_topic
+
+_TIMEOUT_MS = 15_000
 
 
 def note_capture(source: str, control: psycopg.Connection, connection: psycopg.Connection, brokers: Brokers) -> None:
@@ -29,10 +36,14 @@ def note_capture(source: str, control: psycopg.Connection, connection: psycopg.C
 
 def change_log_end(brokers: Brokers, source: str) -> int:
     """The offset behind the last record of the change log."""
-    consumer = KafkaConsumer(**brokers.kafka_python(), group_id=None)
+    partition = TopicPartition(change_log_topic(source), 0)
     try:
-        partition = TopicPartition(change_log_topic(source), 0)
-        offset: int = consumer.end_offsets([partition])[partition]
-        return offset
-    finally:
-        consumer.close()
+        with closing(
+            KafkaConsumer(**brokers.kafka_python(), group_id=None, bootstrap_timeout_ms=_TIMEOUT_MS)
+        ) as reader:
+            return int(reader.end_offsets([partition])[partition])
+    except KafkaError as error:
+        refused = refused_right(getattr(error, "errno", None), brokers, f"topic {partition.topic}")
+        if refused is not None:
+            raise ConfigurationError(refused, where="Kafka") from error
+        raise BrokerUnavailableError(f"{partition.topic}: {error}") from error

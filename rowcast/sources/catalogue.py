@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
+from rowcast.database_fault import database_fault
 from rowcast.errors import ConfigurationError, DatabaseUnavailableError
 from rowcast.settings import DatabaseSettings
 
@@ -77,6 +78,9 @@ class Catalogue:
     """
     A database: *version* as in ``server_version_num``, the *tables* asked for that exist, and whether the login
     *may_replicate*.
+
+    *slots* are all replication slots of the server, *senders_used* of *senders_max* WAL senders are at work.
+    *connections_max* bounds the login's connections; -1: nothing does.
     """
 
     database: str
@@ -85,6 +89,10 @@ class Catalogue:
     slots_max: int
     in_recovery: bool
     may_replicate: bool
+    slots: Sequence[str] = ()
+    senders_max: int = 10
+    senders_used: int = 0
+    connections_max: int = -1
     tables: Mapping[str, Table]
 
 
@@ -108,12 +116,12 @@ def connect_source(settings: DatabaseSettings) -> psycopg.Connection[Any]:
             tcp_user_timeout=10_000,
         )
     except psycopg.OperationalError as error:
-        message = str(error).strip()
-        if any(text in message for text in ("does not exist", "authentication failed", "no pg_hba.conf entry")):
-            raise ConfigurationError(
-                message, where=f"database {settings.name!r}", fix="create it, or correct its url and login"
-            ) from error
-        raise DatabaseUnavailableError(f"database {settings.name!r}: {message}") from error
+        fault = database_fault(error, settings.url)
+        where = f"database {settings.name!r}" + (f" ({settings.where})" if settings.where else "")
+        told = ConfigurationError(fault.message, where=where, fix=fault.fix)
+        if fault.lasting:
+            raise told from error
+        raise DatabaseUnavailableError(str(told)) from error
 
 
 def read_catalogue(connection: psycopg.Connection[Any], tables: Sequence[str]) -> Catalogue:
@@ -156,7 +164,12 @@ SELECT current_database() AS database, current_setting('server_version_num')::in
        (SELECT rolsuper OR rolreplication FROM pg_roles WHERE rolname = current_user)
        -- hosted servers grant replication by a role of this name
        OR EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'rds_replication'
-                  AND pg_has_role(current_user, oid, 'member')) AS may_replicate
+                  AND pg_has_role(current_user, oid, 'member')) AS may_replicate,
+       ARRAY(SELECT slot_name::text FROM pg_replication_slots ORDER BY slot_name) AS slots,
+       current_setting('max_wal_senders')::int AS senders_max,
+       (SELECT count(*) FROM pg_stat_replication)::int AS senders_used,
+       (SELECT CASE WHEN rolsuper THEN -1 ELSE rolconnlimit END FROM pg_roles WHERE rolname = current_user)
+         AS connections_max
 """
 
 _RELATIONS = """

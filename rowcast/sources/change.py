@@ -36,3 +36,23 @@ class Step:
     change: Change
     run: Callable[[], object]
     statement: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something about *object* that is not as it should be, though `apply` can go on: what, and the *fix*."""
+
+    source: str
+    object: str
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.source}: note: {self.object}: {self.message} ({self.fix})"
+
+
+Tell = Callable[[Note], None]
+
+
+def untold(_note: Note) -> None:
+    """Where nobody reads notes."""

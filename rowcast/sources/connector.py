@@ -27,7 +27,13 @@ NOTIFICATIONS_SUFFIX = "notifications"
 _QUEUE_BYTES_MAX = 64 * 1024 * 1024
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
 _TEXT = re.compile(r"text|character varying(\([0-9]+\))?")
-_SSL = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl")
+_SSL = ("sslmode", "sslrootcert", "sslcert", "sslkey")
+_SECRETS = ("password", "sslpassword")
+_REFERENCE = re.compile(r"\$\{[^{}:]+:[^{}]+\}")
+_REFERENCE_FIX = (
+    "declare the database in rowcast.toml with connect_password, a reference for Connect's config providers such as"
+    " ${file:/etc/connect/secrets.properties:password}"
+)
 
 
 def connector_name(source: str) -> str:
@@ -43,6 +49,16 @@ def slot_name(source: str) -> str:
 def publication_name(source: str) -> str:
     """The publication in the source database."""
     return f"rowcast_{source}"
+
+
+def worker_group(source: str) -> str:
+    """The group that a worker names to the brokers; nothing is committed to it, the lease decides who works."""
+    return f"rowcast-{source}"
+
+
+def transactional_id(source: str) -> str:
+    """The transactional id with which workers write the domain topics of *source*: a new owner fences the former."""
+    return f"rowcast.{source}"
 
 
 def heartbeat_query(source: str, tables: Sequence[str]) -> str:
@@ -118,12 +134,14 @@ def connector_configuration(
 
 
 def _database(database: DatabaseSettings) -> dict[str, str]:
-    parameters = {name: str(value) for name, value in database.parameters().items()}
-    where = f"database {database.name!r}"
+    parameters = {name: str(value) for name, value in database.connect_parameters().items()}
+    where = database.where or f"database {database.name!r}"
     host = parameters.get("hostaddr") or parameters.get("host", "")
-    if not host or host.startswith("/") or "," in host:
+    if not host or host.startswith("/") or "," in host or "," in parameters.get("port", ""):
         raise ConfigurationError(
-            "its url names no single TCP host, and a connector needs one", where=where, fix="host=… in its url"
+            "its url names no single TCP host, and a connector needs one",
+            where=where,
+            fix='connect_url = "host=… port=…" with the name that always leads to the primary',
         )
     if "dbname" not in parameters or "user" not in parameters:
         raise ConfigurationError("its url names no user or database", where=where, fix="postgresql://user@host/name")
@@ -134,15 +152,20 @@ def _database(database: DatabaseSettings) -> dict[str, str]:
         "database.dbname": parameters["dbname"],
     }
     if database.connect_password is not None:
-        entry["database.password"] = database.connect_password
-    elif "password" in parameters:
+        parameters["password"] = database.connect_password
+    elif "password" not in parameters and database.has_password:
         # Connect shows a configuration to whoever asks, and keeps it in a topic.
-        raise ConfigurationError(
-            "its password would stand in plain text in the connector's configuration",
-            where=where,
-            fix="declare the database in rowcast.toml with connect_password, a reference for Connect's config"
-            " providers such as ${file:/etc/connect/secrets.properties:password}",
-        )
+        raise ConfigurationError("its password would stand in plain text in Connect", where=where, fix=_REFERENCE_FIX)
+    for name in _SECRETS:
+        if name in parameters:
+            if not _REFERENCE.fullmatch(parameters[name]):
+                setting = "connect_password" if name == "password" else f"connect_url: {name}"
+                message = "is no reference, and would stand in plain text in Connect"
+                raise ConfigurationError(message, where=f"{where}.{setting}", fix=_REFERENCE_FIX)
+            entry[f"database.{name}"] = parameters[name]
+    if parameters.get("sslrootcert") == "system":
+        del parameters["sslrootcert"]
+        entry["database.sslfactory"] = "org.postgresql.ssl.DefaultJavaSSLFactory"  # whom Java trusts
     for name in _SSL:
         if name in parameters:
             entry[f"database.{name}"] = parameters[name]

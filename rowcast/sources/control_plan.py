@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from rowcast.contracts.personal_data import outline
@@ -50,8 +51,45 @@ def knows_sources(connection: psycopg.Connection[Any]) -> bool:
     return connection.execute("SELECT to_regclass('rowcast.source')").fetchone() != (None,)
 
 
+def control_statements(connection: psycopg.Connection[Any]) -> list[str]:
+    """The SQL that gives the login of the control database what it lacks, for somebody with more rights. Reads only."""
+    row = connection.execute(_RIGHTS).fetchone()
+    assert row is not None, "one row"
+    login, made, may_use, may_create, may_have_temporary = row
+    names = sql.Identifier(login), sql.Identifier(connection.info.dbname)
+    statements = []
+    if not made and not may_create:
+        statements.append(sql.SQL("CREATE SCHEMA rowcast AUTHORIZATION {}").format(names[0]))
+    elif made and not may_use:
+        statements.append(sql.SQL("ALTER SCHEMA rowcast OWNER TO {}").format(names[0]))
+    if not may_have_temporary:
+        statements.append(sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(names[1], names[0]))
+    return [each.as_string(connection) for each in statements]
+
+
+_RIGHTS = """
+SELECT current_user::text, n.oid IS NOT NULL,
+       coalesce(has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(n.oid, 'CREATE'), false),
+       has_database_privilege(current_database(), 'CREATE'), has_database_privilege(current_database(), 'TEMPORARY')
+  FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = 'rowcast'
+"""
+
+
 def plan_migrations(source: str, connection: psycopg.Connection[Any]) -> list[Step]:
-    """The step that makes the control database's schema, or brings it up to date."""
+    """
+    The step that makes the control database's schema, or brings it up to date.
+
+    Raises:
+        ConfigurationError: the login may not.
+
+    """
+    lacking = control_statements(connection)
+    if lacking:
+        raise ConfigurationError(
+            "the login lacks rights that `apply` and workers need",
+            where="control database",
+            fix=f"{'; '.join(lacking)}: `rowcast sources plan --sql`",
+        )
     pending = pending_migrations(connection)
     if not pending:
         return []

@@ -16,7 +16,10 @@ from psycopg import sql
 
 from rowcast.control.database import connect as connect_control
 from rowcast.settings import DatabaseSettings, Settings
+from rowcast.sources.admission import SOURCE_CONNECTIONS, SPARE
 from rowcast.sources.catalogue import Catalogue, connect_source, read_catalogue
+from rowcast.sources.connector import slot_name
+from rowcast.sources.control_plan import control_statements
 from rowcast.sources.declared_contract import contracts_of
 from rowcast.sources.plan import APPLICATION, admit, translated
 from rowcast.sources.source_database import source_database_statements
@@ -58,7 +61,7 @@ def _source_script(source: SourceFile, settings: Settings) -> Script:
     contracts, database = contracts_of(source, settings), settings.database(source.database)
     with connect_source(database) as connection:
         catalogue = read_catalogue(connection, source.tables)
-        server = list(_server(catalogue))
+        server = list(_server(source.source, catalogue))
         rights = list(_rights(catalogue, connection))
         definition = admit(source, contracts, _granted(catalogue))
         made = source_database_statements(definition, catalogue, connection)
@@ -66,11 +69,14 @@ def _source_script(source: SourceFile, settings: Settings) -> Script:
     return Script(purpose, (*server, *rights, *made), restart=bool(server))
 
 
-def _server(catalogue: Catalogue) -> Iterator[str]:
+def _server(source: str, catalogue: Catalogue) -> Iterator[str]:
     if catalogue.wal_level != "logical":
         yield "ALTER SYSTEM SET wal_level = logical"
-    if catalogue.slots_max < 1:
-        yield "ALTER SYSTEM SET max_replication_slots = 10"
+    fresh = slot_name(source) not in catalogue.slots
+    if fresh and len(catalogue.slots) >= catalogue.slots_max:
+        yield f"ALTER SYSTEM SET max_replication_slots = {len(catalogue.slots) + SPARE}"
+    if fresh and catalogue.senders_used >= catalogue.senders_max:
+        yield f"ALTER SYSTEM SET max_wal_senders = {catalogue.senders_used + SPARE}"
 
 
 def _rights(catalogue: Catalogue, connection: psycopg.Connection[Any]) -> Iterator[str]:
@@ -91,39 +97,32 @@ def _rights(catalogue: Catalogue, connection: psycopg.Connection[Any]) -> Iterat
         yield grant("GRANT SELECT ON {} TO {}", sql.Identifier(*name))
     if any(table.secured for table in catalogue.tables.values()):
         yield sql.SQL("ALTER ROLE {} BYPASSRLS").format(login).as_string(connection)
+    if 0 <= catalogue.connections_max < SOURCE_CONNECTIONS:
+        limit = sql.SQL("ALTER ROLE {} CONNECTION LIMIT {}").format(login, sql.Literal(SOURCE_CONNECTIONS))
+        yield limit.as_string(connection)
 
 
 def _granted(catalogue: Catalogue) -> Catalogue:
     """*catalogue* as it will be when the rights are there: what is refused now, no right would mend."""
     tables = {name: replace(table, readable=True, secured=False) for name, table in catalogue.tables.items()}
-    slots_max = max(1, catalogue.slots_max)
-    return replace(catalogue, wal_level="logical", slots_max=slots_max, may_replicate=True, tables=tables)
+    return replace(
+        catalogue,
+        wal_level="logical",
+        may_replicate=True,
+        slots=(),
+        slots_max=SPARE,
+        senders_max=SPARE,
+        senders_used=0,
+        connections_max=-1,
+        tables=tables,
+    )
 
 
 def _control_script(settings: Settings) -> Script:
     control = settings.control()
     with connect_control(control.url, application=APPLICATION, autocommit=True) as connection:
-        row = connection.execute(_CONTROL).fetchone()
-        assert row is not None, "one row"
-        made, may_use, may_create, may_have_temporary = row
-        login, database = sql.Identifier(_login(connection)), sql.Identifier(connection.info.dbname)
-        statements = []
-        if not made and not may_create:
-            statements.append(sql.SQL("CREATE SCHEMA rowcast AUTHORIZATION {}").format(login))
-        elif made and not may_use:
-            statements.append(sql.SQL("ALTER SCHEMA rowcast OWNER TO {}").format(login))
-        if not may_have_temporary:
-            statements.append(sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(database, login))
-        texts = tuple(each.as_string(connection) for each in statements)
+        texts = tuple(control_statements(connection))
     return Script(f"Control database: in {_place(control)}, as a superuser or who owns the database", texts)
-
-
-_CONTROL = """
-SELECT n.oid IS NOT NULL,
-       coalesce(has_schema_privilege(n.oid, 'USAGE') AND has_schema_privilege(n.oid, 'CREATE'), false),
-       has_database_privilege(current_database(), 'CREATE'), has_database_privilege(current_database(), 'TEMPORARY')
-  FROM (SELECT) one LEFT JOIN pg_namespace n ON n.nspname = 'rowcast'
-"""
 
 
 def _login(connection: psycopg.Connection[Any]) -> str:

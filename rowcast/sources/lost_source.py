@@ -89,7 +89,7 @@ def _refuse_other_database(name: str, database: str, settings: Settings) -> None
     with connect_source(settings.database(database)) as connection:
         row = connection.execute(_OWNER, (slot_name(name),)).fetchone()
         asked = connection.info.dbname
-    with ConnectClient(settings.need_connect_url()) as connect:
+    with ConnectClient(settings.connect()) as connect:
         configuration = connect.configuration(connector_name(name)) or {}
     owner = row[0] if row else configuration.get("database.dbname", asked)
     if owner != asked:

@@ -7,7 +7,7 @@ promise: publication before slot, topics before their writers, the connector las
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,11 +22,11 @@ from rowcast.settings import Settings
 from rowcast.sources.admission import refuse_unfit
 from rowcast.sources.capture import note_capture
 from rowcast.sources.catalogue import Catalogue, connect_source, read_catalogue
-from rowcast.sources.change import Change, Step
+from rowcast.sources.change import Change, Step, Tell, untold
 from rowcast.sources.change_log_size import ChangeLogEstimate, estimate_change_log, no_estimate, read_activity
 from rowcast.sources.compilation import compile_definition
 from rowcast.sources.connector import connector_configuration
-from rowcast.sources.connector_plan import plan_connector
+from rowcast.sources.connector_plan import Abilities, exactly_once_note, plan_connector, refuse_unfit_connect
 from rowcast.sources.control_plan import hold_apply_lock, plan_definition, plan_migrations
 from rowcast.sources.declared_contract import contracts_of
 from rowcast.sources.definition import SourceDefinition
@@ -40,10 +40,18 @@ APPLICATION = "rowcast sources"
 
 
 class Plan:
-    """What has to change for one source; use it as a context manager: its steps hold connections."""
+    """
+    What has to change for one source; use it as a context manager: its steps hold connections.
 
-    def __init__(self, source: SourceFile, settings: Settings) -> None:
+    *tell* hears what is not as it should be. *abilities* are those of Connect, where it was asked before.
+    """
+
+    def __init__(
+        self, source: SourceFile, settings: Settings, tell: Tell = untold, abilities: Abilities | None = None
+    ) -> None:
         self.source, self.settings = source, settings
+        self.abilities = abilities
+        self._tell = tell
         self.steps: list[Step] = []
         self._open = ExitStack()
 
@@ -75,17 +83,25 @@ class Plan:
             connect_control(settings.control().url, application=APPLICATION, autocommit=True)
         )
         admin = self._open.enter_context(TopicAdmin(settings.kafka()))
-        connect = self._open.enter_context(ConnectClient(settings.need_connect_url()))
+        connect = self._open.enter_context(ConnectClient(settings.connect()))
         note = partial(note_capture, source.source, control, connection, settings.kafka())
         # First of all, because it knows best why a running source cannot have another table.
         stored = plan_definition(definition, control)
         return [
             *plan_migrations(source.source, control),
             *plan_source_database(definition, catalogue, connection),
-            *plan_topics(definition, admin),
+            *plan_topics(definition, admin, self._tell),
             *stored,
-            *plan_connector(source.source, wanted, connect, note),
+            *plan_connector(source.source, self._fitted(wanted, connect), connect, note),
         ]
+
+    def _fitted(self, wanted: Mapping[str, str], connect: ConnectClient) -> dict[str, str]:
+        """*wanted*, as far as this Connect can have it."""
+        if self.abilities is None:
+            self.abilities = refuse_unfit_connect(self.source.source, wanted, connect)
+            if not self.abilities.exactly_once:
+                self._tell(exactly_once_note(self.source.source))
+        return self.abilities.fitted(wanted)
 
 
 def admit(source: SourceFile, contracts: dict[str, Contract], catalogue: Catalogue) -> SourceDefinition:
@@ -114,20 +130,27 @@ def with_hash_key(definition: SourceDefinition, settings: Settings) -> SourceDef
     return replace(definition, hash_key_id=key.id)
 
 
-def plan(sources: Iterable[SourceFile], settings: Settings) -> list[Change]:
+def plan(sources: Iterable[SourceFile], settings: Settings, tell: Tell = untold) -> list[Change]:
     """
-    What `apply` would change, in order. Touches nothing.
+    What `apply` would change, in order. Touches nothing. *tell* hears what is not as it should be.
 
     Raises:
         ConfigurationError: something is refused; see the message.
 
     """
+    return _plan(sources, settings, tell)[0]
+
+
+def _plan(sources: Iterable[SourceFile], settings: Settings, tell: Tell) -> tuple[list[Change], dict[str, Abilities]]:
     changes: list[Change] = []
+    abilities: dict[str, Abilities] = {}
     for source in sources:
-        with translated(), Plan(source, settings) as planned:
+        with translated(), Plan(source, settings, tell) as planned:
             shared = {(change.area, change.object) for change in changes}
             changes.extend(change for change in planned.changes if (change.area, change.object) not in shared)
-    return changes
+            assert planned.abilities is not None, "Connect was asked"
+            abilities[source.source] = planned.abilities
+    return changes, abilities
 
 
 def estimate(sources: Iterable[SourceFile], settings: Settings) -> list[ChangeLogEstimate]:
@@ -168,10 +191,14 @@ def left_over(sources: Iterable[SourceFile], settings: Settings) -> list[LeftTop
 
 
 def apply(
-    sources: Sequence[SourceFile], settings: Settings, progress: Callable[[Change], None] = lambda _change: None
+    sources: Sequence[SourceFile],
+    settings: Settings,
+    progress: Callable[[Change], None] = lambda _change: None,
+    tell: Tell = untold,
 ) -> list[Change]:
     """
-    Make everything as declared and return what was changed; *progress* hears of each change before it is made.
+    Make everything as declared and return what was changed; *progress* hears of each change before it is made, and
+    *tell* what is not as it should be all the same.
 
     Idempotent: a second call changes nothing. One at a time for a control database.
 
@@ -180,12 +207,12 @@ def apply(
             call goes on from there.
 
     """
-    plan(sources, settings)  # refuse whatever can be refused in any of them first
+    _, abilities = _plan(sources, settings, tell)  # refuse whatever can be refused in any of them first
     changes = []
     with translated(), connect_control(settings.control().url, application=APPLICATION, autocommit=True) as lock:
         hold_apply_lock(lock)
         for source in sources:
-            with Plan(source, settings) as planned:
+            with Plan(source, settings, abilities=abilities[source.source]) as planned:
                 for step in planned.steps:
                     progress(step.change)
                     step.run()

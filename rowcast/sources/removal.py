@@ -70,7 +70,7 @@ def remove_capture(source: Removable, settings: Settings, progress: Callable[[st
 
 def _remove_connector(source: Removable, settings: Settings, progress: Callable[[str], None]) -> None:
     name = connector_name(source.source)
-    with ConnectClient(settings.need_connect_url()) as connect:
+    with ConnectClient(settings.connect()) as connect:
         if connect.configuration(name) is not None:
             connect.stop(name)
             connect.wait_stopped(name, _SLOT_TIMEOUT_S)

@@ -73,7 +73,7 @@ def _reach(settings: Settings) -> str:
 
 def _read_connect(status: SourceStatus, subject: Subject, settings: Settings) -> Iterator[Problem]:
     name = connector_name(subject.source)
-    with ConnectClient(settings.need_connect_url()) as connect:
+    with ConnectClient(settings.connect()) as connect:
         found = status.connector = connect.status(name)
     if found is None:
         yield Problem("CONNECTOR_MISSING", f"connector {name} does not exist", subject.apply)

@@ -15,11 +15,12 @@ from functools import partial
 from typing import Any
 
 from kafka.admin import ConfigResource, KafkaAdminClient
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, for_code
 
 from rowcast.brokers import Brokers
 from rowcast.errors import BrokerUnavailableError, ConfigurationError
-from rowcast.sources.change import Change, Step
+from rowcast.kafka_fault import refused_right, why_unreachable
+from rowcast.sources.change import Change, Note, Step, Tell, untold
 from rowcast.sources.connector import MESSAGE_BYTES_MAX
 from rowcast.sources.definition import SourceDefinition
 from rowcast.topics import PROGRESS_TOPIC
@@ -27,19 +28,22 @@ from rowcast.topics import PROGRESS_TOPIC
 _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 _EVENT_BYTES_MAX = 2 * 1024 * 1024
-_UNKNOWN_TOPIC = 3  # error code of the Kafka protocol
+# Error codes of the Kafka protocol.
+_OK, _UNKNOWN_TOPIC, _TOPIC_EXISTS = 0, 3, 36
+_CREATION_FIX = "another number in topics of the source file, or what the brokers' policy asks for"
 _TIMEOUT_MS = 15_000
 _PAUSE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it has to be."""
+    """A topic as it has to be, or as it is: then *in_sync* has the fewest replicas in sync of a partition."""
 
     name: str
     partitions: int
     replication_factor: int
     settings: Mapping[str, str]
+    in_sync: int | None = None
 
 
 def wanted_topics(definition: SourceDefinition) -> tuple[Topic, ...]:
@@ -92,6 +96,7 @@ class TopicAdmin:
 
     def __init__(self, brokers: Brokers) -> None:
         self.brokers = brokers
+        self._bootstrapped = False
         with self.errors():
             self.client = KafkaAdminClient(
                 **brokers.kafka_python(),
@@ -99,6 +104,7 @@ class TopicAdmin:
                 bootstrap_timeout_ms=_TIMEOUT_MS,
                 request_timeout_ms=_TIMEOUT_MS,
             )
+        self._bootstrapped = True
 
     def __enter__(self) -> TopicAdmin:
         return self
@@ -107,12 +113,27 @@ class TopicAdmin:
         self.client.close()
 
     @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Turn errors of the Kafka client into those of this project."""
+    def errors(self, resource: str = "") -> Iterator[None]:
+        """
+        Turn errors of the Kafka client into those of this project; *resource* is what it is asked for.
+
+        Raises:
+            ConfigurationError: the brokers refuse a right.
+            BrokerUnavailableError: anything else.
+
+        """
         try:
             yield
         except KafkaError as error:
-            raise BrokerUnavailableError(f"Kafka at {self.brokers}: {error}") from error
+            self.refuse_right(getattr(error, "errno", None), resource)
+            reason = None if self._bootstrapped else why_unreachable(self.brokers)
+            raise BrokerUnavailableError(f"Kafka at {self.brokers}: {reason or error}") from error
+
+    def refuse_right(self, code: int | None, resource: str) -> None:
+        """Raise what an error *code* says about a right that is missing, if it does."""
+        refused = refused_right(code, self.brokers, resource)
+        if refused is not None:
+            raise ConfigurationError(refused, where="Kafka")
 
     def brokers_alive(self) -> int:
         """How many brokers there are."""
@@ -121,21 +142,39 @@ class TopicAdmin:
 
     def present(self, names: Sequence[str]) -> dict[str, Topic]:
         """The topics of these names that exist, with all settings."""
-        with self.errors():
+        with self.errors(f"topics {', '.join(names)}"):
             found = [each for each in self.client.describe_topics(list(names)) if each["error_code"] != _UNKNOWN_TOPIC]
+            for each in found:
+                self.refuse_right(each["error_code"], f"topic {each['name']}")
             resources = [ConfigResource("TOPIC", each["name"]) for each in found]
             settings = self.client.describe_configs(resources, config_filter="all")["topic"] if resources else {}
         return {each["name"]: _present(each, settings[each["name"]]) for each in found}
 
+    def refuse_uncreatable(self, topics: Sequence[Topic]) -> None:
+        """
+        Ask the brokers whether they would create *topics*; nothing is created.
+
+        Raises:
+            ConfigurationError: they would not: a right is missing, or a policy of theirs forbids it.
+
+        """
+        if not topics:
+            return
+        with self.errors():
+            answer = self.client.create_topics(
+                {each.name: _entry(each) for each in topics}, validate_only=True, raise_errors=False
+            )
+        for topic in answer["topics"]:
+            self.refuse_right(topic["error_code"], f"topic {topic['name']}")
+            if topic["error_code"] not in (_OK, _TOPIC_EXISTS):
+                reason = topic["error_message"] or for_code(topic["error_code"]).__name__
+                message = f"the brokers would not create it: {reason}"
+                raise ConfigurationError(message, where=f"topic {topic['name']}", fix=_CREATION_FIX)
+
     def create(self, topic: Topic) -> None:
         """Create a topic and wait until it has leaders."""
-        entry = {
-            "num_partitions": topic.partitions,
-            "replication_factor": topic.replication_factor,
-            "configs": dict(topic.settings),
-        }
-        with self.errors():
-            self.client.create_topics({topic.name: entry}, wait_for_metadata=True)
+        with self.errors(f"topic {topic.name}"):
+            self.client.create_topics({topic.name: _entry(topic)}, wait_for_metadata=True)
 
     def alter(self, name: str, settings: Mapping[str, str]) -> None:
         """
@@ -146,7 +185,7 @@ class TopicAdmin:
             BrokerUnavailableError: they do not show them in time.
 
         """
-        with self.errors():
+        with self.errors(f"topic {name}"):
             outcome = self.client.alter_configs([ConfigResource("TOPIC", name, dict(settings))])["topic"][name]
         if outcome != "OK":
             raise ConfigurationError(f"the brokers refuse its settings: {outcome}", where=f"topic {name}")
@@ -162,6 +201,14 @@ class TopicAdmin:
             self.client.delete_topics(list(names))
 
 
+def _entry(topic: Topic) -> dict[str, object]:
+    return {
+        "num_partitions": topic.partitions,
+        "replication_factor": topic.replication_factor,
+        "configs": dict(topic.settings),
+    }
+
+
 def _present(found: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]) -> Topic:
     partitions = found["partitions"]
     return Topic(
@@ -169,12 +216,13 @@ def _present(found: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]]
         partitions=len(partitions),
         replication_factor=min((len(each["replica_nodes"]) for each in partitions), default=0),
         settings={name: entry["value"] for name, entry in settings.items()},
+        in_sync=min((len(each["isr_nodes"]) for each in partitions), default=0),
     )
 
 
-def plan_topics(definition: SourceDefinition, admin: TopicAdmin) -> list[Step]:
+def plan_topics(definition: SourceDefinition, admin: TopicAdmin, tell: Tell = untold) -> list[Step]:
     """
-    What has to change in Kafka for a source.
+    What has to change in Kafka for a source; *tell* hears of topics that cannot be written to now.
 
     Raises:
         ConfigurationError: a topic exists with another partition count or replication factor, or there are
@@ -183,16 +231,21 @@ def plan_topics(definition: SourceDefinition, admin: TopicAdmin) -> list[Step]:
     """
     wanted = wanted_topics(definition)
     present = admin.present([topic.name for topic in wanted])
+    missing = [topic for topic in wanted if topic.name not in present]
+    for topic in missing:
+        _refuse_few_brokers(topic, admin)
+    admin.refuse_uncreatable(missing)
     steps = []
     for topic in wanted:
         found = present.get(topic.name)
         if found is None:
-            _refuse_few_brokers(topic, admin)
             reason = f"{topic.partitions} partitions, {topic.settings['cleanup.policy']}"
             change = Change(definition.source, "topics", "create", f"topic {topic.name}", reason)
             steps.append(Step(change, partial(admin.create, topic)))
         else:
             steps.extend(_alterations(definition.source, topic, found, admin))
+            if (note := _few_in_sync(definition.source, found)) is not None:
+                tell(note)
     return steps
 
 
@@ -204,6 +257,14 @@ def _refuse_few_brokers(topic: Topic, admin: TopicAdmin) -> None:
             where=f"topic {topic.name}",
             fix="lower topics.replication_factor in the source file, or add brokers",
         )
+
+
+def _few_in_sync(source: str, found: Topic) -> Note | None:
+    least = int(found.settings.get("min.insync.replicas") or 1)
+    if found.in_sync is None or found.in_sync >= least:
+        return None
+    message = f"a partition has {found.in_sync} replicas in sync and needs {least}: it takes no records now"
+    return Note(source, f"topic {found.name}", message, "start the brokers that are down, or reassign its partitions")
 
 
 def _alterations(source: str, topic: Topic, found: Topic, admin: TopicAdmin) -> Iterator[Step]:

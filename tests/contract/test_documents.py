@@ -19,7 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from prometheus_client.metrics import MetricWrapperBase
 
-from rowcast import settings
+from rowcast import acl_settings, connect_address, database_settings, settings
+from rowcast.brokers import SECURITY
 from rowcast.cli.main import build_parser
 from rowcast.contracts import profile
 from rowcast.contracts.checking import check_folder
@@ -248,9 +249,11 @@ def test_the_configuration_page_lists_every_key_and_variable() -> None:
     cells = [re.findall(r"^\| (`.*?) \|", part.partition("\n## ")[0], re.MULTILINE) for part in (keys, variables)]
     documented = [{word for cell in part for word in code_words(cell)} for part in cells]
 
-    accepted = settings._TOP - {"databases", "kafka"} | {f"databases.<name>.{key}" for key in settings._DATABASE}
-    accepted |= {f"kafka.{key}" for key in settings.SECURITY}
-    assert documented == [accepted, {*settings.known_variables(), "ROWCAST_DATABASE_<NAME>"}]
+    sections = {"acl": acl_settings.NAMES, "connect": connect_address.NAMES, "kafka": SECURITY}
+    accepted = settings._TOP - {"databases", *sections} | {f"databases.<name>.{key}" for key in database_settings.KEYS}
+    accepted |= {f"{section}.{key}" for section, keys in sections.items() for key in keys}
+    further = {f"ROWCAST_DATABASE_<NAME>__{key.upper()}" for key in database_settings.KEYS[1:]}
+    assert documented == [accepted, {*settings.known_variables(), "ROWCAST_DATABASE_<NAME>", *further}]
 
 
 def test_the_toml_of_the_configuration_page_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from certificates import Authority
 from program_fixture import VERSIONS, Installed, unpack_postgres
 from psycopg.conninfo import make_conninfo
-from secured_kafka import make_certificate
 from stack_fixture import SharedStack, TestProject
 from type_trial import try_types
 from worker_fixture import WorkerPool, add_tree, commit_random, histories, wait_agreement
@@ -97,17 +97,18 @@ SELECT coalesce(array_agg(a.application_name || ' of ' || a.backend_type) FILTER
 
 def _encrypt(stack: SharedStack, folder: Path) -> Path:
     """Let the stack's PostgreSQL speak TLS; the certificate to trust."""
-    ca = make_certificate(folder)
+    authority = Authority(folder / "authority")
+    issued = authority.issue("server")
     with psycopg.connect(stack.settings.database("postgres").url, autocommit=True) as connection:
         (place,) = connection.execute("SHOW data_directory").fetchone() or ()
         data, owner = Path(place), Path(place).stat()
-        for name, text in (("server.crt", ca.read_text()), ("server.key", ca.with_name("server.key").read_text())):
-            (data / name).write_text(text)
+        for name, source in (("server.crt", issued.chain), ("server.key", issued.key)):
+            (data / name).write_text(source.read_text())
             (data / name).chmod(0o600)
             os.chown(data / name, owner.st_uid, owner.st_gid)
         connection.execute("ALTER SYSTEM SET ssl = on")
         connection.execute("SELECT pg_reload_conf()")
-    return ca
+    return authority.certificate
 
 
 def _demand_encryption(project: TestProject, ca: Path) -> None:

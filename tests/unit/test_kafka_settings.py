@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from certificates import Authority
 
 from rowcast.errors import ConfigurationError
 from rowcast.settings import load_settings
@@ -21,7 +22,7 @@ def write(folder: Path, text: str) -> Path:
 def test_every_client_is_told_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """References are looked up, paths count from the project folder, and no password is shown."""
     monkeypatch.setenv("KAFKA_PASSWORD", "geheim")
-    (tmp_path / "ca.pem").write_text("-")
+    (tmp_path / "ca.pem").write_bytes(Authority(tmp_path / "authority").certificate.read_bytes())
     settings = load_settings(write(tmp_path, f'security_protocol = "SASL_SSL"\nssl_cafile = "ca.pem"\n{SCRAM}'), {})
     brokers = settings.kafka()
     assert brokers.kafka_python() == {
