@@ -17,7 +17,7 @@ import requests
 
 from rowcast.connect_address import ConnectAddress
 from rowcast.errors import ConfigurationError, ConnectUnavailableError
-from rowcast.tls import why_not_trusted
+from rowcast.tls import speaks_tls, why_not_trusted
 
 _CONNECT_TIMEOUT_S = 5
 _READ_TIMEOUT_S = 60  # validating a configuration opens a connection to the source database
@@ -56,6 +56,15 @@ class ConnectorStatus:
     def failed(self) -> bool:
         """Whether either has failed; Connect never restarts it by itself."""
         return "FAILED" in {self.state, self.task_state}
+
+    @property
+    def remedy(self) -> str:
+        """What to do about the *trace*, as far as it tells."""
+        if "AuthorizationException" in self.trace:
+            return (
+                "Kafka refuses Connect a right: let who administers Kafka run what `rowcast sources plan --acl` prints"
+            )
+        return "mend the cause"
 
 
 class ConnectClient:
@@ -167,7 +176,7 @@ class ConnectClient:
             failed_since = (failed_since or time.monotonic()) if status is not None and status.failed else None
             if status is not None and failed_since and time.monotonic() > failed_since + _FAILURE_SETTLED_S:
                 raise ConfigurationError(
-                    f"failed:\n{status.trace}", where=f"connector {name}", fix="mend the cause, then apply again"
+                    f"failed:\n{status.trace}", where=f"connector {name}", fix=f"{status.remedy}, then apply again"
                 )
             if time.monotonic() > deadline:
                 shown = "unknown" if status is None else f"{status.state}, task {status.task_state or 'none'}"
@@ -226,6 +235,8 @@ class ConnectClient:
             fault = why_not_trusted(parts.hostname or "", parts.port or 443, self._address.tls)
             if fault is not None:
                 return f"Kafka Connect at {self.url}: {fault.message} ({_TLS_FIXES[fault.about]})"
+        elif "BadStatusLine" in str(error) and speaks_tls(parts.hostname or "", parts.port or 80):
+            return f"Kafka Connect at {self.url} speaks TLS (connect_url: https)"
         return f"Kafka Connect at {self.url} does not answer: {_cause(error)}"
 
 

@@ -59,15 +59,25 @@ class EventLog:
             BrokerUnavailableError: Kafka did not answer.
 
         """
-        with self._reached(), broker_errors("listing topics"), closing(KafkaAdminClient(**self._options)) as admin:
+        with (
+            self._reached(),
+            broker_errors("listing topics", self._options),
+            closing(KafkaAdminClient(**self._options)) as admin,
+        ):
             known = [topic for topic in admin.list_topics() if _TOPIC.fullmatch(topic)]
             topic = _newest(name, known)
             if topic is None:
                 near = get_close_matches(name, [*known, *(each.rpartition(".")[0] for each in known)], 3, 0.5)
-                fix = ", ".join(near or sorted(known)[:10]) or "no domain topic is there yet; `rowcast sources apply`"
+                fix = ", ".join(near or sorted(known)[:10]) or self._unseen()
                 raise ConfigurationError(f"there is no topic of events {name!r}", where="Kafka", fix=fix)
             (described,) = admin.describe_topics([topic])
         return [Partition(topic, each["partition_index"]) for each in described["partitions"]]
+
+    def _unseen(self) -> str:
+        missing = "no domain topic is there yet; `rowcast sources apply`"
+        if "sasl_mechanism" in self._brokers.security or "ssl_certfile" in self._brokers.security:
+            return f"{missing}, or {self._brokers.principal} may see none: `rowcast sources plan --acl`"
+        return missing
 
     @contextmanager
     def _reached(self) -> Iterator[None]:
@@ -95,7 +105,10 @@ class EventLog:
     def _offsets_at(self, ends: Offsets, time_ms: int) -> Offsets:
         """The first offset of each partition that was appended at *time_ms* or later; else its end."""
         by_place = {TopicPartition(*each): each for each in ends}
-        with broker_errors("looking for a time"), closing(KafkaConsumer(**self._options, group_id=None)) as consumer:
+        with (
+            broker_errors("looking for a time", self._options),
+            closing(KafkaConsumer(**self._options, group_id=None)) as consumer,
+        ):
             found = consumer.offsets_for_times(dict.fromkeys(by_place, time_ms))
         return {
             partition: ends[partition] if found.get(place) is None else min(found[place].offset, ends[partition])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from typing import Self
 
 from kafka.admin import KafkaAdminClient
 from kafka.errors import (
@@ -18,7 +19,7 @@ from kafka.errors import (
 )
 
 from rowcast.brokers import Brokers
-from rowcast.tls import TlsFault, TlsFiles, why_not_trusted
+from rowcast.tls import TlsFault, speaks_tls, why_not_trusted
 
 _TIMEOUT_S = 3.0
 # Error codes of the Kafka protocol, and what is refused with them.
@@ -33,7 +34,7 @@ _SETTING = {
     "key": "kafka.ssl_keyfile",
     "password": "kafka.ssl_password",
 }
-_CLIENT_NOISE = logging.getLogger("kafka")
+_CLIENT = logging.getLogger("kafka")
 
 
 def refused_right(code: int | None, brokers: Brokers, resource: str = "") -> str | None:
@@ -72,35 +73,60 @@ def _unreachable(brokers: Brokers, host: str, port: int) -> TlsFault | None:
     except OSError as error:
         reason = (error.strerror or "no answer in time").lower()
         return TlsFault("address", f"{host}:{port} does not answer: {reason}")
-    fault = why_not_trusted(host, port, TlsFiles())
-    # Whatever is said about a certificate, a server that shows one speaks TLS.
-    if fault is None or "certificate" in fault.message:
+    if speaks_tls(host, port):
         return TlsFault("server", f"{host}:{port} speaks TLS, and {brokers.protocol} is set")
     return None
 
 
 def _refused(brokers: Brokers) -> str | None:
-    before = _CLIENT_NOISE.level
-    _CLIENT_NOISE.setLevel(logging.CRITICAL)
     milliseconds = int(_TIMEOUT_S * 1000)
-    try:
-        options = {**brokers.kafka_python(), "bootstrap_timeout_ms": milliseconds, "request_timeout_ms": milliseconds}
-        with KafkaAdminClient(**options) as admin:
-            known = [(str(each["host"]), int(each["port"])) for each in admin.describe_cluster()["brokers"]]
-    except SaslAuthenticationFailedError:
-        return (
-            f"Kafka refuses the login of {brokers.principal} (kafka.sasl_plain_username and kafka.sasl_plain_password)"
-        )
-    except UnsupportedSaslMechanismError:
-        mechanism = brokers.security.get("sasl_mechanism")
-        return f"Kafka takes no login by {mechanism} (kafka.sasl_mechanism)"
-    except (KafkaError, OSError, ValueError):
-        if "sasl_mechanism" in brokers.security:
-            return None
-        return "Kafka ends the connection; it may want a login (kafka.security_protocol, kafka.sasl_mechanism)"
-    finally:
-        _CLIENT_NOISE.setLevel(before)
+    with _Heard() as heard:
+        try:
+            options = {
+                **brokers.kafka_python(),
+                "bootstrap_timeout_ms": milliseconds,
+                "request_timeout_ms": milliseconds,
+            }
+            with KafkaAdminClient(**options) as admin:
+                known = [(str(each["host"]), int(each["port"])) for each in admin.describe_cluster()["brokers"]]
+        except (KafkaError, OSError, ValueError) as error:
+            return _login_fault(brokers, [*heard.errors, error])
     faults = [fault for fault in (_unreachable(brokers, *place) for place in known) if fault is not None]
     if known and len(faults) == len(known):
         return f"the brokers tell clients to reach them elsewhere: {faults[0].message} (advertised.listeners of Kafka)"
     return None
+
+
+def _login_fault(brokers: Brokers, errors: list[BaseException]) -> str | None:
+    if any(isinstance(each, SaslAuthenticationFailedError) for each in errors):
+        return (
+            f"Kafka refuses the login of {brokers.principal} (kafka.sasl_plain_username and kafka.sasl_plain_password)"
+        )
+    mechanism = brokers.security.get("sasl_mechanism")
+    if any(isinstance(each, UnsupportedSaslMechanismError) for each in errors):
+        return f"Kafka takes no login by {mechanism} (kafka.sasl_mechanism)"
+    if mechanism is None:
+        return "Kafka ends the connection; it may want a login (kafka.security_protocol, kafka.sasl_mechanism)"
+    return None
+
+
+class _Heard(logging.Handler):
+    """While it is open: *errors* that the client library only logs, and keeps from whoever waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[BaseException] = []
+
+    def __enter__(self) -> Self:
+        _CLIENT.addHandler(self)
+        self._propagated, _CLIENT.propagate = _CLIENT.propagate, False
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _CLIENT.removeHandler(self)
+        _CLIENT.propagate = self._propagated
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the errors that a log line is about."""
+        if isinstance(record.args, tuple):
+            self.errors += [each for each in record.args if isinstance(each, BaseException)]

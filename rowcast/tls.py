@@ -138,6 +138,12 @@ def _connection_fault(host: str, port: int, error: OSError) -> TlsFault:
     return TlsFault("address", f"{place} does not answer: {(error.strerror or 'no answer in time').lower()}")
 
 
+def speaks_tls(host: str, port: int) -> bool:
+    """Whether a server answers there that speaks TLS, whatever certificate it has."""
+    fault = why_not_trusted(host, port, TlsFiles())
+    return fault is None or "certificate" in fault.message
+
+
 def begin_postgres(plain: socket.socket) -> TlsFault | None:
     """Ask a PostgreSQL server for TLS."""
     plain.sendall(_POSTGRES_TLS)

@@ -16,6 +16,7 @@ from rowcast.brokers import Brokers
 from rowcast.errors import BrokerUnavailableError, OwnershipLostError
 from rowcast.event import Record
 from rowcast.failpoint import failpoint
+from rowcast.kafka_fault import RIGHTS
 from rowcast.sources.connector import transactional_id
 from stream_app.broker_fault import broker_error
 from stream_app.core.emission import EVENT_BYTES_MAX
@@ -49,7 +50,7 @@ class Publisher:
                 "socket.keepalive.enable": True,
             }
         )
-        self._failure: tuple[KafkaError, str] | None = None
+        self._failures: list[tuple[KafkaError, str]] = []
         try:
             self._producer.init_transactions(TRANSACTION_TIMEOUT_S)
         except KafkaException as error:
@@ -68,7 +69,7 @@ class Publisher:
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
-                self._failure = self._failure or (error, str(message.topic()))
+                self._failures.append((error, str(message.topic())))
                 return
             last[message.topic(), message.partition()] = message.offset()
 
@@ -82,8 +83,8 @@ class Publisher:
             self._producer.commit_transaction(TRANSACTION_TIMEOUT_S)
         except KafkaException as error:
             raise self._sorted(error) from error
-        if self._failure is not None:
-            raise self._unavailable(*self._failure)
+        if self._failures:
+            raise self._unavailable(self._failures)
         ends: EndOffsets = {}
         for (topic, partition), offset in last.items():
             ends.setdefault(str(topic), {})[str(partition)] = int(offset or 0) + 1
@@ -109,9 +110,13 @@ class Publisher:
         cause = error.args[0]
         if cause.code() in _FENCED:
             return OwnershipLostError(f"{self._source}: fenced by a newer producer")
-        return self._unavailable(*(self._failure or (cause, self._source)))
+        topic = self._failures[0][1] if self._failures else self._source
+        return self._unavailable([(cause, topic), *self._failures])
 
-    def _unavailable(self, error: KafkaError, topic: str) -> BrokerUnavailableError:
+    def _unavailable(self, failures: list[tuple[KafkaError, str]]) -> BrokerUnavailableError:
+        # What follows from a refusal, such as records that were taken out of the queue, says nothing.
+        refused = [each for each in failures if each[0].code() in RIGHTS]
+        error, topic = (refused or failures)[0]
         return broker_error(error, self._brokers, topic, transactional_id=transactional_id(self._source))
 
     def close(self) -> None:

@@ -64,10 +64,14 @@ class SecuredKafka:
     def allow(self, lines: Iterable[str]) -> list[AclBinding]:
         """Do what calls of ``kafka-acls.sh`` say; returns what they allow."""
         bindings = [binding for line in lines for binding in read_acl_command(line)]
-        admin = self._admin()
-        for future in admin.create_acls(bindings).values():
-            future.result()
+        self.restore(*bindings)
         return bindings
+
+    def restore(self, *bindings: AclBinding) -> None:
+        """Allow it again."""
+        admin = self._admin()
+        for future in admin.create_acls(list(bindings)).values():
+            future.result()
 
     def forbid(self, *bindings: AclBinding) -> None:
         """Take back what was allowed."""
@@ -85,7 +89,7 @@ class SecuredKafka:
         ]
         admin = self._admin()
         for future in admin.delete_acls(filters).values():
-            assert future.result()
+            future.result()
 
     def _admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.inner})

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from kafka import errors as kafka_errors
 
+from rowcast.brokers import SECURITY, Brokers
 from rowcast.errors import BrokerUnavailableError, ConfigurationError
+from rowcast.kafka_fault import RIGHTS, refused_right, why_unreachable
+
+_log = logging.getLogger("rowcast.consumer")
 
 # Every blocking call ends within this, so that a stop is orderly in seconds whatever the broker does.
 CALL_TIMEOUT_S = 3.0
@@ -46,10 +52,16 @@ def client_options(brokers: str, security: Mapping[str, object]) -> dict[str, An
     }
 
 
+def brokers_of(options: Mapping[str, Any]) -> Brokers:
+    """The brokers that clients with these *options* reach, and how."""
+    security = {name: str(options[name]) for name in SECURITY if options.get(name) is not None}
+    return Brokers(",".join(options["bootstrap_servers"]), security)
+
+
 @contextmanager
-def broker_errors(doing: str) -> Iterator[None]:
+def broker_errors(doing: str, options: Mapping[str, Any], resource: str = "") -> Iterator[None]:
     """
-    Kafka's errors as ours.
+    Kafka's errors as ours; *options* are the client's, *resource* is what it uses.
 
     Raises:
         ConfigurationError: the broker refuses this client.
@@ -58,8 +70,33 @@ def broker_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except _REFUSED as error:
-        raise ConfigurationError(
-            f"{doing}: {error}", where="brokers", fix="correct the credentials or grant the rights"
-        ) from error
+        named = resource or _named(error)
+        right = refused_right(getattr(error, "errno", None), brokers_of(options), named)
+        if right is not None:
+            raise ConfigurationError(f"{doing}: {right}", where="brokers") from error
+        login = "security: the user and password, and sasl_mechanism"
+        raise ConfigurationError(f"{doing}: {error}", where="brokers", fix=login) from error
     except (kafka_errors.KafkaError, OSError) as error:
         raise BrokerUnavailableError(f"{doing}: {type(error).__name__}: {error}") from error
+
+
+def tell_why(options: Mapping[str, Any]) -> None:
+    """Say in the log what keeps clients with these *options* from the brokers; found out in the background."""
+
+    def find_out() -> None:
+        reason = why_unreachable(brokers_of(options))
+        if reason is not None:
+            _log.warning("%s", reason)
+
+    threading.Thread(target=find_out, name="rowcast reason", daemon=True).start()
+
+
+def _named(error: BaseException) -> str:
+    """The topics or the group that an error is about, as far as it says."""
+    kind = RIGHTS.get(getattr(error, "errno", 0), "resource")
+    found = error.args[0] if error.args else None
+    if isinstance(found, str):
+        return f"{kind} {found}"
+    if isinstance(found, set | frozenset | list | tuple):
+        return f"{kind} {', '.join(sorted(map(str, found)))}"
+    return ""

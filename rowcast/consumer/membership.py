@@ -17,10 +17,11 @@ from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer
 from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.errors import TopicAuthorizationFailedError
 from kafka.structs import MemberState
 
 from rowcast.consumer.absence import AbsentTopics
-from rowcast.consumer.connection import broker_errors
+from rowcast.consumer.connection import broker_errors, tell_why
 from rowcast.consumer.partitions import Partition
 from rowcast.errors import BrokerUnavailableError
 
@@ -113,6 +114,7 @@ class Membership:
                 except BrokerUnavailableError as error:
                     if not waiting:
                         _log.warning("group %s: %s; trying again", self._group, error)
+                        tell_why(self._options)
                     waiting = True
                     self._set(())
                     self._closing.wait(_RETRY_S)
@@ -123,7 +125,7 @@ class Membership:
                 self._changed.notify_all()
 
     def _be_member(self) -> None:
-        with broker_errors("joining the group"):
+        with broker_errors("joining the group", self._options):
             kafka = KafkaConsumer(
                 **self._options,
                 group_id=self._group,
@@ -157,6 +159,9 @@ class Membership:
 
     def _name_absent(self, kafka: Any) -> None:
         # What the client knows already: partitions_for_topic() would ask the broker each time.
+        refused = kafka._cluster.unauthorized_topics & set(self._topics)
+        if refused:
+            raise TopicAuthorizationFailedError(refused)
         existing = [topic for topic in self._topics if kafka._cluster.partitions_for_topic(topic)]
         for topic in self._absent.look(existing, time.monotonic()):
             _log.warning("topic %s does not exist; waiting (is the name or the major right?)", topic)

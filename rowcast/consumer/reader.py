@@ -41,7 +41,8 @@ class Reader:
 
     def __init__(self, options: Mapping[str, Any], max_records: int) -> None:
         use_compiled_checksum()
-        with broker_errors("connecting"):
+        self._options = options
+        with broker_errors("connecting", self._options):
             self._kafka = KafkaConsumer(
                 **options,
                 group_id=None,
@@ -67,14 +68,14 @@ class Reader:
         self._settle()
         self._assigned = set(partitions)
         self._ahead = [each for each in self._ahead if each.partition in self._assigned]
-        with broker_errors("assigning"):
+        with broker_errors("assigning", self._options):
             self._kafka.assign([_kafka_partition(each) for each in sorted(self._assigned)])
 
     def seek(self, partition: Partition, offset: int) -> None:
         """Reads *partition* from *offset* on."""
         self._settle()
         self._ahead = [each for each in self._ahead if each.partition != partition]
-        with broker_errors("seeking"):
+        with broker_errors("seeking", self._options):
             self._kafka.seek(_kafka_partition(partition), offset)
 
     def poll(self, timeout_s: float, paused: Iterable[Partition]) -> list[Delivery]:
@@ -118,7 +119,7 @@ class Reader:
     def _poll(self, timeout_s: float, paused: Iterable[Partition]) -> list[Delivery]:
         pausing = {_kafka_partition(each) for each in paused}
         try:
-            with broker_errors("reading"):
+            with broker_errors("reading", self._options):
                 self._kafka.pause(*(pausing - self._kafka.paused()))
                 self._kafka.resume(*(self._kafka.paused() - pausing))
                 fetched = self._kafka.poll(timeout_ms=int(timeout_s * 1000))
@@ -143,7 +144,7 @@ class Reader:
         self._settle()
         if any(each.partition == partition for each in self._ahead):
             return None
-        with broker_errors("reading a position"):
+        with broker_errors("reading a position", self._options):
             offset: int | None = self._kafka.position(_kafka_partition(partition), timeout_ms=0)
         return offset
 
@@ -157,7 +158,7 @@ class Reader:
         self._settle()
         wanted = [_kafka_partition(each) for each in partitions]
         try:
-            with broker_errors("asking for the range of the log"):
+            with broker_errors("asking for the range of the log", self._options):
                 starts = self._kafka.beginning_offsets(wanted, timeout_ms=int(CALL_TIMEOUT_S * 1000))
                 ends = self._kafka.end_offsets(wanted, timeout_ms=int(CALL_TIMEOUT_S * 1000))
         except KeyError as error:  # kafka-python's answer for a partition that is newer than its metadata

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import TopicAuthorizationFailedError
 
 from rowcast.consumer.connection import broker_errors
 
@@ -43,7 +44,7 @@ class Topics:
         old = sorted(name for name in names if now - self._read_at.get(name, -max_age_s) >= max_age_s)
         if not old:
             return
-        with broker_errors("describing topics"):
+        with broker_errors("describing topics", self._options):
             admin = KafkaAdminClient(**self._options)
             try:
                 configurations = admin.describe_configs(
@@ -52,6 +53,9 @@ class Topics:
                 described = {each["name"]: each for each in admin.describe_topics(old)}
             finally:
                 admin.close()
+            for name in old:
+                if not configurations["topic"].get(name):  # the library takes a refusal for a topic without settings
+                    raise TopicAuthorizationFailedError(name)
         for name in old:
             self._known[name] = _topic(described[name], configurations["topic"][name])
             self._read_at[name] = now

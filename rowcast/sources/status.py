@@ -79,7 +79,7 @@ def _read_connect(status: SourceStatus, subject: Subject, settings: Settings) ->
         yield Problem("CONNECTOR_MISSING", f"connector {name} does not exist", subject.apply)
     elif found.failed:
         trace = found.trace.strip() or "no trace"
-        yield Problem("CONNECTOR_FAILED", f"connector {name}: {trace}", "mend the cause, then " + subject.apply)
+        yield Problem("CONNECTOR_FAILED", f"connector {name}: {trace}", f"{found.remedy}, then {subject.apply}")
     elif not found.running:
         yield Problem(
             "CONNECTOR_NOT_RUNNING",

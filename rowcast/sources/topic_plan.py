@@ -29,7 +29,7 @@ _HOUR_MS = 3_600_000
 _DAY_MS = 24 * _HOUR_MS
 _EVENT_BYTES_MAX = 2 * 1024 * 1024
 # Error codes of the Kafka protocol.
-_OK, _UNKNOWN_TOPIC, _TOPIC_EXISTS = 0, 3, 36
+_OK, _UNKNOWN_TOPIC, _TOPIC_REFUSED, _TOPIC_EXISTS = 0, 3, 29, 36
 _CREATION_FIX = "another number in topics of the source file, or what the brokers' policy asks for"
 _TIMEOUT_MS = 15_000
 _PAUSE_S = 0.1
@@ -148,6 +148,9 @@ class TopicAdmin:
                 self.refuse_right(each["error_code"], f"topic {each['name']}")
             resources = [ConfigResource("TOPIC", each["name"]) for each in found]
             settings = self.client.describe_configs(resources, config_filter="all")["topic"] if resources else {}
+        for each in found:
+            if not settings.get(each["name"]):  # the library takes a refusal for a topic without settings
+                self.refuse_right(_TOPIC_REFUSED, f"topic {each['name']}")
         return {each["name"]: _present(each, settings[each["name"]]) for each in found}
 
     def refuse_uncreatable(self, topics: Sequence[Topic]) -> None:
