@@ -15,7 +15,7 @@ from examples.orders.lines import create_tables
 from rowcast.brokers import Brokers
 from rowcast.database import connect
 from rowcast.errors import RowcastError, StopError
-from rowcast.settings import load_settings
+from rowcast.settings import Settings, load_settings
 
 DATABASE = "orders"
 
@@ -41,11 +41,11 @@ def main() -> int:
     try:
         settings = load_settings(options.project)
         if options.check:
-            return 0 if _has_members(options.brokers or settings.need_brokers()) else 1
+            return 0 if _has_members(_kafka(options.brokers, settings)) else 1
         database = options.database or settings.database(DATABASE).url
         with connect(database, application=DATABASE) as connection:
             create_tables(connection)
-        kafka = Brokers(options.brokers) if options.brokers else settings.kafka()
+        kafka = _kafka(options.brokers, settings)
         orders_consumer(database, kafka.servers, kafka.security).run()
     except RowcastError as error:
         print(f"orders: {error}", file=sys.stderr)
@@ -53,9 +53,13 @@ def main() -> int:
     return 0
 
 
-def _has_members(brokers: str) -> bool:
+def _kafka(brokers: str | None, settings: Settings) -> Brokers:
+    return Brokers(brokers) if brokers else settings.kafka()
+
+
+def _has_members(kafka: Brokers) -> bool:
     try:
-        with KafkaAdminClient(bootstrap_servers=brokers, bootstrap_timeout_ms=5000, request_timeout_ms=5000) as client:
+        with KafkaAdminClient(**kafka.kafka_python(), bootstrap_timeout_ms=5000, request_timeout_ms=5000) as client:
             return bool(client.describe_groups([NAME])[NAME]["members"])
     except (KafkaError, OSError):
         return False

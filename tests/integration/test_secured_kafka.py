@@ -108,7 +108,7 @@ def test_a_refused_client_ends_and_shows_no_password(
 
 
 def test_a_client_certificate_logs_in(secured_kafka: SecuredKafka, tmp_path: Path) -> None:
-    """With rights for its subject; without one the message says whose it would be, without certificate what is missing."""
+    """With rights for its subject; without them, or without a certificate, it is told what is missing."""
     issued = secured_kafka.authority.issue("worker")
     own = {"ssl_certfile": str(issued.chain), "ssl_keyfile": str(issued.key)}
     plain = dict.fromkeys(("sasl_mechanism", "sasl_plain_username", "sasl_plain_password"), "")
