@@ -196,12 +196,12 @@ class Reader:
 
     def _numbers(self, topic: str) -> set[int]:
         self._settle()
-        with broker_errors("asking for partitions"):
+        with broker_errors("asking for partitions", self._options):
             return set(self._kafka.partitions_for_topic(topic) or ())
 
     def _offsets_for_times(self, topic: str, time_ms: int) -> dict[Any, Any]:
         wanted = {TopicPartition(topic, number): time_ms for number in self._numbers(topic)}
-        with broker_errors("looking offsets up by time"):
+        with broker_errors("looking offsets up by time", self._options):
             found: dict[Any, Any] = self._kafka.offsets_for_times(wanted, timeout_ms=int(CALL_TIMEOUT_S * 1000))
         return found
 

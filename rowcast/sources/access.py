@@ -64,7 +64,11 @@ def accesses(sources: Iterable[SourceFile], settings: Settings) -> list[Access]:
 
 def _domain_topics(source: SourceFile, settings: Settings) -> list[str]:
     contracts = contracts_of(source, settings)
-    return [domain_topic(source.domain, entry.name, contracts[entry.name].major) for entry in source.aggregates]
+    return [
+        domain_topic(source.domain, entry.name, major)
+        for entry in source.aggregates
+        for major in (contracts[entry.name].major, *(each.contract[0] for each in entry.former))
+    ]
 
 
 def _commands(acl: AclSettings, sources: Iterable[str], published: list[str]) -> Iterator[Access]:

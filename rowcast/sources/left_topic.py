@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from rowcast.errors import BrokerUnavailableError
+from rowcast.errors import BrokerUnavailableError, ConfigurationError
 from rowcast.sources.definition import SourceDefinition
 from rowcast.sources.topic_plan import TopicAdmin
 from rowcast.sources.topic_readers import topic_readers
@@ -40,7 +40,7 @@ def left_topics(definition: SourceDefinition, admin: TopicAdmin) -> list[LeftTop
     readers: dict[str, dict[str, int]] | None = {}
     try:
         readers = topic_readers(admin, left) if left else {}
-    except BrokerUnavailableError:
+    except (BrokerUnavailableError, ConfigurationError):
         readers = None  # groups may have rights of their own
     return [
         LeftTopic(definition.source, topic, None if readers is None else tuple(sorted(readers[topic])))

@@ -13,7 +13,8 @@ def topic_readers(admin: TopicAdmin, topics: Collection[str]) -> dict[str, dict[
     The groups that read each of *topics*, with the number of their members; who reads without a group is not seen.
 
     Raises:
-        BrokerUnavailableError: Kafka did not answer, or does not let this client describe groups.
+        BrokerUnavailableError: Kafka did not answer.
+        ConfigurationError: it does not let this client describe groups.
 
     """
     readers: dict[str, dict[str, int]] = {topic: {} for topic in topics}
