@@ -121,7 +121,9 @@ class ConnectClient:
 
     def plugin_version(self, connector_class: str) -> str | None:
         """The version of a connector that Connect has; None: it has none of that class."""
-        plugins: list[dict[str, Any]] = self._call("GET", "/connector-plugins") or []
+        plugins: list[dict[str, Any]] | None = self._call("GET", "/connector-plugins")
+        if plugins is None:
+            raise ConnectUnavailableError(f"Kafka Connect at {self.url} is starting, or is something else")
         return next((str(each.get("version")) for each in plugins if each.get("class") == connector_class), None)
 
     def status(self, name: str) -> ConnectorStatus | None:

@@ -40,6 +40,7 @@ from rowcast.tls import TlsFiles
 
 DATABASE_PASSWORD = "pl@in to see=never#"
 CONNECT_GROUP = "connect-cluster"
+_CONNECTOR = "io.debezium.connector.postgresql.PostgresConnector"
 # Whoever is called so proves it by a certificate; everybody else by a password. Nobody comes without TLS.
 _HBA = """
 hostssl all certified 127.0.0.1/32 cert
@@ -126,7 +127,7 @@ class SecuredStack:
         assert self._connect.alive(), "\n".join(log_tail(self.state.folder / "logs/connect.log", 40))
         with ConnectClient(self.connect, 5) as client:
             try:
-                return client.status("nothing") is None
+                return client.plugin_version(_CONNECTOR) is not None
             except ConnectUnavailableError:
                 return False
 
