@@ -14,39 +14,12 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from rowcast.consumer.continuity import Verdict, judge
+from rowcast.consumer.handling import Handling
 from rowcast.consumer.inbox import Inbox
 from rowcast.consumer.partitions import Delivery, Ownership, Partition
 from rowcast.errors import MalformedEventError, RowcastError
 from rowcast.event import DomainEvent
 from rowcast.failpoint import failpoint
-
-Handler = Callable[[DomainEvent, psycopg.Connection], None]
-BatchHandler = Callable[[Sequence[DomainEvent], psycopg.Connection], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Handling:
-    """
-    What is done with the events of one topic: *call* takes them one by one, or *at_once* all that there are.
-
-    *check* raises for one that its contract does not accept, *upcast* turns each into the handler's major, where an
-    older one is read.
-    """
-
-    call: BatchHandler
-    at_once: bool
-    check: Callable[[DomainEvent], None] | None = None
-    upcast: Callable[[DomainEvent], DomainEvent] | None = None
-
-    @classmethod
-    def one_by_one(cls, handler: Handler) -> Handling:
-        """A handler of single events."""
-
-        def call(events: Sequence[DomainEvent], connection: psycopg.Connection) -> None:
-            for event in events:
-                handler(event, connection)
-
-        return cls(call, at_once=False)
 
 
 class EventFailedError(RowcastError):

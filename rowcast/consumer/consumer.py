@@ -12,8 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-from rowcast.consumer.batch import BatchHandler, Handler, Handling
-from rowcast.consumer.instance import Instance, Settings
+from rowcast.consumer.handling import BatchHandler, Handler, Handling, Settings
 from rowcast.consumer.status import ConsumerStatus
 from rowcast.consumer.upcasting import Upcaster, chain
 from rowcast.errors import ConfigurationError
@@ -208,6 +207,8 @@ class Consumer:
             raise ConfigurationError(
                 "the consumer has no handler", where="Consumer", fix='add @consumer.on("…", major=1)'
             )
+
+        from rowcast.consumer.instance import Instance  # here: handlers can be declared and tested without Kafka
 
         handlers = self._chained()
 

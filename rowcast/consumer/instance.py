@@ -12,14 +12,14 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import psycopg
 
-from rowcast.consumer.batch import EventFailedError, EventsFailedError, Handling, Outcome, Rules, apply
+from rowcast.consumer.batch import EventFailedError, EventsFailedError, Outcome, Rules, apply
 from rowcast.consumer.clock import BrokerClock
 from rowcast.consumer.connection import client_options
 from rowcast.consumer.database import Database
+from rowcast.consumer.handling import Handling, Settings
 from rowcast.consumer.inbox import Position, changed
 from rowcast.consumer.membership import HEARTBEAT_S, Assignment, Membership
 from rowcast.consumer.partitions import Block, Delivery, Ownership, Partition, choose, next_retry
@@ -43,18 +43,6 @@ _RECLAIM_S = HEARTBEAT_S + 1.0
 _DEADLOCK_TRIES = 3
 # Cut off from its database for so long, an instance leaves its partitions to others, whose road may be better.
 _CUT_OFF_S = 5.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a consumer was told: *batch_events* and *batch_s* bound one transaction."""
-
-    name: str
-    database: str = field(repr=False)
-    brokers: str
-    batch_events: int
-    batch_s: float
-    security: Mapping[str, object] = field(repr=False)
 
 
 class Instance:

@@ -99,3 +99,10 @@ def test_the_public_names_are_the_documented_ones() -> None:
     """Each name of __all__ has a heading in the reference page, and nothing else has one."""
     names = re.findall(r"^## `(\w+)", DOCUMENTED.read_text(), re.MULTILINE)
     assert sorted(names) == rowcast.consumer.__all__
+
+
+def test_a_service_that_imports_the_sdk_waits_for_no_driver() -> None:
+    """Handlers are declared, and can be tested, without Kafka and database; both are loaded by `run`."""
+    code = "import sys, rowcast.consumer; print(sorted({'kafka', 'psycopg', 'jsonschema_rs'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
