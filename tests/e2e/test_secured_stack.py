@@ -88,6 +88,7 @@ class Deployment:
         stack.create_database("inventory", "inventory", "reader")
         with psycopg.connect(stack.url("inventory", "inventory", DATABASE_PASSWORD), autocommit=True) as owner:
             catalogue.create_schema(owner)
+            catalogue.load(owner, catalogue.generate(300, seed=1))
         for script in self.json("sources", "plan", "--sql")["scripts"]:
             with stack.dba("inventory" if script["purpose"].startswith("Source ") else "rowcast") as dba:
                 for statement in script["statements"]:
@@ -135,7 +136,7 @@ def test_the_main_job_is_clean_with_the_least_rights(deployment: Deployment, tmp
     planned, applied = deployment.run("sources", "plan"), deployment.run("sources", "apply")
     assert (planned.returncode, applied.returncode) == (1, 0), planned.stderr + applied.stderr
     try:
-        done = deployment.main_job("--seconds", "10", "--rate", "40", "--instances", "300", "--json", str(target))
+        done = deployment.main_job("--seconds", "10", "--rate", "40", "--json", str(target))
         said = [deployment.run("sources", "status", *form) for form in ((), ("--json",))]
         assert done.returncode == 0, done.stdout + done.stderr
         assert [each.returncode for each in said] == [0, 0], said[0].stdout
