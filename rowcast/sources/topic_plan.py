@@ -247,7 +247,7 @@ def plan_topics(definition: SourceDefinition, admin: TopicAdmin, tell: Tell = un
             steps.append(Step(change, partial(admin.create, topic)))
         else:
             steps.extend(_alterations(definition.source, topic, found, admin))
-            if (note := _few_in_sync(definition.source, found)) is not None:
+            if (note := few_in_sync(definition.source, found)) is not None:
                 tell(note)
     return steps
 
@@ -262,7 +262,8 @@ def _refuse_few_brokers(topic: Topic, admin: TopicAdmin) -> None:
         )
 
 
-def _few_in_sync(source: str, found: Topic) -> Note | None:
+def few_in_sync(source: str, found: Topic) -> Note | None:
+    """That a topic has fewer replicas in sync than a write needs; None where it has enough."""
     least = int(found.settings.get("min.insync.replicas") or 1)
     if found.in_sync is None or found.in_sync >= least:
         return None

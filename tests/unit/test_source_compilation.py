@@ -20,7 +20,7 @@ from rowcast.sources.connector import changed_settings, connector_configuration
 from rowcast.sources.definition import SourceDefinition
 from rowcast.sources.document import DocumentError
 from rowcast.sources.source_file import SourceFile, load_source
-from rowcast.sources.topic_plan import wanted_topics
+from rowcast.sources.topic_plan import Topic, few_in_sync, wanted_topics
 
 TEXT = """source: shop
 database: shop
@@ -619,3 +619,33 @@ def test_topics_follow_windows_and_replication(source: SourceFile) -> None:
     assert order.settings["min.compaction.lag.ms"] == "90000"
     assert order.settings["message.timestamp.type"] == "LogAppendTime"
     assert {each.settings["min.insync.replicas"] for each in (log, order, line, progress)} == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message", "fix"),
+    [
+        ({"slots": ("a", "b"), "slots_max": 2}, "all 2 replication slots of the server are taken: a, b", "= 12"),
+        ({"senders_max": 3, "senders_used": 3}, "all 3 WAL senders of the server are at work", "= 13"),
+        ({"connections_max": 2}, "the login's CONNECTION LIMIT is 2", "CONNECTION LIMIT 5"),
+    ],
+)
+def test_a_server_without_room_for_a_source_is_refused(
+    source: SourceFile, changes: dict[str, Any], message: str, fix: str
+) -> None:
+    """Slots, WAL senders and connections are counted before anything is touched; a source that has its slot is fine."""
+    with pytest.raises(DocumentError) as refused:
+        refuse_unfit(source, catalogue(**changes))
+    assert message in str(refused.value)
+    assert fix in str(refused.value)
+    if "connections_max" not in changes:
+        slots = ("rowcast_shop", *changes.get("slots", ()))[: changes.get("slots_max", 9)]
+        refuse_unfit(source, catalogue(**{**changes, "slots": slots}))
+
+
+def test_a_topic_that_takes_no_records_now_is_noted() -> None:
+    """Fewer replicas in sync than a write needs: brokers are down, and apply can go on all the same."""
+    found = Topic("shop.changes", 1, 3, {"min.insync.replicas": "2"}, in_sync=1)
+    note = few_in_sync("shop", found)
+    assert note is not None
+    assert "1 replicas in sync and needs 2" in str(note)
+    assert few_in_sync("shop", replace(found, in_sync=2)) is None
