@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from campaign.errors import NoVerdictError
-
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _KILL_TIMEOUT_S = 15.0
 _ENDS_MAX = 3
@@ -48,21 +46,14 @@ class Role:
             )
 
     def keep(self) -> None:
-        """
-        Start it again if it is dead.
-
-        Raises:
-            NoVerdictError: it cannot be kept alive.
-
-        """
+        """Start it again if it is dead; not one that ends again and again by itself, which is a finding."""
         with self._lock:
-            if self._closed or self._process is None or self._process.poll() is None:
+            if self._closed or self._process is None or self._process.poll() is None or self.ended > _ENDS_MAX:
                 return
             if self._process.returncode != -signal.SIGKILL:
                 self.ended += 1
-            if self.ended > _ENDS_MAX:
-                raise NoVerdictError(f"the {self.name} ends again and again, see {self.log}")
-            self.start()
+            if self.ended <= _ENDS_MAX:
+                self.start()
 
     def kill(self) -> None:
         """SIGKILL."""
