@@ -33,18 +33,29 @@ class Abilities:
 
 def refuse_unfit_connect(source: str, wanted: Mapping[str, str], connect: ConnectClient) -> Abilities:
     """
-    Ask Connect whether it would take the configuration *wanted*, unless it runs already. Nothing is changed.
+    Ask Connect whether it would take the configuration *wanted*; nothing is changed.
 
     Raises:
         ConfigurationError: it has no connector that is new enough, or would not take the configuration.
 
     """
-    name = connector_name(source)
+    name, kind = connector_name(source), wanted["connector.class"]
     present = connect.configuration(name)
-    if present is not None and not changed_settings(wanted, present):
-        return Abilities()
-    kind = wanted["connector.class"]
-    version = connect.plugin_version(kind)
+    settled = present is not None and not changed_settings(wanted, present)
+    if not settled:
+        _refuse_unfit_plugin(connect.plugin_version(kind))
+    faults = connect.faults(kind, {"name": name, **wanted})
+    exactly_once = not any(_WITHOUT in each for each in faults.get(_EXACTLY_ONCE, ()))
+    if not exactly_once:
+        del faults[_EXACTLY_ONCE]
+    # Of what runs, Connect's word of exactly-once support alone is news: it may have lost that with a restart.
+    for setting, messages in () if settled else faults.items():
+        message = f"Kafka Connect would not take {setting}: {' '.join(messages[0].split())}"
+        raise ConfigurationError(message, where=f"connector {name}", fix=_fix(setting))
+    return Abilities(exactly_once)
+
+
+def _refuse_unfit_plugin(version: str | None) -> None:
     if version is None:
         raise ConfigurationError(
             "has no connector for PostgreSQL", where="Kafka Connect", fix=f"{_PLUGIN} in its plugin.path; restart it"
@@ -55,17 +66,6 @@ def refuse_unfit_connect(source: str, wanted: Mapping[str, str], connect: Connec
             where="Kafka Connect",
             fix=f"{_PLUGIN} in its plugin.path; restart it",
         )
-    faults = connect.faults(kind, {"name": name, **wanted})
-    exactly_once = not any(_WITHOUT in each for each in faults.get(_EXACTLY_ONCE, ()))
-    if not exactly_once:
-        del faults[_EXACTLY_ONCE]
-    for setting, messages in faults.items():
-        raise ConfigurationError(
-            f"Kafka Connect would not take {setting}: {' '.join(messages[0].split())}",
-            where=f"connector {name}",
-            fix=_fix(setting),
-        )
-    return Abilities(exactly_once)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -13,8 +13,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from secured_kafka import PASSWORD
+from secured_kafka import PASSWORD, read_acl_command
 from secured_stack import DATABASE_PASSWORD, SecuredStack
+from stack_fixture import wait_until
 
 from examples.inventory import catalogue
 from examples.main_job.pipeline import bring_declarations
@@ -127,7 +128,8 @@ def test_the_main_job_is_clean_with_the_least_rights(deployment: Deployment, tmp
     """
     The settings and commands of the page bring it up, and the main job on it is clean.
 
-    No secret is in a log, in Connect, or in what commands print.
+    No secret is in a log, in Connect, or in what commands print. A right that Connect lacks is told with its fix; a
+    Connect without exactly-once support is noted, and the connector does without it.
     """
     stack, target = deployment.stack, tmp_path / "out.json"
     assert re.findall(r"^rowcast (sources .*?)(?: > .*)?$", PAGE, re.MULTILINE) == list(COMMANDS)
@@ -148,3 +150,35 @@ def test_the_main_job_is_clean_with_the_least_rights(deployment: Deployment, tmp
         assert [secret for secret in secrets if secret in everything] == []
     finally:
         deployment.main_job("--stop")
+    _lose_a_right(deployment)
+    _do_without_exactly_once(deployment)
+
+
+def _lose_a_right(deployment: Deployment) -> None:
+    """Connect may not write the change log any more: its connector fails, and status says who gives the right."""
+    lines = deployment.run("sources", "plan", "--acl").stdout.splitlines()
+    bindings = [each for line in lines for each in read_acl_command(line)]
+    (write,) = [each for each in bindings if each.principal == "User:connect" and each.name == "inventory.changes"]
+    deployment.stack.kafka.forbid(write)
+
+    def problems() -> list[str]:
+        (status,) = deployment.json("sources", "status")["sources"]
+        return [each["remedy"] for each in status["problems"] if each["code"] == "CONNECTOR_FAILED"]
+
+    (remedy,) = wait_until(problems, "the connector fails", 90)
+    assert "`rowcast sources plan --acl`" in remedy
+    deployment.stack.kafka.restore(write)
+
+
+def _do_without_exactly_once(deployment: Deployment) -> None:
+    """As many a cluster is set up."""
+    deployment.stack.start_connect(**{"exactly.once.source.support": "disabled"})
+    planned = deployment.json("sources", "plan")
+    assert [note["object"] for note in planned["notes"]] == ["Kafka Connect"]
+    assert deployment.run("sources", "apply").returncode == 0
+    with ConnectClient(deployment.stack.connect) as connect:
+        configuration = connect.configuration("rowcast-inventory") or {}
+    assert configuration["exactly.once.support"] == "requested"
+    again = deployment.run("sources", "plan")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "note: Kafka Connect: exactly.once.source.support is off" in again.stdout
