@@ -12,7 +12,7 @@ from stack_fixture import REPOSITORY, SharedStack
 SEEDS = 3
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.timeout(600)
 @pytest.mark.guarantee("Nothing committed is lost")
 @pytest.mark.guarantee("Order per aggregate")

@@ -122,7 +122,7 @@ def deployment(secured_stack: SecuredStack, tmp_path: Path) -> Deployment:
     return made
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.timeout(500)
 def test_the_main_job_is_clean_with_the_least_rights(deployment: Deployment, tmp_path: Path) -> None:
     """
