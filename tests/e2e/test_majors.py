@@ -225,6 +225,7 @@ def test_the_walk_through_of_a_breaking_change(walk: Walk, workers: WorkerPool) 
     walk.wait_applied("news", last)
 
     walk.section(5)
+    wait_taken_over(project)
     project.execute("UPDATE customer SET name = 'Bo' WHERE id = 2")
     last.insert(5, ("2", 3, "Bo"))
     walk.wait_applied("mail", last)
