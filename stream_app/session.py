@@ -472,6 +472,9 @@ class Session:
             return
         self._commands_s = time.monotonic() + COMMANDS_INTERVAL_S
         for number, verb, arguments in self._reads.commands():
+            if self._tail and verb in ("retry", "resend"):
+                # Row state is behind what a former claim published: it would go out as if it were newer.
+                continue
             if verb == "resend":
                 self._resend(number, arguments["aggregates"], arguments["ids"])
                 continue

@@ -34,6 +34,15 @@ def added(project: TestProject, former: dict[str, int]) -> dict[str, list[Domain
     return {name: rest for name, events in histories(project).items() if (rest := events[former[name] :])}
 
 
+def ask(project: TestProject) -> subprocess.Popen[str]:
+    """Ask for all of the source again, while no worker runs; returns once the command stands."""
+    command = [*COMMAND, "--project", str(project.folder), *RESYNC, project.name, "--from", "state"]
+    asked = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with project.control() as control:
+        wait_until(lambda: control.execute("SELECT FROM rowcast.command").fetchone() is not None, "the command")
+    return asked
+
+
 @pytest.mark.slow
 def test_one_aggregate_and_then_a_type_is_sent_again(project: TestProject, worker: Worker) -> None:
     """A `snapshot` with the next version and the same content; what is deleted or unknown is refused by name."""
@@ -86,10 +95,7 @@ def test_a_worker_killed_while_it_sends_again_leaves_it_to_the_next(
     """Every aggregate of the source gets one version, whichever commit the first worker dies at; changes follow."""
     worker.kill()
     former = lengths(project)
-    command = [*COMMAND, "--project", str(project.folder), *RESYNC, project.name, "--from", "state"]
-    asked = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    with project.control() as control:
-        wait_until(lambda: control.execute("SELECT FROM rowcast.command").fetchone() is not None, "the command")
+    asked = ask(project)
     # The first commit takes it over, the second has the events.
     first = workers.start(f"sequencer.{step}=kill@{1 if step == 'after_publish' else 2}")
     assert first.wait_ended(60) == -9
@@ -102,3 +108,26 @@ def test_a_worker_killed_while_it_sends_again_leaves_it_to_the_next(
     assert {tuple(each.kind for each in events) for events in sent.values()} == {(EventKind.SNAPSHOT,)}
     project.execute("UPDATE instance SET title = 'After'")
     wait_agreement(project)
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Order per aggregate")
+def test_what_was_published_and_not_committed_is_not_followed_by_what_was_before(
+    project: TestProject, worker: Worker, workers: WorkerPool
+) -> None:
+    """Row state is behind what the worker published that died: it is sent again when it has caught up."""
+    worker.kill()
+    project.execute("UPDATE instance SET title = 'New'")
+    assert workers.start("sequencer.after_publish=kill").wait_ended(60) == -9
+    asked = ask(project)
+    workers.start()
+    asked.communicate(timeout=60)
+
+    assert asked.returncode == 0
+    wait_agreement(project)
+    titles = {
+        tuple((each.after or {})["title"] for each in events)
+        for name, events in histories(project).items()
+        if "/instance/" in name
+    }
+    assert titles == {("A title", "New", "New")}
