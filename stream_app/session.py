@@ -8,14 +8,15 @@ control database holds. A crash between publish and commit repeats the batch wit
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from rowcast.errors import OwnershipLostError
 from stream_app.core.change import LooseMessage, Operation, RowChange, SnapshotStart
 from stream_app.core.emission import Emitted, Origin, rfc3339
-from stream_app.core.heartbeat import forget_partitions, newest_heartbeat
+from stream_app.core.heartbeat import newest_heartbeat
 from stream_app.core.loading import LargeFanOutError, Lookups
+from stream_app.core.partition import Capture, forget_partitions
 from stream_app.core.reference import referring
 from stream_app.core.sequencing import (
     Work,
@@ -90,6 +91,7 @@ class Session:
         share = _SHARE_WITH_EMBEDDED if claim.mapping.embedded else 1
         self._records_max, self._chunk_max = BATCH_RECORDS_MAX // share, CHUNK_AGGREGATES_MAX // share
         self._applied = claim.reading, claim.revision
+        self._capture = Capture(self._reads.partitions_from())
         self._open_log()
         self._reads.load_references()
         # Those of an open transaction that is too large for memory: reference tables are small, so they stay in it.
@@ -278,6 +280,7 @@ class Session:
             raise OwnershipLostError(f"{self._source}: a snapshot begins that was set up by a newer definition")
         self._generations.note_start(start.next_offset - 1)
         self._position = replace(self._position, heartbeat=forget_partitions(self._position.heartbeat))
+        self._capture = Capture(self._reads.partitions_from())
         self._landing.wait()
         self._staging.clear()  # of a transaction that broke off before it
         self._reference_rows.clear()
@@ -326,6 +329,7 @@ class Session:
     def _commit_alone(self, placed: PlacedUnit, unit: Transaction) -> None:
         """Empty truncated tables, fold the rest, and leave all events to the chunks that follow."""
         types, rest = split_truncates(self._mapping, unit)
+        self._note_truncated(unit, types)
         # Whatever else the transaction touched may stand anywhere in the order of the events.
         step = Step(
             truncated_types=list(types),
@@ -348,6 +352,7 @@ class Session:
         self._landing.wait()
         self._stage(unit.rest)
         truncated = self._staging.apply_truncates()
+        self._note_truncated(unit, truncated)
         self._staging.complete_moved(unit.lsn, truncated)
         merging = {"merging": unit.lsn}
         self._begin_merging(unit, truncated, replace(self._position, sub_position=merging))
@@ -374,6 +379,11 @@ class Session:
         self._landing.wait()
         self._staging.clear(done=True)
         self._emit_pending()
+
+    def _note_truncated(self, unit: Transaction | LargeTransaction, types: Iterable[str]) -> None:
+        """A heartbeat will tell of other files of these types' partitions."""
+        found = ((self._mapping.tables[each], unit.xid) for each in types)
+        self._capture = self._capture._replace(truncated=self._capture.truncated.union(found))
 
     def _begin_merging(self, unit: LargeTransaction, truncated: Sequence[str], position: Position) -> None:
         """Empty what *unit* truncates and take over its reference rows, before anything is made with them."""
@@ -418,11 +428,14 @@ class Session:
         step.generation = self._generations.number
         step.processed = [(unit.lsn, unit.xid, unit.change_count) for unit in transactions]
         step.last_time_ms = transactions[-1].time_us // 1000 if transactions else 0
+        heartbeat = newest_heartbeat(self._source, self._position.heartbeat, transactions, self._capture)
+        if heartbeat is not None and self._capture.truncated:
+            self._capture = self._capture._replace(truncated=frozenset())  # it has them
         position = replace(
             self._position,
             next_offset=piece[-1].next_offset if piece else self._position.next_offset,
             commit_lsn=transactions[-1].lsn if transactions else self._position.commit_lsn,
-            heartbeat=newest_heartbeat(self._source, self._position.heartbeat, transactions),
+            heartbeat=heartbeat,
             sub_position=None if origin is None else origin.to_dict(),
         )
         work = [unit for unit in units if not isinstance(unit, LargeTransaction)]

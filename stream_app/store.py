@@ -207,6 +207,12 @@ class Store:
         row = self._connection.execute(query, (self._source,)).fetchone()
         return None if row is None or row[0] is None else int(row[0])
 
+    def partitions_from(self) -> dict[str, Any] | None:
+        """The partitions that there were before the snapshot, as heartbeats tell of them; None: never noted."""
+        query = "SELECT partitions_from FROM rowcast.source WHERE source = %s"
+        row = self._connection.execute(query, (self._source,)).fetchone()
+        return None if row is None or row[0] is None else orjson.loads(row[0])
+
     def generations(self) -> list[Generation]:
         """The newest generation of each aggregate type that has one."""
         rows = self._connection.execute(

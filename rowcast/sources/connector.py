@@ -76,28 +76,46 @@ def heartbeat_query(source: str, tables: Sequence[str]) -> str:
         " 'timeline', ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,"
         """ 'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),"""
         " 'counter', counter, 'source', source,"
-        f" 'partitions', CASE WHEN counter % {_PARTITIONS_BEATS} = 1 THEN ({_partitions_query(tables)}) END))::text)"
-        " FROM beat"
+        f" 'partitions', CASE WHEN told THEN ({_by_table(tables, _LEAVES)}) END,"
+        f" 'files', CASE WHEN told THEN ({_by_table(tables, _FILES)}) END))::text)"
+        f" FROM (SELECT *, counter % {_PARTITIONS_BEATS} = 1 AS told FROM beat) AS beat"
     )
 
 
-def _partitions_query(tables: Sequence[str]) -> str:
-    """
-    The partitions that hold rows, by partitioned table: their oids, those that were attached with ``@<transaction>``.
+def partitions_query(tables: Sequence[str]) -> str:
+    """What heartbeats say of the partitions of *tables*, as one JSON text."""
+    partitions, files = (_by_table(tables, each) for each in (_LEAVES, _FILES))
+    return f"SELECT json_build_object('partitions', ({partitions}), 'files', ({files}))::text"
 
-    PostgreSQL notes nowhere how a partition came. One that was created as such is in the same transaction, and hardly
-    any command earlier (3 or 4 are counted on PostgreSQL 15 and 16; a table with a row that is attached has 6).
+
+# PostgreSQL notes nowhere how a partition came. One that was created as such is in the same transaction, and hardly
+# any command earlier (3 or 4 are counted on PostgreSQL 15 and 16; a table with a row that is attached has 6).
+_LEAVES = (
+    "json_agg(t.relid::oid::text || coalesce('@' || (SELECT max(i.xmin::text)"
+    " FROM pg_partition_ancestors(t.relid) x JOIN pg_inherits i ON i.inhrelid = x.relid"
+    " JOIN pg_attribute a ON a.attrelid = t.relid AND a.attname = 'ctid'"
+    " WHERE age(i.xmin) < age(a.xmin) OR (i.xmin = a.xmin AND i.cmin::text::int8 - a.cmin::text::int8 > 5)), ''))"
+)
+# A TRUNCATE gives a table another file, and so does whatever rewrites its rows.
+_FILES = (
+    "json_object_agg(t.relid::oid::text,"
+    " (SELECT pg_relation_filenode(c.oid)::text || '/' || c.xmin::text FROM pg_class c WHERE c.oid = t.relid))"
+)
+
+
+def _by_table(tables: Sequence[str], told: str) -> str:
+    """
+    What is *told* of the partitions that hold rows, by partitioned table; see `stream_app.core.partition`.
+
+    Either their oids, those that were attached with ``@<transaction>``, or each one's file.
     """
     literal = ", ".join("'" + table.replace("'", "''") + "'" for table in tables)
     names = ", ".join("'" + _qualified(table).replace("'", "''") + "'" for table in tables)
     return (
         "SELECT coalesce(json_object_agg(r.name, l.leaves), '{}')"
         f" FROM unnest(ARRAY[{literal}], ARRAY[{names}]) AS r (name, quoted) CROSS JOIN LATERAL ("
-        "SELECT json_agg(t.relid::oid::text || coalesce('@' || (SELECT max(i.xmin::text)"
-        " FROM pg_partition_ancestors(t.relid) x JOIN pg_inherits i ON i.inhrelid = x.relid"
-        " JOIN pg_attribute a ON a.attrelid = t.relid AND a.attname = 'ctid'"
-        " WHERE age(i.xmin) < age(a.xmin) OR (i.xmin = a.xmin AND i.cmin::text::int8 - a.cmin::text::int8 > 5)), ''))"
-        " AS leaves FROM pg_partition_tree(to_regclass(r.quoted)) t WHERE t.isleaf) l WHERE l.leaves IS NOT NULL"
+        f"SELECT {told} AS leaves FROM pg_partition_tree(to_regclass(r.quoted)) t WHERE t.isleaf) l"
+        " WHERE l.leaves IS NOT NULL"
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg import sql
 from stack_fixture import TestProject, wait_until
-from worker_fixture import WorkerPool, histories, rowcast
+from worker_fixture import Worker, WorkerPool, histories, rowcast
 
 from rowcast.annotation import annotate
 from rowcast.errors import ConfigurationError
@@ -241,16 +243,81 @@ def test_partitions_that_come_and_go_with_their_rows_are_made_up_for_by_a_new_sn
     tables.execute("ALTER TABLE parted ATTACH PARTITION brought FOR VALUES FROM ('2028-01-01') TO ('2029-01-01')")
     tables.execute("ALTER TABLE parted DETACH PARTITION parted_1")
     tables.execute("TRUNCATE parted_2")
-    wait_until(lambda: b"PARTITIONS_CHANGED" in worker.log.read_bytes(), "the stop", 60)
-    status = rowcast(tables, "sources", "status", tables.name)
-    assert "public.parted: 1 partitions were attached; public.parted: 1 partitions were detached" in status.stdout
-    done = rowcast(tables, "sources", "resnapshot", tables.name, "--yes")
-    assert done.returncode == 0, done.stdout + done.stderr
-    wait_equal(tables)
+    told = "public.parted: 1 partitions were attached; public.parted: 1 partitions were detached"
+    make_up(tables, worker, told)
     assert {id_text for name, id_text in published(tables) if name == "parted"} == {
         "3,2027-02-01T00%3A00%3A00",
         "4,2028-02-01T00%3A00%3A00",
     }
+
+
+def make_up(tables: TestProject, worker: Worker, told: str) -> None:
+    """Wait for the stop, which the next beat brings, and take the new snapshot that it asks for."""
+    tables.execute("UPDATE rowcast.heartbeat SET counter = counter + 20 - counter % 20")
+    wait_until(lambda: b"PARTITIONS_CHANGED" in worker.log.read_bytes(), "the stop", 60)
+    assert told in rowcast(tables, "sources", "status", tables.name).stdout
+    done = rowcast(tables, "sources", "resnapshot", tables.name, "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_equal(tables)
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_a_partition_that_is_truncated_by_its_own_name_is_made_up_for(tables: TestProject, workers: WorkerPool) -> None:
+    """A TRUNCATE of the whole table is in the WAL, and stops nothing."""
+    days = "SELECT g, '2026-01-15'::timestamp + g * '1 day'::interval FROM generate_series(1, 300) g"
+    tables.execute(f"INSERT INTO parted (id, day) {days}")
+    tables.apply()
+    worker = workers.start()
+    worker.wait_owned()
+    wait_equal(tables)
+    tables.execute("TRUNCATE parted")
+    tables.execute(f"INSERT INTO parted (id, day) {days}")
+    wait_equal(tables)
+    tables.execute("UPDATE rowcast.heartbeat SET counter = counter + 20 - counter % 20")
+    (node,) = tables.execute("SELECT pg_relation_filenode('parted_2')").fetchone() or (0,)
+
+    def told() -> bool:
+        with tables.control() as control:
+            row = control.execute("SELECT heartbeat FROM rowcast.source WHERE source = %s", (tables.name,)).fetchone()
+        return row is not None and f'"{node}/' in str(row[0])
+
+    wait_until(told, "a heartbeat that tells of the new files", 60)
+    assert b"PARTITIONS_CHANGED" not in worker.log.read_bytes()
+    tables.execute("TRUNCATE parted_2")
+    make_up(tables, worker, "public.parted: 1 partitions were truncated by their own names, or rewritten")
+
+
+def attach_beside_the_slot(tables: TestProject) -> None:
+    """Give `parted` one more partition, with rows, as soon as the source's slot is there."""
+    url = tables.settings.database(tables.name).url
+    with psycopg.connect(url, autocommit=True) as connection:
+        slots = "SELECT FROM pg_replication_slots WHERE database = current_database()"
+        wait_until(lambda: connection.execute(slots).fetchone() is not None, "the slot", 120)
+        connection.execute("INSERT INTO brought (id, day) VALUES (5, '2028-02-02')")
+        connection.execute(
+            "ALTER TABLE parted ATTACH PARTITION brought FOR VALUES FROM ('2028-01-01') TO ('2029-01-01')"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_what_comes_with_a_partition_during_the_first_snapshot_is_made_up_for(
+    tables: TestProject, workers: WorkerPool
+) -> None:
+    """A table with rows is attached when the slot is there, so that the snapshot is under way or about to begin."""
+    days = "SELECT g, '2026-01-15'::timestamp + g * '1 day'::interval FROM generate_series(1, 300) g"
+    tables.execute(f"INSERT INTO parted (id, day) {days}")
+    tables.execute("INSERT INTO plain (id, note) SELECT g, repeat(md5(g::text), 30) FROM generate_series(1, 20000) g")
+    tables.execute("CREATE TABLE brought (LIKE parted INCLUDING ALL)")
+    tables.execute("INSERT INTO brought (id, day) VALUES (4, '2028-02-01')")
+    attaching = threading.Thread(target=attach_beside_the_slot, args=[tables])
+    attaching.start()
+    worker = workers.start()
+    tables.apply()
+    attaching.join(60)
+    worker.wait_owned()
+    make_up(tables, worker, "public.parted: 1 partitions were attached")
 
 
 @pytest.mark.slow

@@ -9,7 +9,8 @@ import pytest
 
 from rowcast.errors import StopError
 from stream_app.core.change import HEARTBEAT_PREFIX, Message
-from stream_app.core.heartbeat import forget_partitions, newest_heartbeat
+from stream_app.core.heartbeat import newest_heartbeat
+from stream_app.core.partition import Capture, forget_partitions
 from stream_app.core.transaction import Transaction
 
 AT = "2026-03-02T09:15:00Z"
@@ -65,3 +66,64 @@ def test_rows_that_came_or_went_with_a_partition_stop_the_source(found: dict[str
 
     assert stopped.value.code == "PARTITIONS_CHANGED"
     assert stopped.value.remedy == "rowcast sources resnapshot shop --yes"
+
+
+FILES = {"public.p": {"5": "5/700", "6": "6/700"}}
+HELD = {"partitions": {"public.p": ["5", "6"]}, "files": FILES}
+ROOT = frozenset({("public.p", 900)})
+
+
+def files(**found: str) -> Transaction:
+    now = {oid[1:]: file for oid, file in found.items()}
+    return beat(partitions={"public.p": list(now)}, files={"public.p": now})
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.parametrize(
+    ("found", "truncated"),
+    [
+        (files(_5="5/700", _6="70/900"), frozenset[tuple[str, int]]()),  # one by its own name
+        (files(_5="5/700", _6="6/700", _7="70/900"), frozenset[tuple[str, int]]()),  # one that has just been created
+        (files(_5="70/900", _6="71/901"), ROOT),  # by its own name after all were
+        (files(_5="70/900", _6="71/900"), frozenset({("public.q", 900)})),  # with another table
+    ],
+)
+def test_a_partition_that_is_truncated_by_its_own_name_stops_the_source(
+    found: Transaction, truncated: frozenset[tuple[str, int]]
+) -> None:
+    """It has another file, and no TRUNCATE of the whole table in the log explains it."""
+    for former, capture in (
+        ({"at": AT, **HELD}, Capture(truncated=truncated)),
+        (None, Capture(HELD, truncated)),  # while the first snapshot was read
+    ):
+        with pytest.raises(StopError, match=r"public\.p: 1 partitions|public\.p: 2 partitions") as stopped:
+            newest_heartbeat("shop", former, [beat(), found], capture)
+        assert stopped.value.code == "PARTITIONS_CHANGED"
+
+
+@pytest.mark.parametrize(
+    ("found", "truncated"),
+    [
+        (files(_5="5/700", _6="6/700", _7="7/900"), frozenset[tuple[str, int]]()),  # a new one
+        (files(_5="5/701", _6="6/700"), frozenset[tuple[str, int]]()),  # another owner, or other rights
+        (files(_5="70/900", _6="71/900"), ROOT),
+        (files(_5="70/904", _6="71/904"), ROOT),  # in a savepoint
+    ],
+)
+def test_partitions_that_the_log_explains_go_on(found: Transaction, truncated: frozenset[tuple[str, int]]) -> None:
+    """A TRUNCATE of the whole table is in the log, and remembered until partitions are told again."""
+    for former, capture in (
+        ({"at": AT, **HELD}, Capture(truncated=truncated)),
+        (None, Capture(HELD, truncated)),
+    ):
+        between = newest_heartbeat("shop", former, [beat()], capture)
+        found_later = newest_heartbeat("shop", between, [found], capture._replace(truncated=frozenset()))
+
+        assert found_later is not None
+        assert "truncated" not in found_later
+
+
+def test_what_was_never_told_of_files_is_not_missed() -> None:
+    """A position that an older version wrote has partitions alone."""
+    former = {"at": AT, "partitions": {"public.p": ["5", "6"]}}
+    assert newest_heartbeat("shop", former, [files(_5="70/900", _6="6/700")]) is not None
