@@ -96,10 +96,18 @@ _LEAVES = (
     " JOIN pg_attribute a ON a.attrelid = t.relid AND a.attname = 'ctid'"
     " WHERE age(i.xmin) < age(a.xmin) OR (i.xmin = a.xmin AND i.cmin::text::int8 - a.cmin::text::int8 > 5)), ''))"
 )
-# A TRUNCATE gives a table another file, and so does whatever rewrites its rows.
+# A TRUNCATE gives a table another file, and so does whatever rewrites its rows. The count of its rows tells them apart:
+# a TRUNCATE leaves -1. Later counts are no news: of an index that is built, and of ANALYZE and VACUUM on PostgreSQL 14,
+# where what was inserted may be told much later.
 _FILES = (
-    "json_object_agg(t.relid::oid::text,"
-    " (SELECT pg_relation_filenode(c.oid)::text || '/' || c.xmin::text FROM pg_class c WHERE c.oid = t.relid))"
+    "json_object_agg(t.relid::oid::text, (SELECT concat_ws('/', pg_relation_filenode(c.oid), c.xmin,"
+    " CASE WHEN EXISTS (SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = c.oid"
+    " AND (age(x.xmin) < age(c.xmin) OR (x.xmin = c.xmin AND pg_relation_filenode(x.oid) = x.oid)))"
+    " THEN -1 ELSE c.reltuples::int8 END, pg_stat_get_tuples_inserted(c.oid),"
+    " CASE WHEN current_setting('server_version_num')::int >= 150000 THEN '' ELSE coalesce("
+    "extract(epoch FROM greatest(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid),"
+    " pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid)))::text, '') END)"
+    " FROM pg_class c WHERE c.oid = t.relid))"
 )
 
 

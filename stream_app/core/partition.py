@@ -2,23 +2,30 @@
 Partitions of the captured tables, as heartbeats tell of them, and whose rows came or went without a trace in the WAL.
 
 PostgreSQL writes nothing there when a table with rows is attached as a partition, or a partition is detached, dropped,
-rewritten, or truncated by its own name. A TRUNCATE of the whole table is written: it is a change of the log.
+or truncated by its own name. A TRUNCATE of the whole table is written: it is a change of the log. VACUUM FULL and
+whatever else rewrites a partition gives it another file like a TRUNCATE, and leaves more rows than were inserted since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rowcast.errors import StopError
 
 # The partitions of each partitioned table: oids, those that were attached with `@<transaction>`.
 PARTITIONS = "partitions"
-# For each of them, by oid: `<file>/<transaction>`, the file that holds its rows, and what put its entry into the
-# catalogue.
+# For each of them, by oid: see `_File`.
 FILES = "files"
+# Those that were found rewritten with their rows, by oid, each with its file. The server's counters may be late, so the
+# next one to tell has to say the same.
+_REWRITTEN = "rewritten"
 # The tables of which the log has a TRUNCATE since they were told, each with its transaction.
 _TRUNCATED = "truncated"
+
+_ALL = (PARTITIONS, FILES, _REWRITTEN, _TRUNCATED)
+# A count may come from a sample.
+_MORE = 1.25
 
 Told = Mapping[str, Any]
 
@@ -33,6 +40,34 @@ class Capture(NamedTuple):
 
     begun: Told | None = None
     truncated: frozenset[tuple[str, int]] = frozenset()
+
+
+class _File(NamedTuple):
+    """
+    The *file* that holds a partition's rows, as a heartbeat tells of it: ``<file>/<xid>/<rows>/<inserted>/<seen>``.
+
+    *xid* put its entry into the catalogue. *rows*: how many were counted last, -1 after a TRUNCATE.
+    *inserted*: rows since the server's counters began. *seen*: another text when it may have been counted since.
+    """
+
+    file: str
+    xid: str = ""
+    rows: int = -1
+    inserted: int = 0
+    seen: str = ""
+
+    @classmethod
+    def read(cls, entry: str) -> _File:
+        file, xid, count, inserted, seen = entry.split("/")
+        return cls(file, xid, int(count), int(inserted), seen)
+
+    def has_rows_of(self, former: _File) -> bool:
+        """Whether rows that were there at *former* are still, though the file is another."""
+        inserted = self.inserted - former.inserted
+        if self.seen != former.seen or inserted < 0:
+            return False
+        # Nothing was ever inserted: there is nothing to lose.
+        return self.rows > inserted * _MORE or self.rows == self.inserted == 0
 
 
 _NOTHING: Told = {}
@@ -55,28 +90,39 @@ def follow_partitions(source: str, former: Told | None, beat: dict[str, Any], ca
     former = former or _NOTHING
     found, files = beat.pop(PARTITIONS, None), beat.pop(FILES, None)
     if not isinstance(found, dict):
-        kept = {**beat, **{name: former[name] for name in (PARTITIONS, FILES, _TRUNCATED) if name in former}}
+        kept = {**beat, **{name: former[name] for name in _ALL if name in former}}
         return keep_truncated(kept, capture.truncated) if capture.truncated else kept
     begun = capture.begun or _NOTHING
     truncated = {(str(table), int(xid)) for table, xid in former.get(_TRUNCATED, ())} | capture.truncated
     told, told_files = (former.get(name, begun.get(name)) for name in (PARTITIONS, FILES))
     changes = [] if told is None else list(_came_or_went(told, found))
+    rewritten: dict[str, str] = {}
     if isinstance(files, dict) and told_files is not None:
-        changes += _rewritten(told_files, files, truncated)
+        for table, now in sorted(files.items()):
+            replaced = _Replaced(told_files.get(table, {}), now)
+            xids = {str(xid) for name, xid in truncated if name == table}
+            lost = replaced.lost(xids)
+            if lost:
+                changes.append(f"{table}: {lost} partitions were truncated by their own names")
+            rewritten |= replaced.rewritten()
+            files[table] = replaced.kept(former.get(_REWRITTEN, {}))
     if changes:
         raise StopError(
             "PARTITIONS_CHANGED",
             f"{'; '.join(changes)}: their rows came or went without a trace in the WAL",
             remedy=f"rowcast sources resnapshot {source} --yes",
         )
-    return {**beat, PARTITIONS: found, **({FILES: files} if isinstance(files, dict) else {})}
+    beat[PARTITIONS] = found
+    if isinstance(files, dict):
+        beat[FILES] = files
+    return {**beat, _REWRITTEN: rewritten} if rewritten else beat
 
 
 def forget_partitions(heartbeat: Told | None) -> dict[str, Any] | None:
     """*heartbeat* without what it says of partitions: a new snapshot reads all of them."""
     if heartbeat is None:
         return None
-    return {name: value for name, value in heartbeat.items() if name not in (PARTITIONS, FILES, _TRUNCATED)}
+    return {name: value for name, value in heartbeat.items() if name not in _ALL}
 
 
 def _came_or_went(told: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -94,24 +140,30 @@ def _oid(partition: str) -> str:
     return partition.partition("@")[0]
 
 
-def _rewritten(
-    told: Mapping[str, Mapping[str, str]], found: Mapping[str, Mapping[str, str]], truncated: set[tuple[str, int]]
-) -> Iterator[str]:
-    for table, now in sorted(found.items()):
-        before = told.get(table, {})
+class _Replaced:
+    """The partitions of one table that have other files *now* than *before*; entries by oid."""
+
+    def __init__(self, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+        self._before, self._now = before, now
+        self._files = {oid: _File.read(entry) for oid, entry in now.items()}
         # A table begins with a file of its own number.
-        changed = [oid for oid, file in now.items() if _file(file) != _file(before.get(oid, oid))]
-        xids = {str(xid) for name, xid in truncated if name == table}
-        written = {_xid(now[oid]) for oid in changed}
+        former = {oid: _File.read(before[oid]) if oid in before else _File(oid) for oid in now}
+        self._changed = [oid for oid, file in self._files.items() if file.file != former[oid].file]
+        self._intact = {oid for oid in self._changed if self._files[oid].has_rows_of(former[oid])}
+
+    def lost(self, truncated: Collection[str]) -> int:
+        """How many may have lost rows, unless a TRUNCATE of the table, in these transactions, explains it."""
+        lost = [oid for oid in self._changed if oid not in self._intact]
+        written = {self._files[oid].xid for oid in lost}
         # In a savepoint the TRUNCATE of a table has a transaction of its own: one for all partitions.
-        explained = written <= xids or (xids and len(written) == 1 and len(changed) == len(now) > 1)
-        if changed and not explained:
-            yield f"{table}: {len(changed)} partitions were truncated by their own names, or rewritten"
+        explained = written <= set(truncated) or (truncated and len(written) == 1 and len(lost) == len(self._now) > 1)
+        return 0 if explained else len(lost)
 
+    def rewritten(self) -> dict[str, str]:
+        """Those that were rewritten with their rows, each with its file."""
+        return {oid: self._files[oid].file for oid in self._intact}
 
-def _file(entry: str) -> str:
-    return entry.partition("/")[0]
-
-
-def _xid(entry: str) -> str:
-    return entry.partition("/")[2]
+    def kept(self, told: Mapping[str, str]) -> dict[str, str]:
+        """What the next are compared with: the former entry, until *told* has said before what is found now."""
+        unsure = {oid for oid, file in self.rewritten().items() if told.get(oid) != file}
+        return {oid: self._before.get(oid, entry) if oid in unsure else entry for oid, entry in self._now.items()}

@@ -68,7 +68,7 @@ def test_rows_that_came_or_went_with_a_partition_stop_the_source(found: dict[str
     assert stopped.value.remedy == "rowcast sources resnapshot shop --yes"
 
 
-FILES = {"public.p": {"5": "5/700", "6": "6/700"}}
+FILES = {"public.p": {"5": "5/700/10/10/", "6": "6/700/-1/10/"}}
 HELD = {"partitions": {"public.p": ["5", "6"]}, "files": FILES}
 ROOT = frozenset({("public.p", 900)})
 
@@ -82,10 +82,13 @@ def files(**found: str) -> Transaction:
 @pytest.mark.parametrize(
     ("found", "truncated"),
     [
-        (files(_5="5/700", _6="70/900"), frozenset[tuple[str, int]]()),  # one by its own name
-        (files(_5="5/700", _6="6/700", _7="70/900"), frozenset[tuple[str, int]]()),  # one that has just been created
-        (files(_5="70/900", _6="71/901"), ROOT),  # by its own name after all were
-        (files(_5="70/900", _6="71/900"), frozenset({("public.q", 900)})),  # with another table
+        (files(_5="5/700/-1/0/", _6="70/900/-1/0/"), frozenset[tuple[str, int]]()),  # one by its own name
+        (
+            files(_5="5/700/-1/0/", _6="6/700/-1/0/", _7="70/900/-1/0/"),
+            frozenset[tuple[str, int]](),
+        ),  # one that has just been created
+        (files(_5="70/900/-1/0/", _6="71/901/-1/0/"), ROOT),  # by its own name after all were
+        (files(_5="70/900/-1/0/", _6="71/900/-1/0/"), frozenset({("public.q", 900)})),  # with another table
     ],
 )
 def test_a_partition_that_is_truncated_by_its_own_name_stops_the_source(
@@ -104,10 +107,10 @@ def test_a_partition_that_is_truncated_by_its_own_name_stops_the_source(
 @pytest.mark.parametrize(
     ("found", "truncated"),
     [
-        (files(_5="5/700", _6="6/700", _7="7/900"), frozenset[tuple[str, int]]()),  # a new one
-        (files(_5="5/701", _6="6/700"), frozenset[tuple[str, int]]()),  # another owner, or other rights
-        (files(_5="70/900", _6="71/900"), ROOT),
-        (files(_5="70/904", _6="71/904"), ROOT),  # in a savepoint
+        (files(_5="5/700/-1/0/", _6="6/700/-1/0/", _7="7/900/-1/0/"), frozenset[tuple[str, int]]()),  # a new one
+        (files(_5="5/701/-1/0/", _6="6/700/-1/0/"), frozenset[tuple[str, int]]()),  # another owner, or other rights
+        (files(_5="70/900/-1/0/", _6="71/900/-1/0/"), ROOT),
+        (files(_5="70/904/-1/0/", _6="71/904/-1/0/"), ROOT),  # in a savepoint
     ],
 )
 def test_partitions_that_the_log_explains_go_on(found: Transaction, truncated: frozenset[tuple[str, int]]) -> None:
@@ -126,4 +129,50 @@ def test_partitions_that_the_log_explains_go_on(found: Transaction, truncated: f
 def test_what_was_never_told_of_files_is_not_missed() -> None:
     """A position that an older version wrote has partitions alone."""
     former = {"at": AT, "partitions": {"public.p": ["5", "6"]}}
-    assert newest_heartbeat("shop", former, [files(_5="70/900", _6="6/700")]) is not None
+    assert newest_heartbeat("shop", former, [files(_5="70/900/-1/0/", _6="6/700/-1/0/")]) is not None
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        "60/900/10/10/",  # VACUUM FULL, CLUSTER, a column with a default for each row
+        "60/900/30/30/",  # after rows had come
+        "60/900/0/0/",  # nothing was ever in it
+    ],
+)
+def test_a_partition_that_was_rewritten_with_its_rows_goes_on(now: str) -> None:
+    """More rows are counted than were inserted since, twice: the server's counters may be late."""
+    inserted = now.split("/")[3]
+    kept = {"partitions": {"public.p": ["6"]}, "files": {"public.p": {"6": f"6/700/-1/{inserted}/"}}}
+    first = newest_heartbeat("shop", {"at": AT, **kept}, [files(_6=now)])
+    second = newest_heartbeat("shop", first, [beat(), files(_6=now)])
+    third = newest_heartbeat("shop", second, [files(_6=now)])
+
+    assert first is not None
+    assert first["files"] == kept["files"]
+    assert third is not None
+    assert third["files"] == {"public.p": {"6": now}}
+    assert "rewritten" not in third
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.parametrize(
+    "now",
+    [
+        "60/900/-1/10/",  # TRUNCATE
+        "60/900/0/10/",  # TRUNCATE, ANALYZE
+        "60/900/50/60/",  # TRUNCATE, INSERT, ANALYZE or CLUSTER
+        "60/900/55/60/",  # estimated by ANALYZE
+        "60/900/-1/60/",  # TRUNCATE, INSERT, REINDEX: the count is the index's
+        "60/900/30/10/1767000000.5",  # analyzed, and the server tells late what was inserted
+        "60/900/30/5/",  # the counters began anew
+    ],
+)
+def test_a_partition_that_may_have_lost_rows_stops_the_source(now: str) -> None:
+    """Whenever it is not certain that rows of before are still there, also when it is told late."""
+    former = {"at": AT, "partitions": {"public.p": ["6"]}, "files": {"public.p": {"6": "6/700/30/10/"}}}
+    late = files(_6="60/900/50/10/")
+    for transactions in ([files(_6=now)], [late, files(_6=now)]):
+        with pytest.raises(StopError, match=r"1 partitions were truncated") as stopped:
+            newest_heartbeat("shop", former, transactions)
+        assert stopped.value.code == "PARTITIONS_CHANGED"
