@@ -31,6 +31,7 @@ def freezing(consumers: ConsumerPool, tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.timeout(400)
 @pytest.mark.guarantee("Effects exactly once")
 @pytest.mark.guarantee("Any instance may die")
+@pytest.mark.guarantee("A long window")
 def test_a_consumer_that_missed_100000_changes_catches_up_while_its_instances_die_and_freeze(
     project: TestProject,
     workers: WorkerPool,

@@ -46,6 +46,7 @@ def by_aggregate(events: list[DomainEvent]) -> dict[str, list[DomainEvent]]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.guarantee("A long window")
 def test_the_window_keeps_every_event_and_the_latest_of_each_aggregate_for_ever(
     project: TestProject, workers: WorkerPool, consumers: ConsumerPool, broker: Broker, service: Service, tmp_path: Path
 ) -> None:

@@ -24,6 +24,7 @@ def effects_per_item(service: Service) -> dict[str, list[int]]:
 @pytest.mark.guarantee("Effects exactly once")
 @pytest.mark.guarantee("Nothing committed is lost")
 @pytest.mark.guarantee("Order per aggregate")
+@pytest.mark.guarantee("Any instance may die")
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.matrix) for seed in (2, 3))])
 def test_worker_and_consumer_are_killed_under_load_and_every_effect_happens_once(
     project: TestProject, workers: WorkerPool, consumers: ConsumerPool, broker: Broker, service: Service, seed: int

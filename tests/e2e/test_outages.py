@@ -53,6 +53,7 @@ def wait_applied(project: TestProject, service: Service) -> None:
 @pytest.mark.timeout(400)
 @pytest.mark.guarantee("Nothing committed is lost")
 @pytest.mark.guarantee("Effects exactly once")
+@pytest.mark.guarantee("Fresh")
 @pytest.mark.parametrize("fault", [("connect", 0), ("kafka", 0), ("kafka", 60), ("postgres", 0)])
 def test_a_part_dies_under_load_and_everything_goes_on_within_30_s(
     project: TestProject,

@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.guarantee("Nothing committed is lost"),
     pytest.mark.guarantee("Effects exactly once"),
     pytest.mark.guarantee("Order per aggregate"),
+    pytest.mark.guarantee("Fresh"),
 ]
 CUT_S, HALF_OPEN_S, LONG_S, CONTROL_AWAY_S = 5, 15, 120, 60
 SILENT_CONNECTOR_S, ALL_BACK_S = 45 + SHARED_S, 60 + SHARED_S

@@ -30,6 +30,7 @@ def owned(workers: list[Worker]) -> list[list[str]]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.guarantee("Any instance may die")
+@pytest.mark.guarantee("Fresh")
 def test_three_sources_go_on_while_workers_come_and_die(
     stack: SharedStack, project: TestProject, tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def history(broker: Broker) -> list[DomainEvent]:
     return [*events, *again, *ended, broker.event("~", 9, EventKind.SNAPSHOT), broker.event("~", 10)]
 
 
+@pytest.mark.guarantee("Low coupling")
 def test_a_client_of_another_language_applies_what_the_sdk_applies(
     broker: Broker, service: Service, node_reader: Reader
 ) -> None:

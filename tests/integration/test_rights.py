@@ -137,6 +137,8 @@ def test_the_script_is_what_psql_takes(restricted: Restricted, capsys: pytest.Ca
 
 
 @pytest.mark.slow
+@pytest.mark.guarantee("No harm")
+@pytest.mark.guarantee("Low coupling")
 def test_a_pipeline_runs_with_the_least_rights(
     restricted: Restricted, workers: WorkerPool, capsys: pytest.CaptureFixture[str]
 ) -> None:

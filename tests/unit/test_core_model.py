@@ -98,6 +98,8 @@ def build_history(seed: int) -> tuple[ChangeLog, list[tuple[int, Rows]]]:
     return log, history
 
 
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.guarantee("Order per aggregate")
 @pytest.mark.parametrize("seed", range(40))
 def test_events_are_what_the_model_says(seed: int) -> None:
     """Any batch boundaries give exactly the expected events, dense versions and true former values."""
@@ -109,6 +111,7 @@ def test_events_are_what_the_model_says(seed: int) -> None:
     check_versions_and_before(events)
 
 
+@pytest.mark.guarantee("Order per aggregate")
 @pytest.mark.parametrize("seed", range(40))
 def test_crashes_and_batch_boundaries_never_change_a_byte(seed: int) -> None:
     """Repeated batches are recognised: the topics hold the same bytes as without any crash."""
