@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
+from rowcast.consumer.collector import collecting_seldom
 from rowcast.consumer.handling import BatchHandler, Handler, Handling, Settings
 from rowcast.consumer.status import ConsumerStatus
 from rowcast.consumer.upcasting import Upcaster, chain
@@ -215,7 +216,7 @@ class Consumer:
         def stopping() -> bool:
             return self._stop.is_set() or (stop is not None and stop.is_set())
 
-        with self._signals():
+        with self._signals(), collecting_seldom():
             Instance(self._settings, handlers, stopping, self._publish).run()
 
     def stop(self) -> None:
