@@ -3,6 +3,9 @@ Generations: numbered snapshots of the aggregate types of a source, followed fro
 
 A generation is `reading` while its rows arrive, `emitting` while its events go out in chunks, then
 `complete`. It is decided here, from the log alone, when one begins and when it has been read.
+
+One that compares is no snapshot: the events of its types go on, and their rows are marked with its number, so that what
+was read beside the log is never put over what the log has brought since.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from stream_app.core.change import RowChange
 from stream_app.core.emission import Origin, rfc3339
 
 READING, EMITTING, COMPLETE, ABANDONED = "reading", "emitting", "complete", "abandoned"
+COMPARING, CANCELLED = "comparing", "cancelled"
 
 
 class Generation(NamedTuple):
@@ -62,6 +66,11 @@ class Generations:
     def reading(self) -> frozenset[str]:
         """The types whose rows are still being read: their stream changes go to row state only."""
         return frozenset(name for name in self._types if self._status(name) in (None, READING, ABANDONED))
+
+    @property
+    def comparing(self) -> int:
+        """The number of the generation that compares; 0: none does."""
+        return max((each.number for each in self._newest.values() if each.status == COMPARING), default=0)
 
     @property
     def expected(self) -> bool:
@@ -137,6 +146,36 @@ class Generations:
         emitting = [each for each in self._newest.values() if each.status == EMITTING]
         return Origin(emitting[0].lsn, emitting[0].time, snapshot=True)
 
+    def begin_comparing(self, types: Iterable[str]) -> int | None:
+        """
+        Mark rows of *types* with a new number from now on, which is returned; None while one of them has no snapshot.
+
+        One that compared until now is cancelled. The place of the types' snapshot stays what it was.
+        """
+        wanted = [name for name in types if name in self._types]
+        if not wanted or self.expected or not self.reading.isdisjoint(wanted):
+            return None
+        self.cancel_comparing()
+        number = self.number + 1
+        for name in wanted:
+            self._set(name, self._newest[name]._replace(number=number, status=COMPARING))
+        return number
+
+    def cancel_comparing(self) -> None:
+        """What was read is not applied any more."""
+        for name, each in self._newest.items():
+            if each.status == COMPARING:
+                self._set(name, each._replace(status=CANCELLED))
+
+    def begin_applying(self, number: int) -> bool:
+        """The events of what was found different go out now; False: that generation does not compare any more."""
+        if self.comparing != number:
+            return False
+        for name, each in self._newest.items():
+            if each.status == COMPARING:
+                self._set(name, each._replace(status=EMITTING))
+        return True
+
     def abandon(self) -> None:
         """What was being read will never end; another snapshot follows."""
         for name, each in self._newest.items():
@@ -154,6 +193,7 @@ class Generations:
         return [each for each in self._newest.values() if each.status == EMITTING]
 
     def _begin(self, status: str, offset: int, lsn: int, time: str) -> None:
+        self.cancel_comparing()
         number = self.number + 1
         for name in self._types:
             self._set(name, Generation(name, number, status, offset, lsn, time))

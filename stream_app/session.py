@@ -8,10 +8,12 @@ control database holds. A crash between publish and commit repeats the batch wit
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rowcast.errors import OwnershipLostError
+from rowcast.failpoint import failpoint
 from stream_app.core.change import LooseMessage, Operation, RowChange, SnapshotStart
 from stream_app.core.emission import Emitted, Origin, rfc3339
 from stream_app.core.heartbeat import newest_heartbeat
@@ -41,6 +43,7 @@ from stream_app.core.transaction import (
     Transaction,
     Unit,
 )
+from stream_app.drift import Drift, as_transaction
 from stream_app.generation import Generations
 from stream_app.landing import Landing, Parcel
 from stream_app.live_majors import Waiting, read_live_majors, read_waiting
@@ -85,6 +88,7 @@ class Session:
         )
         self._tail, ends = self._open_domain_topics(claim)
         self._opening = read_waiting(claim.reading, self._source)
+        self._drift = Drift(claim.reading, self._source)
         progress = Progress(claim.ownership, self._publisher, self._store)
         self._landing = Landing(self._publisher, self._store, progress, (self._position, ends))
         self._brokers = claim.brokers
@@ -162,6 +166,8 @@ class Session:
                 if self._opening is not None and not self._tail:
                     self._open_majors(self._opening)
                 self._read()
+            elif "resync" in self._position.sub_position:
+                self._apply_drift()
             else:
                 self._emit_pending()
         except _InterruptedError:
@@ -457,7 +463,8 @@ class Session:
         """Emit what is pending chunk by chunk until it is out."""
         sub_position = self._position.sub_position
         assert sub_position is not None, "chunks have a sub-position"
-        origin = Origin(**{name: value for name, value in sub_position.items() if name not in ("last", "command")})
+        beside = ("last", "command", "outcome")
+        origin = Origin(**{name: value for name, value in sub_position.items() if name not in beside})
         # They stand in the control database once the step that left them pending is committed.
         self._landing.wait()
         after = None
@@ -476,7 +483,7 @@ class Session:
         self._generations.complete()
         step = Step()
         if "command" in sub_position:
-            step.commands_done = [(sub_position["command"], "sent again")]
+            step.commands_done = [(sub_position["command"], sub_position.get("outcome", "sent again"))]
         self._land(View(), Emitted(), step, replace(self._position, sub_position=None))
         self._landing.wait()
 
@@ -485,27 +492,89 @@ class Session:
         if time.monotonic() < self._commands_s:
             return
         self._commands_s = time.monotonic() + COMMANDS_INTERVAL_S
-        for number, verb, arguments in self._reads.commands():
-            if self._tail and verb in ("retry", "resend"):
+        unread = self._generations.comparing and not self._drift.is_read()
+        commands = self._reads.commands()
+        if unread and all(verb != "resync_apply" for _, verb, _ in commands):
+            # Who asked for it has died: what it waits for would be kept for ever.
+            self._generations.cancel_comparing()
+            self._land_alone(View(), Emitted(), Step(), self._position)
+        for number, verb, arguments in commands:
+            if self._tail and verb in ("retry", "resend", "resync_apply"):
                 # Row state is behind what a former claim published: it would go out as if it were newer.
                 continue
             if verb == "resend":
                 self._resend(number, arguments["aggregates"], arguments["ids"])
-                continue
-            view, emitted = View(), Emitted()
-            done = self._position
-            if verb == "retry":
-                outcome = self._retry(Key(arguments["aggregate"], arguments["id_text"]), view, emitted)
-            elif verb == "skip_snapshot":
-                outcome, offset = self._skip_snapshot(int(arguments["next_offset"]))
-                done = replace(done, next_offset=offset, heartbeat=forget_partitions(done.heartbeat))
+            elif verb == "resync_apply" and self._can_apply(arguments):
+                # Before that the log has older changes than what was read.
+                if self._position.commit_lsn >= arguments["behind"]:
+                    self._resync(number, arguments["generation"])
             else:
-                outcome = f"unknown verb {verb!r}"
-            moved = done.next_offset != self._position.next_offset
-            self._land_alone(view, emitted, Step(commands_done=[(number, outcome)]), done)
-            if moved:
-                self._reader.close()
-                self._open_log()
+                self._execute(number, verb, arguments)
+
+    def _execute(self, number: int, verb: str, arguments: Mapping[str, Any]) -> None:
+        """Execute a command in one step."""
+        view, emitted = View(), Emitted()
+        done = self._position
+        if verb == "retry":
+            outcome = self._retry(Key(arguments["aggregate"], arguments["id_text"]), view, emitted)
+        elif verb == "resync_begin":
+            outcome = self._begin_comparing(arguments["aggregates"])
+        elif verb == "resync_apply":
+            outcome = "not applied, because a snapshot or another definition came in between: ask again"
+        elif verb == "skip_snapshot":
+            outcome, offset = self._skip_snapshot(int(arguments["next_offset"]))
+            done = replace(done, next_offset=offset, heartbeat=forget_partitions(done.heartbeat))
+        else:
+            outcome = f"unknown verb {verb!r}"
+        moved = done.next_offset != self._position.next_offset
+        self._land_alone(view, emitted, Step(commands_done=[(number, outcome)]), done)
+        if moved:
+            self._reader.close()
+            self._open_log()
+
+    def _begin_comparing(self, aggregates: Sequence[str]) -> str:
+        number = self._generations.begin_comparing(aggregates)
+        return "a snapshot is to be read first" if number is None else f"generation {number}"
+
+    def _can_apply(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether what was read still is what the generation that compares waits for."""
+        _, revision = self._applied
+        return (self._generations.comparing, revision) == (arguments["generation"], arguments["revision"])
+
+    def _resync(self, number: int, generation: int) -> None:
+        """Make row state as a resync has read the database, and send what that changes."""
+        self._generations.begin_applying(generation)
+        sub_position = self._idle_origin(snapshot=True).to_dict()
+        sub_position |= {"command": number, "resync": {"generation": generation, "differed": 0, "gone": 0}}
+        self._land(View(), Emitted(), Step(), replace(self._position, sub_position=sub_position))
+        self._apply_drift()
+
+    def _apply_drift(self) -> None:
+        """Fold what differs chunk by chunk, then emit. What a former claim applied is marked, so it is not found."""
+        sub_position = dict(self._position.sub_position or {})
+        done = sub_position.pop("resync")
+        after = ("", "")
+        self._landing.wait()
+        while rows := self._drift.rows(done["generation"], after, self._chunk_max):
+            if self._stopping():
+                raise _InterruptedError
+            after = (rows[-1].table, rows[-1].key)
+            gone = sum(row.found is None for row in rows)
+            done = {**done, "differed": done["differed"] + len(rows) - gone, "gone": done["gone"] + gone, "last": after}
+            part = as_transaction(rows, self._position.commit_lsn)
+            step = Step(
+                generation=self._generations.number,
+                pending_touched=True,
+                pending_children=True,
+                pending_referring=referring(self._mapping.references, part.rows),
+            )
+            position = replace(self._position, sub_position={**sub_position, "resync": done})
+            self._fold_and_land([part], frozenset(self._mapping.by_type), step, position)
+            self._landing.wait()
+            failpoint("sequencer.in_resync")
+        sub_position["outcome"] = f"{done['differed']} rows differed, {done['gone']} were gone"
+        self._land(View(), Emitted(), Step(), replace(self._position, sub_position=sub_position))
+        self._emit_pending()
 
     def _land_alone(self, view: View, emitted: Emitted, step: Step, position: Position) -> None:
         """Land what no unit of the change log stands for; the position has to move, so it moves there and back."""
@@ -554,6 +623,7 @@ class Session:
         self._refusals.check(emitted.events, emitted.refused, view, emitted.refused_statements)
         step.statements, step.refused_statements = emitted.statements, emitted.refused_statements
         step.generations = self._generations.take_changed()
+        step.comparing = self._generations.comparing
         tail_open = bool(self._tail)
         parcel = Parcel(view=view, emitted=emitted, step=step, position=position, tail_open=tail_open)
         self._landing.submit(parcel, self._metrics)

@@ -65,6 +65,10 @@ DELETE FROM rowcast.row_state WHERE ctid = ANY (ARRAY(
         SELECT ctid FROM rowcast.row_state
         WHERE source = %s AND table_name = w.table_name AND row_key = w.row_key OFFSET 0) AS r))
 """
+NOTE_DELETED = """
+INSERT INTO rowcast.deleted_row (source, generation, table_name, row_key)
+SELECT %s, %s, * FROM unnest(%s::text[], %s::text[])
+"""
 COPY_AGGREGATES = """
 COPY rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
                         refused_reason, refused_record, refused_since, refused_lsn, majors) FROM STDIN

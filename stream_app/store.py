@@ -60,10 +60,12 @@ class Step:
     *pending_touched*: whatever the view changed waits for its event. *opened*: what newly live majors wait for is
     pending, and goes out with the chunks that follow. *statements* wait for their event; *placed*, LSN and time of a
     large transaction, lets those wait that were staged with it, *refused* of which are refused; *said* ends their
-    waiting, up to what is not pending any more. All *refused_statements* are kept.
+    waiting, up to what is not pending any more. All *refused_statements* are kept. *comparing*: the generation of a
+    resync that is to know which rows were deleted meanwhile.
     """
 
     generation: int = 0
+    comparing: int = 0
     processed: list[tuple[int, int, int]] = field(default_factory=list)
     last_time_ms: int = 0
     generations: list[Generation] = field(default_factory=list)
@@ -356,6 +358,8 @@ class Store:
             self._forget_rows(aggregate, None)
         # What was read of them before is gone now, and what came after is new.
         view.stored_rows -= {key for key in view.stored_rows if key.aggregate in step.truncated_types}
+        if step.comparing:
+            self._note_deleted(view, step)
         self._save_rows(view, step.generation)
         self._save_aggregates(view)
         for generation in step.generations:
@@ -395,6 +399,14 @@ class Store:
             self._connection.execute(
                 statements.DELETE_ROWS, (self._tables(gone), [key.id_text for key in gone], self._source)
             )
+
+    def _note_deleted(self, view: View, step: Step) -> None:
+        """What a resync has read of these rows is out of date."""
+        gone = [key for key in view.dirty_rows if view.rows[key] is None]
+        tables = self._tables(gone) + [self._mapping.tables[each] for each in step.truncated_types]
+        keys = [*(key.id_text for key in gone), *(None for _ in step.truncated_types)]
+        if tables:
+            self._connection.execute(statements.NOTE_DELETED, (self._source, step.comparing, tables, keys))
 
     def _tables(self, keys: Iterable[Key]) -> list[str]:
         return [self._mapping.tables[key.aggregate] for key in keys]

@@ -121,4 +121,7 @@ def try_types(project: TestProject, workers: WorkerPool, *, extensions: bool) ->
         number: f"public.typed: column {names[number]!r}: {reason}"
         for number, (_, _, reason) in enumerate(REFUSED, WRONG)
     }
+    # Read with SELECT each value is what the change log has.
+    resynced = rowcast(project, "sources", "resync", project.name).stdout
+    assert f": {2 * count + 1 + len(REFUSED)} rows read; 0 rows differed, 0 were gone" in resynced
     return trial

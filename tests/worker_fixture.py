@@ -23,6 +23,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from stack_fixture import TestProject, wait_until
 
 from rowcast.event import DomainEvent, Record, decode
+from rowcast.sources.connector import publication_name
 from rowcast.topics import domain_topic
 
 COMMAND = (sys.executable, "-m", "rowcast.cli.main")
@@ -246,6 +247,23 @@ def wait_agreement(project: TestProject, timeout_s: float = 40) -> None:
     except pytest.fail.Exception as error:
         status = rowcast(project, "sources", "status")
         pytest.fail(f"{error}\n{differences(project)[:3]}\n{status.stdout}{status.stderr}")
+
+
+class Unpublished:
+    """While it lasts, changes of *tables* are in no change log."""
+
+    def __init__(self, project: TestProject, tables: Iterable[str]) -> None:
+        self._project, self._tables = project, ", ".join(tables)
+
+    def __enter__(self) -> None:
+        self._alter("DROP")
+
+    def __exit__(self, *_: object) -> None:
+        self._alter("ADD")
+
+    def _alter(self, what: str) -> None:
+        publication = publication_name(self._project.name)
+        self._project.execute(f"ALTER PUBLICATION {publication} {what} TABLE {self._tables}")
 
 
 class Load(threading.Thread):

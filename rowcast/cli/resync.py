@@ -1,11 +1,14 @@
-"""`rowcast sources resync`: what was published goes out once more, with new versions."""
+"""`rowcast sources resync`: events as the database is, or once more what was published, with new versions."""
 
 from __future__ import annotations
 
 import argparse
 
 from rowcast.cli.verbs import Verbs
+from rowcast.cli.worker_code import become
 from rowcast.errors import ConfigurationError
+
+_WHERE = "rowcast sources resync"
 
 
 def register_resync(verbs: Verbs) -> None:
@@ -13,21 +16,33 @@ def register_resync(verbs: Verbs) -> None:
     resync = verbs.verb(
         "resync",
         _resync,
-        "send the current state of aggregates again, each as a `snapshot` event with its next version",
-        "inventory --from state",
+        "read rows of the database once more, and send what differs from what was published (extra `sources`)",
+        "inventory --aggregate item",
+        "inventory --aggregate item --id 6f1c…",
+        "inventory --aggregate item --where \"changed_at > '2026-03-01'\"",
         "inventory --from state --aggregate item --id 6f1c…",
-        description="From row state: the source database is not touched, and not asked. The source's other changes wait"
-        " until all is sent. Exit code 0: sent; 1: some are refused, or no worker has answered; 2: there is no such"
-        " source, type or id.",
+        description="Each aggregate that is found different gets one `snapshot` event with its next version, one that"
+        " is gone `deleted`, all others none. With --from state the database is not asked: what was published last"
+        " goes out again with the next version, for all that is named. Exit code 0: done; 1: some are refused, or no"
+        " worker has answered; 2: there is no such source, type or id, or the database cannot be read.",
     )
     resync.add_argument("source", metavar="SOURCE", help="name of the source")
-    resync.add_argument("--from", dest="origin", choices=["state"], required=True, help="where the state comes from")
+    resync.add_argument(
+        "--from",
+        dest="origin",
+        choices=["database", "state"],
+        default="database",
+        help="where the state comes from (default: database)",
+    )
     resync.add_argument("--aggregate", metavar="TYPE", help="only of this aggregate type (default: all)")
     resync.add_argument(
         "--id", dest="ids", action="append", default=[], metavar="ID", help="only this id text; may be repeated"
     )
     resync.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="how long to wait until it is sent"
+        "--where", metavar="SQL", help="only aggregates whose rows, as r, fulfil this condition; finds no deleted ones"
+    )
+    resync.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="how long to wait for the worker (default: 60)"
     )
 
 
@@ -38,8 +53,18 @@ def _resync(arguments: argparse.Namespace) -> int:
     from rowcast.control.resending import ask_resend
     from rowcast.settings import load_settings
 
-    if arguments.ids and arguments.aggregate is None:
-        raise ConfigurationError("--id needs --aggregate", where="rowcast sources resync", fix="name the type too")
+    one = "--id" if arguments.ids else "--where" if arguments.where is not None else ""
+    if one and arguments.aggregate is None:
+        raise ConfigurationError(f"{one} needs --aggregate", where=_WHERE, fix="name the type too")
+    if arguments.where is not None and (arguments.ids or arguments.origin == "state"):
+        fix = "a condition stands alone, and is asked of the database"
+        raise ConfigurationError("--where does not go with --id or --from state", where=_WHERE, fix=fix)
+    if arguments.origin == "database":
+        given = {"aggregate": arguments.aggregate, "where": arguments.where, "timeout": arguments.timeout}
+        options = [f"--{name}={value}" for name, value in given.items() if value is not None]
+        become(
+            "stream_app.resync", arguments, [*options, *(f"--id={each}" for each in arguments.ids), arguments.source]
+        )
     url = load_settings(arguments.project).control().url
     with connect(url, application="rowcast sources resync", autocommit=True) as connection:
         migrate(connection)

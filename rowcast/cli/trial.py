@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from importlib.util import find_spec
 
 from rowcast.cli.verbs import Verbs, add_json
-from rowcast.errors import ConfigurationError
+from rowcast.cli.worker_code import become
 
 
 def register_trial(verbs: Verbs) -> None:
@@ -44,19 +41,12 @@ def register_trial(verbs: Verbs) -> None:
 def _preview(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in ("table", "id", "last", "save")}
     options = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    return _run("stream_app.preview", arguments, [*options, arguments.source])
+    become("stream_app.preview", arguments, [*_json(arguments), *options, arguments.source])
 
 
 def _test(arguments: argparse.Namespace) -> int:
-    return _run("stream_app.case", arguments, arguments.sources)
+    become("stream_app.case", arguments, [*_json(arguments), *arguments.sources])
 
 
-def _run(module: str, arguments: argparse.Namespace, options: list[str]) -> int:
-    """Become *module*: the code that workers run is not imported by what consumers install."""
-    if find_spec("requests") is None:
-        raise ConfigurationError(
-            "requests is not installed", where="rowcast sources", fix="pip install 'rowcast[sources]'"
-        )
-    sys.stdout.flush()
-    command = ["-m", module, f"--project={arguments.project}", *(["--json"] if arguments.json else []), *options]
-    os.execv(sys.executable, [sys.executable, *command])  # noqa: S606 - the same interpreter
+def _json(arguments: argparse.Namespace) -> list[str]:
+    return ["--json"] if arguments.json else []

@@ -1,13 +1,13 @@
 """
 Rows read with SELECT in the form in which the change log has them, but for what the worker strips from it.
 
-For previews: `rowcast.sources.column_type` knows the types, docs/reference/types.md is the table of the forms.
+For previews and resyncs: `rowcast.sources.column_type` knows the types, docs/reference/types.md has the forms.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import isfinite
 from typing import Any
 
@@ -72,23 +72,85 @@ def read_rows(
 
     *wanted* restricts them to those that have the given texts at the given places.
     """
-    types = {column.name: column.type for column in table.columns}
-    columns = sql.SQL(", ").join(
-        sql.SQL("to_jsonb({}) AS {}").format(_form(types[name], _column(name)), sql.Identifier(name)) for name in types
-    )
     conditions: list[sql.Composable] = [sql.SQL("true")]
     parameters: list[object] = []
     for place, text in zip(*(wanted or ((), ())), strict=True):
         condition, values = _has_text(place, text)
         conditions.append(condition)
         parameters += values
-    where = sql.SQL(" AND ").join(conditions)
-    statement = sql.SQL("SELECT {} FROM {} AS r WHERE {} ORDER BY r.ctid DESC LIMIT {}").format(
-        columns, sql.Identifier(*table.name.split(".")), where, sql.Literal(limit)
+    statement = sql.SQL("{} WHERE {} ORDER BY r.ctid DESC LIMIT {}").format(
+        _selection(table), sql.SQL(" AND ").join(conditions), sql.Literal(limit)
     )
     connection.execute(_SESSION)
     with connection.cursor(row_factory=dict_row) as cursor:
-        rows = cursor.execute(statement, parameters).fetchall()
+        return _exact_rows(table, cursor.execute(statement, parameters).fetchall())
+
+
+# Which rows of a table, as ``r``, with the parameters of it; None: all of them.
+RowCondition = tuple[sql.Composable, Sequence[object]] | None
+
+
+def stream_rows(
+    connection: psycopg.Connection[Any], table: TableDefinition, condition: RowCondition, size: int
+) -> Iterator[Rows]:
+    """The rows of *table* that fulfil *condition*, *size* at a time and in no order; inside a transaction."""
+    which, parameters = condition or (sql.SQL("true"), ())
+    connection.execute(_SESSION)
+    with connection.cursor("rowcast_rows", row_factory=dict_row) as cursor:
+        cursor.execute(sql.SQL("{} WHERE {}").format(_selection(table), which), parameters)
+        while rows := cursor.fetchmany(size):
+            yield _exact_rows(table, rows)
+
+
+def has_values(places: Sequence[str], values: Sequence[object]) -> tuple[sql.Composable, list[object]]:
+    """
+    The condition that ``r`` has these *values*, in the form of the change log, at *places*.
+
+    The server reads them as values of the columns, so it may refuse them (``psycopg.DataError``).
+    """
+    conditions, parameters = list[sql.Composable](), list[object]()
+    for text, value in zip(places, values, strict=True):
+        if parse_place(text).path is None:
+            conditions.append(sql.SQL("{} = %s").format(_column(text)))
+            parameters.append(value)
+        else:
+            condition, more = _has_text(text, str(value))
+            conditions.append(condition)
+            parameters += more
+    return sql.SQL("({})").format(sql.SQL(" AND ").join(conditions)), parameters
+
+
+def is_below(columns: Sequence[str], table: str, key: Sequence[str], condition: RowCondition) -> RowCondition:
+    """The condition that *columns* of ``r`` hold the *key* of a row of *table* that fulfils *condition*."""
+    if condition is None:
+        return None
+    which, parameters = condition
+    return (
+        sql.SQL("({}) IN (SELECT {} FROM {} AS r WHERE {})").format(
+            sql.SQL(", ").join(map(_column, columns)),
+            sql.SQL(", ").join(map(_column, key)),
+            _name(*table.split(".")),
+            which,
+        ),
+        parameters,
+    )
+
+
+def _selection(table: TableDefinition) -> sql.Composed:
+    columns = sql.SQL(", ").join(
+        sql.SQL("to_jsonb({}) AS {}").format(_form(each.type, _column(each.name)), _name(each.name))
+        for each in table.columns
+    )
+    return sql.SQL("SELECT {} FROM {} AS r").format(columns, _name(*table.name.split(".")))
+
+
+def _name(*parts: str) -> sql.SQL:
+    """A name in a statement with parameters."""
+    return sql.SQL(sql.Identifier(*parts).as_string(None).replace("%", "%%"))
+
+
+def _exact_rows(table: TableDefinition, rows: Rows) -> Rows:
+    types = {column.name: column.type for column in table.columns}
     return [{name: _exact(types[name], value) for name, value in row.items()} for row in rows]
 
 
@@ -141,7 +203,7 @@ def _bits(text: str) -> str | bool:
 
 
 def _column(name: str) -> sql.Composable:
-    return sql.SQL("r.{}").format(sql.Identifier(name))
+    return sql.SQL("r.{}").format(_name(name))
 
 
 def _has_text(text: str, wanted: str) -> tuple[sql.Composable, list[object]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from stack_fixture import TestProject, wait_until
-from worker_fixture import WorkerPool, histories, rowcast
+from worker_fixture import Unpublished, WorkerPool, histories, rowcast
 
 from rowcast.errors import ConfigurationError
 from rowcast.identity import join_id_parts
@@ -231,6 +231,35 @@ def test_embedded_rows_in_large_transactions_references_and_truncate(
         purchases.execute("INSERT INTO line VALUES ('p5', 1, 'again', NULL, 2)")
     wait_published(purchases)
     assert sum(len(each["lines"]) for each in published(purchases).values()) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_a_resync_finds_rows_of_all_tables_that_changed_unseen(purchases: TestProject, workers: WorkerPool) -> None:
+    """The whole source, or each purchase by its id: rows that moved to another purchase, rows that went, references."""
+    rng = random.Random(5)
+    for _ in range(30):
+        change(purchases, rng)
+    purchases.apply()
+    workers.start().wait_owned()
+    wait_published(purchases)
+    for named in (False, True, True):
+        with Unpublished(purchases, ("purchase", "line", "option", "address", "currency")):
+            for _ in range(25):
+                change(purchases, rng)
+            if not named:
+                purchases.execute("UPDATE currency SET name = name || '!' WHERE id = 2")
+        known = {
+            *published(purchases),
+            *(join_id_parts([id_]) for (id_,) in purchases.execute("SELECT id FROM purchase")),
+        }
+        asked = ["--aggregate", "purchase", *(f"--id={each}" for each in known)] if named else []
+        done = rowcast(purchases, "sources", "resync", purchases.name, *asked)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not done.stdout.endswith(" 0 rows differed, 0 were gone\n")
+        wait_published(purchases)
+        change(purchases, rng)
+        wait_published(purchases)
 
 
 def test_embedded_tables_that_do_not_fit_are_refused_before_anything_is_touched(purchases: TestProject) -> None:

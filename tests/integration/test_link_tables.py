@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from stack_fixture import TestProject, wait_until
-from worker_fixture import WorkerPool, histories, rowcast
+from worker_fixture import Unpublished, WorkerPool, histories, rowcast
 from worker_fixture import wait_published as wait_versions
 
 from rowcast.errors import ConfigurationError
@@ -167,6 +167,29 @@ def test_items_with_several_parents_follow_their_links(bound: TestProject, worke
     bound.execute("INSERT INTO bound_with (library, number, instance_id) VALUES ('c', 4, 'i4')")
     bound.apply()
     wait_published(bound)
+
+
+@pytest.mark.matrix
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_a_resync_finds_links_that_changed_unseen(bound: TestProject, workers: WorkerPool) -> None:
+    """The whole source, or each item by its id, with all links that it has or had."""
+    rng = random.Random(6)
+    for _ in range(30):
+        change(bound, rng)
+    bound.apply()
+    workers.start().wait_owned()
+    wait_published(bound)
+    for named in (False, True):
+        with Unpublished(bound, ("item_of", "bound_with", *(() if named else ("series", "instance_of")))):
+            for _ in range(25):
+                change(bound, rng)
+        known = {id_ for type_, id_ in {**published(bound), **truth(bound)} if type_ == "item"}
+        asked = ["--aggregate", "item", *(f"--id={each}" for each in known)] if named else []
+        done = rowcast(bound, "sources", "resync", bound.name, *asked)
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait_published(bound)
+        change(bound, rng)
+        wait_published(bound)
 
 
 @pytest.mark.matrix

@@ -6,7 +6,7 @@ import pytest
 
 from rowcast.errors import StopError
 from stream_app.core.change import Operation, RowChange
-from stream_app.generation import COMPLETE, EMITTING, READING, Generation, Generations
+from stream_app.generation import CANCELLED, COMPARING, COMPLETE, EMITTING, READING, Generation, Generations
 
 
 def row(lsn: int = 10, *, first: bool = False) -> RowChange:
@@ -101,3 +101,39 @@ def test_a_snapshot_that_begins_anew_before_its_first_row_stops_the_source() -> 
     generations.note_start(5)
     with pytest.raises(StopError, match=r"SNAPSHOT_INTERRUPTED.*not finished"):
         generations.note_start(6)
+
+
+def test_a_comparison_is_no_snapshot() -> None:
+    """Events go on, rows are marked with its number, and where a snapshot is expected stays what it was."""
+    generations = Generations("s", ["a", "b"], [Generation(name, 1, COMPLETE, 7, 1, "t") for name in "ab"], lambda: 9)
+    assert generations.begin_comparing(["a"]) is None, "a snapshot is expected behind 9"
+
+    generations = Generations("s", ["a", "b"], [Generation(name, 1, COMPLETE, 7, 1, "t") for name in "ab"], lambda: 5)
+    assert generations.begin_comparing(["a"]) == 2
+    assert (generations.comparing, generations.number, generations.reading) == (2, 2, frozenset())
+    assert generations.begin_comparing(["b"]) == 3
+    assert not generations.begin_applying(2)
+    assert generations.begin_applying(3)
+    generations.complete()
+    changed = [(each.aggregate, each.number, each.status, each.started_offset) for each in generations.take_changed()]
+    assert changed == [
+        ("a", 2, COMPARING, 7),
+        ("a", 2, CANCELLED, 7),
+        ("b", 3, COMPARING, 7),
+        ("b", 3, EMITTING, 7),
+        ("b", 3, COMPLETE, 7),
+    ]
+
+
+def test_a_snapshot_ends_a_comparison() -> None:
+    """What was read beside the log is older than the snapshot."""
+    asked = [5]
+    generations = Generations("s", ["a"], [Generation("a", 1, COMPLETE, 3, 1, "t")], lambda: asked[0])
+    asked[0] = 2
+    assert generations.begin_comparing(["a"]) == 2
+    assert generations.begin_comparing(["unknown"]) is None
+    asked[0] = 5
+    generations.note_start(6)
+
+    assert (generations.comparing, generations.number, generations.reading) == (0, 3, {"a"})
+    assert generations.begin_comparing(["a"]) is None

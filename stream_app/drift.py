@@ -1,0 +1,93 @@
+"""
+Drift: rows of the database that row state has otherwise, found by a resync and applied by the owner of the source.
+
+They were read beside the change log, so only where nothing has come of a row since before it was read: neither a
+change, which marks it with the generation, nor a deletion, which is noted.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import orjson
+import psycopg
+
+from stream_app.core.change import Columns, Operation, RowChange
+from stream_app.core.transaction import Transaction
+
+# Whoever reads rows for a resync of a source holds this lock, with the hash of the source's name.
+READING_LOCK = 0x5265_7379
+_NEXT = """
+SELECT d.table_name, d.row_key, d.columns, r.columns FROM rowcast.reread_row d
+LEFT JOIN rowcast.row_state r
+  ON r.source = d.source AND r.table_name = d.table_name AND r.row_key = d.row_key
+WHERE d.source = %(source)s AND d.generation = %(generation)s AND (d.table_name, d.row_key) > (%(table)s, %(key)s)
+  AND (r.generation IS NULL OR r.generation < %(generation)s)
+  AND (d.columns <> '' OR (d.columns IS NULL AND r.columns IS NOT NULL))
+  AND NOT EXISTS (SELECT FROM rowcast.deleted_row g WHERE g.source = d.source AND g.generation = d.generation
+                  AND g.table_name = d.table_name AND g.row_key = d.row_key)
+  AND NOT EXISTS (SELECT FROM rowcast.deleted_row g WHERE g.source = d.source AND g.generation = d.generation
+                  AND g.table_name = d.table_name AND g.row_key IS NULL)
+ORDER BY d.table_name, d.row_key LIMIT %(limit)s
+"""
+_IS_READ = "SELECT NOT pg_try_advisory_xact_lock_shared(%s, hashtext(%s))"
+
+
+class DriftedRow(NamedTuple):
+    """A row of *table* with its key: what it is in the database, and in row state; None: it is not there."""
+
+    table: str
+    key: str
+    found: Columns | None
+    known: Columns | None
+
+
+class Drift:
+    """What of a source was found different; *connection* reads the control database."""
+
+    def __init__(self, connection: psycopg.Connection, source: str) -> None:
+        self._connection = connection
+        self._source = source
+
+    def rows(self, generation: int, after: tuple[str, str], limit: int) -> list[DriftedRow]:
+        """The next rows that are still to be applied, by table and key, behind *after*."""
+        parameters = {
+            "source": self._source,
+            "generation": generation,
+            "table": after[0],
+            "key": after[1],
+            "limit": limit,
+        }
+        return [
+            DriftedRow(table, key, _columns(found), _columns(known))
+            for table, key, found, known in self._connection.execute(_NEXT, parameters)
+        ]
+
+    def is_read(self) -> bool:
+        """Whether somebody is reading rows of the source for a resync."""
+        row = self._connection.execute(_IS_READ, (READING_LOCK, self._source)).fetchone()
+        assert row is not None, "a function returns one row"
+        return bool(row[0])
+
+
+def _columns(text: str | None) -> Columns | None:
+    return None if text is None else orjson.loads(text)
+
+
+def as_transaction(rows: list[DriftedRow], lsn: int) -> Transaction:
+    """The changes that make row state as the database is."""
+    changes = tuple(
+        RowChange(
+            Operation.DELETE if row.found is None else Operation.UPDATE,
+            row.table,
+            row.known if row.found is None else None,
+            row.found,
+            None,
+            order,
+            lsn,
+            0,
+            whole=True,
+        )
+        for order, row in enumerate(rows, 1)
+    )
+    return Transaction(0, lsn, len(changes), 0, changes, ())

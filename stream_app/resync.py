@@ -1,0 +1,220 @@
+"""
+``python -m stream_app.resync``, as `rowcast sources resync` runs it: row state and events as the database is.
+
+It reads the database and leaves what differs to the owner of the source, which applies it at a place of the change log
+that has all that was read. When this process dies, what it read is given up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from rowcast.control.command import ask, wait_outcome
+from rowcast.control.database import connect, migrate
+from rowcast.control.names import need_source, need_type
+from rowcast.control.refusals import list_refusals
+from rowcast.errors import ConfigurationError, RowcastError
+from rowcast.identity import Identity
+from rowcast.settings import Settings, load_settings
+from rowcast.sources.catalogue import connect_source, read_catalogue
+from rowcast.sources.connector import slot_name
+from rowcast.sources.source_file import load_sources
+from stream_app.contract import compile_validators
+from stream_app.core.mapping import SourceMapping, compile_mapping
+from stream_app.drift import READING_LOCK
+from stream_app.lease import read_definition
+from stream_app.position import read_position
+from stream_app.rereading import Rereading, Scope, tables_of
+
+_WHERE = "rowcast sources resync"
+_GENERATION = "generation "
+_IDENTITY = """
+SELECT pg_is_in_recovery(), (SELECT system_identifier::text FROM pg_control_system()),
+       EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = %s AND database = current_database())
+"""
+_WITHDRAW = """
+UPDATE rowcast.command SET done_at = clock_timestamp(), outcome = 'withdrawn' WHERE number = %s AND done_at IS NULL
+"""
+_OPEN = "SELECT FROM rowcast.command WHERE source = %s AND verb = 'resync_apply' AND done_at IS NULL"
+
+
+def main(arguments: list[str]) -> int:
+    """Resync what *arguments* ask for; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return _resync(options, load_settings(options.project))
+    except (RowcastError, psycopg.Error) as error:
+        print(f"rowcast: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rowcast sources resync")
+    parser.add_argument("--project", type=Path)
+    parser.add_argument("--aggregate")
+    parser.add_argument("--id", dest="ids", action="append", default=[])
+    parser.add_argument("--where")
+    parser.add_argument("--timeout", type=float, default=60.0)
+    parser.add_argument("source")
+    return parser
+
+
+def _resync(options: argparse.Namespace, settings: Settings) -> int:
+    source = str(options.source)
+    # Large tables are compared in one statement.
+    with connect(
+        settings.control().url, application=_WHERE, autocommit=True, settings="-c statement_timeout=0"
+    ) as control:
+        migrate(control)
+        definition = need_source(control, source)
+        types = [each.name for each in definition.aggregates]
+        if options.aggregate is not None:
+            columns = need_type(control, source, options.aggregate)
+            _need_ids(options.ids, columns)
+            types = [options.aggregate]
+        scope = Scope(tuple(types), tuple(options.ids), options.where)
+        with _reading(control, source):
+            outcome, applied = _read_and_ask(control, scope, settings, options)
+        refused = [
+            each
+            for each in list_refusals(control, source)
+            if each.aggregate in types and (not options.ids or each.id_text in options.ids)
+        ]
+    print(f"{source}: {outcome}")
+    if applied and refused:
+        print(f"{len(refused)} refused; see `rowcast refused list {source}`")
+    return 0 if applied and not refused else 1
+
+
+def _need_ids(ids: Sequence[str], columns: int) -> None:
+    for each in ids:
+        try:
+            parts = Identity.from_id_text("", "", each).parts
+        except ValueError as error:
+            raise ConfigurationError(
+                str(error), where=f"--id {each!r}", fix="write it as the record key has it"
+            ) from None
+        if len(parts) != columns:
+            fix = f"the id has {columns} parts, percent-encoded and joined by commas"
+            raise ConfigurationError(f"has {len(parts)} parts", where=f"--id {each!r}", fix=fix)
+
+
+@contextmanager
+def _reading(control: psycopg.Connection, source: str) -> Iterator[None]:
+    """
+    Be the only one who reads for a resync of *source*; what a former one left is thrown away.
+
+    Raises:
+        ConfigurationError: somebody else does, or what was read is being applied.
+
+    """
+    lock = (READING_LOCK, source)
+    row = control.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", lock).fetchone()
+    if row != (True,) or control.execute(_OPEN, (source,)).fetchone() is not None:
+        raise ConfigurationError(
+            "another resync is under way", where=f"source {source}", fix="ask again when it has ended"
+        )
+    try:
+        _forget(control, source)
+        yield
+    finally:
+        if not control.closed and control.execute(_OPEN, (source,)).fetchone() is None:
+            _forget(control, source)
+
+
+def _forget(control: psycopg.Connection, source: str) -> None:
+    control.execute("DELETE FROM rowcast.reread_row WHERE source = %s", (source,))
+    control.execute("DELETE FROM rowcast.deleted_row WHERE source = %s", (source,))
+
+
+def _read_and_ask(
+    control: psycopg.Connection, scope: Scope, settings: Settings, options: argparse.Namespace
+) -> tuple[str, bool]:
+    """What came of it, and whether it was applied."""
+    source = str(options.source)
+    (file,) = load_sources(settings.project, [source])
+    definition, revision = read_definition(control, source)
+    mapping = compile_mapping(definition, compile_validators(definition), settings.hash_key())
+    with connect_source(settings.database(file.database)) as database:
+        _need_same_database(control, database, source)
+        _need_same_tables(database, mapping, scope)
+        begin = ask(control, source, "resync_begin", {"aggregates": list(scope.types)})
+        begun = wait_outcome(control, begin, options.timeout)
+        if begun is None:
+            control.execute(_WITHDRAW, (begin,))
+            return f"nothing was done: no worker has answered for {options.timeout:g} s", False
+        if not begun.startswith(_GENERATION):
+            raise ConfigurationError(begun, where=f"source {source}", fix=f"rowcast sources status {source}")
+        generation = int(begun.removeprefix(_GENERATION))
+        reading = Rereading(mapping, generation, database, control)
+        reading.read(scope)
+    arguments = {"generation": generation, "behind": reading.behind, "revision": revision}
+    outcome = wait_outcome(control, ask(control, source, "resync_apply", arguments), options.timeout)
+    if outcome is None:
+        return f"{reading.count} rows read; not yet applied, the request stands", False
+    return f"{reading.count} rows read; {outcome}", not outcome.startswith("not ")
+
+
+def _need_same_database(control: psycopg.Connection, database: psycopg.Connection[Any], source: str) -> None:
+    """
+    Make sure that *database* is the one that *source* is captured from: rows that it lacks end as deleted.
+
+    Raises:
+        ConfigurationError: it is a standby, a copy, or another one.
+
+    """
+    where = f"database of source {source}"
+    found = database.execute(_IDENTITY, (slot_name(source),)).fetchone()
+    assert found is not None, "functions return one row"
+    in_recovery, system, has_slot = found
+    if in_recovery:
+        raise ConfigurationError("is a standby, which may be behind", where=where, fix="give the primary's address")
+    position = read_position(control, source)
+    known = (position.heartbeat or {}).get("system_identifier") if position else None
+    if known is None:
+        fix = f"rowcast sources status {source}"
+        raise ConfigurationError("nothing was captured from it yet", where=where, fix=fix)
+    if not has_slot or str(known) != system:
+        raise ConfigurationError(
+            f"is not the one that the source is captured from: replication slot {slot_name(source)} is not in it",
+            where=where,
+            fix=f"rowcast sources status {source}",
+        )
+
+
+def _need_same_tables(database: psycopg.Connection[Any], mapping: SourceMapping, scope: Scope) -> None:
+    """
+    Make sure that the tables that *scope* reads are as they were when the definition was applied, and readable whole.
+
+    Raises:
+        ConfigurationError: one is not.
+
+    """
+    tables = tables_of(mapping, scope)
+    found = read_catalogue(database, [table.name for table in tables]).tables
+    for table in tables:
+        where, present = f"table {table.name}", found.get(table.name)
+        if present is None:
+            raise ConfigurationError("does not exist", where=where, fix="its rows would all end as deleted")
+        if not present.readable or present.secured:
+            why = "row-level security hides rows of it" if present.readable else "the login may not read it"
+            raise ConfigurationError(why, where=where, fix="the login that resyncs has to see all rows")
+        for column in table.columns:
+            now = present.column(column.name)
+            if now is None or now.type != column.type:
+                raise ConfigurationError(
+                    f"column {column.name} is not as it was applied: {now.type if now else 'it is gone'}",
+                    where=where,
+                    fix="change the source file, and apply it first",
+                )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
