@@ -16,9 +16,9 @@ from rowcast.errors import OwnershipLostError
 from rowcast.failpoint import failpoint
 from stream_app.core.change import LooseMessage, Operation, RowChange, SnapshotStart
 from stream_app.core.emission import Emitted, Origin, rfc3339
-from stream_app.core.heartbeat import newest_heartbeat
+from stream_app.core.heartbeat import forget_catalogue, newest_heartbeat
 from stream_app.core.loading import LargeFanOutError, Lookups
-from stream_app.core.partition import Capture, forget_partitions
+from stream_app.core.partition import Capture
 from stream_app.core.reference import referring
 from stream_app.core.sequencing import (
     Work,
@@ -95,7 +95,7 @@ class Session:
         share = _SHARE_WITH_EMBEDDED if claim.mapping.embedded else 1
         self._records_max, self._chunk_max = BATCH_RECORDS_MAX // share, CHUNK_AGGREGATES_MAX // share
         self._applied = claim.reading, claim.revision
-        self._capture = Capture(self._reads.partitions_from())
+        self._capture = self._known_of_capture()
         self._open_log()
         self._reads.load_references()
         # Those of an open transaction that is too large for memory: reference tables are small, so they stay in it.
@@ -121,6 +121,10 @@ class Session:
             self._store.open_majors(opening, known)
         self._position = replace(self._position, end_offsets=known)
         return tail, ends
+
+    def _known_of_capture(self) -> Capture:
+        tables = {table.name: table for table in self._mapping.definition.tables}
+        return Capture(self._reads.partitions_from(), tables=tables, resumed=self._reads.resumed_at())
 
     def _open_log(self) -> None:
         """Read the change log from the committed position on."""
@@ -286,8 +290,8 @@ class Session:
             # the generation, and columns in row state.
             raise OwnershipLostError(f"{self._source}: a snapshot begins that was set up by a newer definition")
         self._generations.note_start(start.next_offset - 1)
-        self._position = replace(self._position, heartbeat=forget_partitions(self._position.heartbeat))
-        self._capture = Capture(self._reads.partitions_from())
+        self._position = replace(self._position, heartbeat=forget_catalogue(self._position.heartbeat))
+        self._capture = self._known_of_capture()
         self._landing.wait()
         self._staging.clear()  # of a transaction that broke off before it
         self._reference_rows.clear()
@@ -523,7 +527,7 @@ class Session:
             outcome = "not applied, because a snapshot or another definition came in between: ask again"
         elif verb == "skip_snapshot":
             outcome, offset = self._skip_snapshot(int(arguments["next_offset"]))
-            done = replace(done, next_offset=offset, heartbeat=forget_partitions(done.heartbeat))
+            done = replace(done, next_offset=offset, heartbeat=forget_catalogue(done.heartbeat))
         else:
             outcome = f"unknown verb {verb!r}"
         moved = done.next_offset != self._position.next_offset

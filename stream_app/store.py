@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain
 from typing import Any
 
@@ -209,8 +210,14 @@ class Store:
         row = self._connection.execute(query, (self._source,)).fetchone()
         return None if row is None or row[0] is None else int(row[0])
 
+    def resumed_at(self) -> datetime | None:
+        """When the source was resumed after its last stop; None: never."""
+        query = "SELECT resumed_at FROM rowcast.source WHERE source = %s"
+        row = self._connection.execute(query, (self._source,)).fetchone()
+        return None if row is None else row[0]
+
     def partitions_from(self) -> dict[str, Any] | None:
-        """The partitions that there were before the snapshot, as heartbeats tell of them; None: never noted."""
+        """What the catalogue said before the snapshot, as heartbeats tell of it; None: never noted."""
         query = "SELECT partitions_from FROM rowcast.source WHERE source = %s"
         row = self._connection.execute(query, (self._source,)).fetchone()
         return None if row is None or row[0] is None else orjson.loads(row[0])

@@ -21,9 +21,10 @@ def register_recovery(verbs: Verbs) -> None:
     resnapshot = verbs.verb(
         "resnapshot",
         _resnapshot,
-        "begin a first snapshot again that broke off (SNAPSHOT_INTERRUPTED)",
+        "take a new snapshot of a source that was stopped because changes are in no event",
         "inventory --yes",
-        description="Drops connector, offsets and slot, leaves the broken snapshot behind, applies the source anew.",
+        description="Drops connector, offsets and slot, leaves what is left of the change log behind, applies the source"
+        " anew. For the codes of docs/reference/stops.md that name this command.",
     )
     resnapshot.add_argument("source", metavar="SOURCE", help="name of the source")
     resnapshot.add_argument("--yes", action="store_true", help="do it; without it only says what would happen")

@@ -24,7 +24,8 @@ def resume(connection: psycopg.Connection, source: str) -> str | None:
         "WITH former AS (SELECT source, stopped_code FROM rowcast.source"
         " WHERE source = %s AND status = 'stopped' FOR UPDATE)"
         " UPDATE rowcast.source s SET status = 'running', stopped_code = NULL, stopped_detail = NULL,"
-        " stopped_remedy = NULL, stopped_since = NULL, failed_offset = NULL, failed_tries = 0, failed_detail = NULL"
+        " stopped_remedy = NULL, stopped_since = NULL, failed_offset = NULL, failed_tries = 0, failed_detail = NULL,"
+        " resumed_at = clock_timestamp()"
         " FROM former WHERE s.source = former.source RETURNING former.stopped_code",
         (source,),
     ).fetchone()

@@ -7,7 +7,6 @@ reads the tables as they are now and goes on from there, and what was committed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 
 import psycopg
@@ -17,28 +16,32 @@ from kafka.errors import KafkaError
 from rowcast.brokers import Brokers
 from rowcast.errors import BrokerUnavailableError, ConfigurationError
 from rowcast.kafka_fault import refused_right
-from rowcast.sources.connector import partitions_query, slot_name
+from rowcast.sources.connector import publication_name, slot_name
+from rowcast.sources.definition import SourceDefinition
+from rowcast.sources.heartbeat import catalogue_query
 from rowcast.topics import change_log_topic
 
 _TIMEOUT_MS = 15_000
 
 
 def note_capture(
-    source: str, tables: Sequence[str], control: psycopg.Connection, connection: psycopg.Connection, brokers: Brokers
+    definition: SourceDefinition, control: psycopg.Connection, connection: psycopg.Connection, brokers: Brokers
 ) -> None:
     """
-    Say in the control database that a snapshot of *source* is expected from here on, unless its slot is there.
+    Say in the control database that a snapshot of the source is expected from here on, unless its slot is there.
 
-    And which partitions *tables* have: no heartbeat tells of them before the snapshot is over. Called before the
+    And what the catalogue says of its tables: no heartbeat tells of it before the snapshot is over. Called before the
     connector is made; *connection* is to the source's database.
     """
+    source = definition.source
     if connection.execute("SELECT FROM pg_replication_slots WHERE slot_name = %s", (slot_name(source),)).fetchone():
         return
     end = change_log_end(brokers, source)
-    (partitions,) = connection.execute(partitions_query(tables).encode()).fetchone() or (None,)
+    query = catalogue_query(definition, publication_name(source))
+    (catalogue,) = connection.execute(query.encode()).fetchone() or (None,)
     control.execute(
         "UPDATE rowcast.source SET snapshot_from = %s, partitions_from = %s WHERE source = %s",
-        (end, partitions, source),
+        (end, catalogue, source),
     )
 
 

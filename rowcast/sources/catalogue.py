@@ -131,7 +131,8 @@ def read_catalogue(connection: psycopg.Connection[Any], tables: Sequence[str]) -
         assert server is not None, "one row"
         relations = cursor.execute(_RELATIONS, {"tables": list(tables)}).fetchall()
         columns: dict[int, list[Column]] = {}
-        for row in cursor.execute(_COLUMNS, {"oids": [relation["oid"] for relation in relations]}):
+        for row in cursor.execute(_ALL_COLUMNS, {"oids": [relation["oid"] for relation in relations]}):
+            del row["number"]
             columns.setdefault(row.pop("oid"), []).append(Column(**row))
     found = {relation["name"]: _table(relation, columns.get(relation["oid"], [])) for relation in relations}
     return Catalogue(**server, tables=found)
@@ -196,6 +197,19 @@ SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind AS kind, c.relper
  WHERE n.nspname || '.' || c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 
+# The names of types are the same on every search path.
+_TYPE_NAME = """(SELECT CASE WHEN b.typnamespace <> 'pg_catalog'::regnamespace AND pg_type_is_visible(b.oid)
+                        THEN b.typnamespace::regnamespace || '.' ELSE '' END || format_type({0}, {1})
+                   FROM pg_type n LEFT JOIN pg_type m ON m.oid = n.typelem AND m.typarray = n.oid
+                   JOIN pg_type b ON b.oid = coalesce(m.oid, n.oid) WHERE n.oid = {0})"""
+
+
+def columns_query(tables: str) -> str:
+    """The query for the columns of *tables*, an expression for an array of their oids."""
+    under, plain = _TYPE_NAME.format("under.type", "under.modifier"), _TYPE_NAME.format("r.type", "r.modifier")
+    return _COLUMNS.replace("{tables}", tables).replace("{under}", under).replace("{plain}", plain)
+
+
 _COLUMNS = """
 WITH RECURSIVE resolved AS (
     SELECT a.attrelid, a.attnum, a.attname, a.attgenerated, t.oid AS type, a.atttypmod AS modifier,
@@ -203,16 +217,17 @@ WITH RECURSIVE resolved AS (
            a.attnotnull AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conrelid = a.attrelid
              AND k.contype = 'n' AND NOT k.convalidated AND k.conkey = ARRAY[a.attnum]) AS attnotnull
       FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
-     WHERE a.attrelid = ANY (%(oids)s) AND a.attnum > 0 AND NOT a.attisdropped
+     WHERE a.attrelid = ANY ({tables}) AND a.attnum > 0 AND NOT a.attisdropped
   UNION ALL
     SELECT r.attrelid, r.attnum, r.attname, r.attgenerated, t.typbasetype, t.typtypmod, r.attnotnull OR t.typnotnull
       FROM resolved r JOIN pg_type t ON t.oid = r.type WHERE t.typtype = 'd'
 )
-SELECT r.attrelid AS oid, r.attname AS name, NOT r.attnotnull AS nullable, r.attgenerated <> '' AS generated,
+SELECT r.attrelid AS oid, r.attnum AS number, r.attname::text AS name, NOT r.attnotnull AS nullable,
+       r.attgenerated <> '' AS generated,
        coalesce(e.typtype, t.typtype) = 'e' AS enum,
-       CASE WHEN under.type IS NOT NULL THEN 'domain ' || format_type(under.type, under.modifier) || '[]'
+       CASE WHEN under.type IS NOT NULL THEN 'domain ' || {under} || '[]'
             WHEN x.extname IS NOT NULL THEN coalesce(e.typname || '[]', t.typname)
-            ELSE format_type(r.type, r.modifier) END AS type
+            ELSE {plain} END AS type
   FROM resolved r JOIN pg_type t ON t.oid = r.type
   LEFT JOIN pg_type e ON e.oid = t.typelem AND t.oid = e.typarray
   LEFT JOIN pg_depend d ON d.classid = 'pg_type'::regclass AND d.objid = coalesce(e.oid, t.oid) AND d.deptype = 'e'
@@ -226,3 +241,4 @@ SELECT r.attrelid AS oid, r.attname AS name, NOT r.attnotnull AS nullable, r.att
       SELECT u.type, u.modifier FROM u JOIN pg_type b ON b.oid = u.type WHERE b.typtype <> 'd') under ON true
  WHERE t.typtype <> 'd' ORDER BY r.attrelid, r.attnum
 """
+_ALL_COLUMNS = columns_query("%(oids)s").encode()

@@ -8,7 +8,7 @@ beside it. docs/reference/settings.md lists them.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rowcast.annotation import CONTEXT_PREFIX, STATED_PREFIX
@@ -17,12 +17,11 @@ from rowcast.errors import ConfigurationError
 from rowcast.settings import DatabaseSettings
 from rowcast.sources.column_type import UNAVAILABLE
 from rowcast.sources.definition import SourceDefinition, TableDefinition
+from rowcast.sources.heartbeat import HEARTBEAT_PREFIX, heartbeat_query, qualified, quoted
 from rowcast.sources.shielded_column import all_rules
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
-HEARTBEAT_PREFIX = "rowcast.heartbeat"
 HEARTBEAT_INTERVAL_MS = 1_000
-_PARTITIONS_BEATS = 20
 NOTIFICATIONS_SUFFIX = "notifications"
 _QUEUE_BYTES_MAX = 64 * 1024 * 1024
 _JSON = "org.apache.kafka.connect.json.JsonConverter"
@@ -61,72 +60,6 @@ def transactional_id(source: str) -> str:
     return f"rowcast.{source}"
 
 
-def heartbeat_query(source: str, tables: Sequence[str]) -> str:
-    """
-    One statement: count the beat in ``rowcast.heartbeat`` and say it in the WAL, in one transaction.
-
-    The counter is dense (a sequence would skip numbers on rollback), so a missing beat is a missing record. Some beats
-    say which partitions those of *tables* have that are partitioned.
-    """
-    return (
-        "WITH beat AS (UPDATE rowcast.heartbeat SET counter = counter + 1, at = clock_timestamp()"
-        f" WHERE source = '{source}' RETURNING source, counter, at)"
-        f" SELECT pg_logical_emit_message(true, '{HEARTBEAT_PREFIX}', json_strip_nulls(json_build_object("
-        "'system_identifier', (SELECT system_identifier::text FROM pg_control_system()),"
-        " 'timeline', ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,"
-        """ 'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),"""
-        " 'counter', counter, 'source', source,"
-        f" 'partitions', CASE WHEN told THEN ({_by_table(tables, _LEAVES)}) END,"
-        f" 'files', CASE WHEN told THEN ({_by_table(tables, _FILES)}) END))::text)"
-        f" FROM (SELECT *, counter % {_PARTITIONS_BEATS} = 1 AS told FROM beat) AS beat"
-    )
-
-
-def partitions_query(tables: Sequence[str]) -> str:
-    """What heartbeats say of the partitions of *tables*, as one JSON text."""
-    partitions, files = (_by_table(tables, each) for each in (_LEAVES, _FILES))
-    return f"SELECT json_build_object('partitions', ({partitions}), 'files', ({files}))::text"
-
-
-# PostgreSQL notes nowhere how a partition came. One that was created as such is in the same transaction, and hardly
-# any command earlier (3 or 4 are counted on PostgreSQL 15 and 16; a table with a row that is attached has 6).
-_LEAVES = (
-    "json_agg(t.relid::oid::text || coalesce('@' || (SELECT max(i.xmin::text)"
-    " FROM pg_partition_ancestors(t.relid) x JOIN pg_inherits i ON i.inhrelid = x.relid"
-    " JOIN pg_attribute a ON a.attrelid = t.relid AND a.attname = 'ctid'"
-    " WHERE age(i.xmin) < age(a.xmin) OR (i.xmin = a.xmin AND i.cmin::text::int8 - a.cmin::text::int8 > 5)), ''))"
-)
-# A TRUNCATE gives a table another file, and so does whatever rewrites its rows. The count of its rows tells them apart:
-# a TRUNCATE leaves -1. Later counts are no news: of an index that is built, and of ANALYZE and VACUUM on PostgreSQL 14,
-# where what was inserted may be told much later.
-_FILES = (
-    "json_object_agg(t.relid::oid::text, (SELECT concat_ws('/', pg_relation_filenode(c.oid), c.xmin,"
-    " CASE WHEN EXISTS (SELECT FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = c.oid"
-    " AND (age(x.xmin) < age(c.xmin) OR (x.xmin = c.xmin AND pg_relation_filenode(x.oid) = x.oid)))"
-    " THEN -1 ELSE c.reltuples::int8 END, pg_stat_get_tuples_inserted(c.oid),"
-    " CASE WHEN current_setting('server_version_num')::int >= 150000 THEN '' ELSE coalesce("
-    "extract(epoch FROM greatest(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid),"
-    " pg_stat_get_last_vacuum_time(c.oid), pg_stat_get_last_autovacuum_time(c.oid)))::text, '') END)"
-    " FROM pg_class c WHERE c.oid = t.relid))"
-)
-
-
-def _by_table(tables: Sequence[str], told: str) -> str:
-    """
-    What is *told* of the partitions that hold rows, by partitioned table; see `stream_app.core.partition`.
-
-    Either their oids, those that were attached with ``@<transaction>``, or each one's file.
-    """
-    literal = ", ".join("'" + table.replace("'", "''") + "'" for table in tables)
-    names = ", ".join("'" + _qualified(table).replace("'", "''") + "'" for table in tables)
-    return (
-        "SELECT coalesce(json_object_agg(r.name, l.leaves), '{}')"
-        f" FROM unnest(ARRAY[{literal}], ARRAY[{names}]) AS r (name, quoted) CROSS JOIN LATERAL ("
-        f"SELECT {told} AS leaves FROM pg_partition_tree(to_regclass(r.quoted)) t WHERE t.isleaf) l"
-        " WHERE l.leaves IS NOT NULL"
-    )
-
-
 def connector_configuration(
     definition: SourceDefinition, database: DatabaseSettings, *, server_version: int
 ) -> dict[str, str]:
@@ -150,7 +83,7 @@ def connector_configuration(
         **_masks(definition),
         **_delivery(definition),
         "heartbeat.interval.ms": str(HEARTBEAT_INTERVAL_MS),
-        "heartbeat.action.query": heartbeat_query(source, [table.name for table in definition.tables]),
+        "heartbeat.action.query": heartbeat_query(definition, publication_name(source)),
         # A restarting database comes back by itself within 3 minutes; after that the task fails, visibly.
         "errors.max.retries": "60",
         "retriable.restart.connector.wait.ms": "3000",
@@ -268,21 +201,13 @@ def _keys(definition: SourceDefinition) -> dict[str, str]:
 
 def _snapshot_query(table: TableDefinition) -> str:
     columns = ", ".join(
-        f"CASE {_quoted(column.name)} WHEN 'infinity' THEN 2147483647 WHEN '-infinity' THEN -2147483648"
-        f" ELSE {_quoted(column.name)} - date '1970-01-01' END::bigint AS {_quoted(column.name)}"
+        f"CASE {quoted(column.name)} WHEN 'infinity' THEN 2147483647 WHEN '-infinity' THEN -2147483648"
+        f" ELSE {quoted(column.name)} - date '1970-01-01' END::bigint AS {quoted(column.name)}"
         if column.type == "date"
-        else _quoted(column.name)
+        else quoted(column.name)
         for column in table.columns
     )
-    return f"SELECT {columns} FROM {_qualified(table.name)}"
-
-
-def _qualified(table: str) -> str:
-    return ".".join(map(_quoted, table.split(".")))
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+    return f"SELECT {columns} FROM {qualified(table.name)}"
 
 
 def _forms() -> dict[str, str]:

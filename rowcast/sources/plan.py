@@ -84,8 +84,7 @@ class Plan:
         )
         admin = self._open.enter_context(TopicAdmin(settings.kafka()))
         connect = self._open.enter_context(ConnectClient(settings.connect()))
-        tables = [table.name for table in definition.tables]
-        note = partial(note_capture, source.source, tables, control, connection, settings.kafka())
+        note = partial(note_capture, definition, control, connection, settings.kafka())
         # First of all, because it knows best why a running source cannot have another table.
         stored = plan_definition(definition, control)
         return [

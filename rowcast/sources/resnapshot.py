@@ -1,5 +1,5 @@
 """
-A new snapshot of a source whose first one broke off, or in which partitions with rows came or went.
+A new snapshot of a source whose first one broke off, or in which something changed that the WAL does not tell.
 
 Debezium would read the second attempt on the slot of the first, whose position does not fit. So connector,
 offsets and slot go, the worker leaves the broken rows behind, and the source is applied anew. Every step may be
@@ -20,7 +20,16 @@ from rowcast.sources.plan import apply
 from rowcast.sources.removal import remove_capture
 from rowcast.sources.source_file import SourceFile
 
-_CODES = ("SNAPSHOT_INTERRUPTED", "PARTITIONS_CHANGED")
+# What a new snapshot makes up for.
+_CODES = (
+    "SNAPSHOT_INTERRUPTED",
+    "PARTITIONS_CHANGED",
+    "COLUMN_CHANGED",
+    "PUBLICATION_INCOMPLETE",
+    "PUBLICATION_MISSING",
+    "PUBLICATION_RECREATED",
+    "TABLE_MISSING",
+)
 
 
 def resnapshot(source: SourceFile, settings: Settings, progress: Callable[[str], None], timeout_s: float) -> None:
@@ -36,7 +45,9 @@ def resnapshot(source: SourceFile, settings: Settings, progress: Callable[[str],
         code = control.execute("SELECT stopped_code FROM rowcast.source WHERE source = %s", (source.source,)).fetchone()
         if code is None or code[0] not in _CODES:
             raise ConfigurationError(
-                f"is not stopped with {' or '.join(_CODES)}", where=source.source, fix="see `rowcast sources status`"
+                f"is not stopped with one of {', '.join(_CODES)}",
+                where=source.source,
+                fix="see `rowcast sources status`",
             )
         remove_capture(source, settings, progress)
         # The connector is gone, so this end cannot move any more.

@@ -8,7 +8,9 @@ from typing import Any
 
 import orjson
 
+from stream_app.core.captured import CAPTURED, follow_captured
 from stream_app.core.change import HEARTBEAT_PREFIX
+from stream_app.core.partition import ALL as PARTITIONS
 from stream_app.core.partition import Capture, follow_partitions, keep_truncated
 from stream_app.core.transaction import LargeTransaction, Transaction
 
@@ -25,18 +27,32 @@ def newest_heartbeat(
     """
     The content of the newest heartbeat of *source*: *former*, or one among *transactions*.
 
-    The partitions, which not every beat tells, are the last that were told. The TRUNCATEs of *capture* came before.
+    What of the catalogue not every beat tells is the last that was told. The TRUNCATEs of *capture* came before.
 
     Raises:
-        StopError: partitions came or went with rows of which nothing is in the WAL.
+        StopError: rows came or went of which nothing is in the WAL, or tables or publication are not as applied.
 
     """
     newest = former if former is None or not capture.truncated else keep_truncated(former, capture.truncated)
     for transaction in transactions:
         if transaction.messages:
             for beat in _heartbeats(transaction, source):
-                newest = follow_partitions(source, newest, beat, capture)
+                newest = _follow(source, newest, beat, capture)
     return newest
+
+
+def forget_catalogue(heartbeat: Heartbeat | None) -> dict[str, Any] | None:
+    """*heartbeat* without what it says of the catalogue: a new snapshot reads what there is."""
+    if heartbeat is None:
+        return None
+    return {name: value for name, value in heartbeat.items() if name not in (*PARTITIONS, CAPTURED)}
+
+
+def _follow(source: str, former: Heartbeat | None, beat: dict[str, Any], capture: Capture) -> Heartbeat:
+    known = (former or {}).get(CAPTURED, (capture.begun or {}).get(CAPTURED))
+    captured = follow_captured(source, known, beat, capture.tables, capture.resumed)
+    kept = follow_partitions(source, former, beat, capture)
+    return kept if captured is None else {**kept, CAPTURED: captured}
 
 
 def _heartbeats(transaction: Transaction | LargeTransaction, source: str) -> Iterator[dict[str, Any]]:

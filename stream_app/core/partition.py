@@ -9,9 +9,11 @@ whatever else rewrites a partition gives it another file like a TRUNCATE, and le
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from rowcast.errors import StopError
+from rowcast.sources.definition import TableDefinition
 
 # The partitions of each partitioned table: oids, those that were attached with `@<transaction>`.
 PARTITIONS = "partitions"
@@ -23,7 +25,7 @@ _REWRITTEN = "rewritten"
 # The tables of which the log has a TRUNCATE since they were told, each with its transaction.
 _TRUNCATED = "truncated"
 
-_ALL = (PARTITIONS, FILES, _REWRITTEN, _TRUNCATED)
+ALL = (PARTITIONS, FILES, _REWRITTEN, _TRUNCATED)
 # A count may come from a sample.
 _MORE = 1.25
 
@@ -32,14 +34,17 @@ Told = Mapping[str, Any]
 
 class Capture(NamedTuple):
     """
-    What is known of partitions besides what heartbeats have told.
+    What is known of the captured tables besides what heartbeats have told.
 
     *begun*: what there was when the source was set up, before its first snapshot. *truncated*: tables and transactions
-    of TRUNCATEs that the change log has, and no kept heartbeat.
+    of TRUNCATEs that the change log has, and no kept heartbeat. *tables*: as they were applied, by name. *resumed*:
+    when the source was resumed the last time.
     """
 
     begun: Told | None = None
     truncated: frozenset[tuple[str, int]] = frozenset()
+    tables: Mapping[str, TableDefinition] = {}
+    resumed: datetime | None = None
 
 
 class _File(NamedTuple):
@@ -90,7 +95,7 @@ def follow_partitions(source: str, former: Told | None, beat: dict[str, Any], ca
     former = former or _NOTHING
     found, files = beat.pop(PARTITIONS, None), beat.pop(FILES, None)
     if not isinstance(found, dict):
-        kept = {**beat, **{name: former[name] for name in _ALL if name in former}}
+        kept = {**beat, **{name: former[name] for name in ALL if name in former}}
         return keep_truncated(kept, capture.truncated) if capture.truncated else kept
     begun = capture.begun or _NOTHING
     truncated = {(str(table), int(xid)) for table, xid in former.get(_TRUNCATED, ())} | capture.truncated
@@ -116,13 +121,6 @@ def follow_partitions(source: str, former: Told | None, beat: dict[str, Any], ca
     if isinstance(files, dict):
         beat[FILES] = files
     return {**beat, _REWRITTEN: rewritten} if rewritten else beat
-
-
-def forget_partitions(heartbeat: Told | None) -> dict[str, Any] | None:
-    """*heartbeat* without what it says of partitions: a new snapshot reads all of them."""
-    if heartbeat is None:
-        return None
-    return {name: value for name, value in heartbeat.items() if name not in _ALL}
 
 
 def _came_or_went(told: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -9,8 +9,8 @@ import pytest
 
 from rowcast.errors import StopError
 from stream_app.core.change import HEARTBEAT_PREFIX, Message
-from stream_app.core.heartbeat import newest_heartbeat
-from stream_app.core.partition import Capture, forget_partitions
+from stream_app.core.heartbeat import forget_catalogue, newest_heartbeat
+from stream_app.core.partition import Capture
 from stream_app.core.transaction import Transaction
 
 AT = "2026-03-02T09:15:00Z"
@@ -40,7 +40,7 @@ def test_partitions_are_remembered_over_beats_that_say_nothing() -> None:
     assert first is not None
     assert first["partitions"] == {"public.p": ["5", "6@99"]}
     assert newest_heartbeat("shop", first, [beat(partitions={"public.p": ["5", "6@99", "7"]})]) is not None
-    assert newest_heartbeat("shop", forget_partitions(first), [beat(partitions={})]) == {
+    assert newest_heartbeat("shop", forget_catalogue(first), [beat(partitions={})]) == {
         "source": "shop",
         "at": AT,
         "partitions": {},

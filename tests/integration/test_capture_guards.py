@@ -1,0 +1,114 @@
+"""What somebody does to captured tables and their publication by ALTER: the source stops, or nothing comes of it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from stack_fixture import TestProject, wait_until
+from worker_fixture import Worker, WorkerPool, histories, rowcast
+
+from rowcast.sources.connector import publication_name
+
+
+@pytest.fixture
+def shop(project: TestProject) -> TestProject:
+    """A source with two tables, each an aggregate, and a row in each."""
+    project.source_path.write_text(
+        f"source: {project.name}\ndatabase: {project.name}\ntopics: {{partitions: 3}}\nrefusals: {{stop_above: 1}}\n"
+        "aggregates:\n  customer: {table: public.customer, id: id}\n  product: {table: public.product, id: id}\n"
+    )
+    for name in ("customer", "product"):
+        columns = "id integer PRIMARY KEY, name varchar(20), at timestamptz, price numeric(6,2)"
+        project.execute(f"CREATE TABLE {name} ({columns}, other text)")
+        project.execute(f"INSERT INTO {name} VALUES (1, 'one', '2026-01-02 03:04:05.678+00', 4.5, 'x')")
+        project.write_contract(name, (), {each: {} for each in ("id", "name", "at", "price")})
+    return project
+
+
+def hasten(project: TestProject) -> None:
+    """Let the next heartbeat be one that tells of the catalogue."""
+    project.execute("UPDATE rowcast.heartbeat SET counter = counter + 20 - counter % 20")
+
+
+def kept(project: TestProject) -> Any:
+    """What the worker knows of the catalogue, and the counter of the newest heartbeat."""
+    with project.control() as control:
+        row = control.execute("SELECT heartbeat FROM rowcast.source WHERE source = %s", (project.name,)).fetchone()
+    return json.loads(row[0]) if row and row[0] else {}
+
+
+def wait_passed(project: TestProject) -> None:
+    """Wait until the worker has gone past a heartbeat that tells of the catalogue as it is now."""
+    hasten(project)
+    (counter,) = project.execute("SELECT counter FROM rowcast.heartbeat").fetchone() or (0,)
+    wait_until(lambda: kept(project).get("counter", 0) > counter + 1, "a heartbeat that tells is passed", 60)
+
+
+def names(project: TestProject, aggregate: str) -> dict[int, str]:
+    """The name of each row that lives, as the topic has it."""
+    entities = (each[-1].after for each in histories(project, [aggregate], major=2).values())
+    return {entity["id"]: entity["name"] for entity in entities if entity is not None}
+
+
+def wait_stop(project: TestProject, worker: Worker, code: str, told: str) -> None:
+    """Wait until the worker has stopped the source with *code*, which status, health and metrics show."""
+    hasten(project)
+    wait_until(lambda: f"stopped: {code}" in worker.text(), f"the stop with {code}", 60)
+    assert worker.get("/health").status_code == 503
+    assert f'rowcast_stopped{{code="{code}",source="{project.name}"}} 1.0' in worker.get("/metrics").text
+    status = rowcast(project, "sources", "status", project.name)
+    assert status.returncode == 1
+    assert f"{code}: the worker stopped the source" in status.stdout
+    assert told in status.stdout
+
+
+def resnapshot(project: TestProject) -> None:
+    done = rowcast(project, "sources", "resnapshot", project.name, "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_what_alter_does_to_captured_tables_stops_the_source(shop: TestProject, workers: WorkerPool) -> None:
+    """Ordinary changes go on; others stop it with their code, and it agrees after the remedy that is told."""
+    shop.apply()
+    worker = workers.start()
+    worker.wait_owned()
+    wait_until(lambda: names(shop, "customer") == {1: "one"}, "the snapshot", 60)
+    for statement in (
+        "ALTER TABLE customer ADD COLUMN more uuid DEFAULT gen_random_uuid()",
+        "ALTER TABLE customer DROP COLUMN other",
+        "ALTER TABLE customer ALTER name TYPE varchar(40)",
+        "ALTER TABLE customer ALTER price TYPE numeric(10,2)",
+        "ALTER TABLE customer ALTER id TYPE bigint",
+        "ALTER TABLE customer REPLICA IDENTITY FULL",
+        "ALTER TABLE customer ALTER name SET NOT NULL",
+        "CREATE INDEX ON customer (name)",
+        "VACUUM (FULL, ANALYZE) customer",
+    ):
+        shop.execute(statement)
+    shop.execute("INSERT INTO customer VALUES (2, 'two', now(), 2)")
+    wait_passed(shop)
+    wait_until(lambda: names(shop, "customer") == {1: "one", 2: "two"}, "the change")
+
+    shop.execute("ALTER TABLE customer REPLICA IDENTITY NOTHING")
+    wait_stop(shop, worker, "REPLICA_IDENTITY_WEAK", "public.customer: its replica identity is NOTHING")
+    shop.execute("ALTER TABLE customer REPLICA IDENTITY DEFAULT")
+    assert rowcast(shop, "sources", "resume", shop.name).returncode == 0
+    wait_passed(shop)
+
+    shop.execute("ALTER TABLE customer RENAME name TO title")
+    shop.execute("INSERT INTO customer VALUES (3, 'three', now(), 3)")
+    wait_stop(shop, worker, "COLUMN_CHANGED", "public.customer: column 'name' is gone")
+    assert names(shop, "customer") == {1: "one", 2: "two"}, "nothing is published without the column"
+    shop.execute("ALTER TABLE customer RENAME title TO name")
+    resnapshot(shop)
+    wait_until(lambda: names(shop, "customer") == {1: "one", 2: "two", 3: "three"}, "the snapshot", 60)
+
+    shop.execute(f"ALTER PUBLICATION {publication_name(shop.name)} DROP TABLE product")
+    shop.execute("INSERT INTO product VALUES (2, 'two', now(), 2)")
+    wait_stop(shop, worker, "PUBLICATION_INCOMPLETE", "the publication lacks public.product")
+    resnapshot(shop)
+    wait_until(lambda: names(shop, "product") == {1: "one", 2: "two"}, "the snapshot", 60)
