@@ -23,8 +23,8 @@ def register_recovery(verbs: Verbs) -> None:
         _resnapshot,
         "take a new snapshot of a source that was stopped because changes are in no event",
         "inventory --yes",
-        description="Drops connector, offsets and slot, leaves what is left of the change log behind, applies the source"
-        " anew. For the codes of docs/reference/stops.md that name this command.",
+        description="Drops connector, offsets and slot, leaves what is left of the change log behind, applies the"
+        " source anew. For the codes of docs/reference/stops.md that name this command.",
     )
     resnapshot.add_argument("source", metavar="SOURCE", help="name of the source")
     resnapshot.add_argument("--yes", action="store_true", help="do it; without it only says what would happen")

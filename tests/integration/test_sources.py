@@ -179,7 +179,7 @@ def test_everything_of_a_source_is_in_one_log_in_order(project: TestProject) -> 
 def beats(values: list[dict[str, Any]]) -> list[int]:
     contents = [json.loads(b64decode(value["message"]["content"])) for value in values if is_beat(value)]
     for content in contents:
-        told = {"partitions"} if content["counter"] == 1 else set[str]()
+        told = {"partitions", "files", "captured"} if content["counter"] == 1 else set[str]()
         assert {"system_identifier", "timeline", "at", "counter", "source"} | told == content.keys()
     return [content["counter"] for content in contents]
 

@@ -24,7 +24,10 @@ CAPTURE = Capture(tables={CUSTOMER.name: CUSTOMER})
 
 def beat(lacks: Any = None, **told: Any) -> Transaction:
     captured = {
-        **{"of": "a1", "is": "b1", "publication": "7", "operations": True},
+        "of": "a1",
+        "is": "b1",
+        "publication": "7",
+        "operations": True,
         **told,
         "lacks": {} if lacks is None else {"public.customer": lacks},
     }

@@ -13,7 +13,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 GUARANTEES = sorted(ROOT.glob("docs/guarantees/*.md"))
 _LINK = re.compile(r"\]\((?!https?://|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-_CODE = re.compile(r"""(?:StopError\(|code=)\s*"([A-Z_]+)\"""")
+_CODE = re.compile(r"""(?:StopError\(|Defect\(|code=)\s*"([A-Z_]+)\"""")
 
 
 def anchors(page: Path) -> set[str]:
