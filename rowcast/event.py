@@ -79,9 +79,18 @@ class Moment:
     __slots__ = ("position", "time", "trace")
 
     def __init__(self, position: int, time: str, traceparent: str | None = None) -> None:
-        self.position: Header = ("ce_rowcastposition", b"%0*d" % (_DIGITS, position))
+        self.position: Header = ("ce_rowcastposition", str(position).zfill(_DIGITS).encode())
         self.time: Header = ("ce_time", time.encode())
         self.trace: tuple[Header, ...] = () if traceparent is None else (("ce_traceparent", traceparent.encode()),)
+
+
+def _numbering(version: int) -> tuple[bytes, Header]:
+    """What `ce_id` ends with, and `ce_sequence`."""
+    return b":%d" % version, ("ce_sequence", b"%0*d" % (_DIGITS, version))
+
+
+# Most versions are small.
+_NUMBERINGS = tuple(map(_numbering, range(64)))
 
 
 class EventMajor(NamedTuple):
@@ -125,22 +134,24 @@ class EventForm:
     def record(self, kind: EventKind, id_text: str, version: int, moment: Moment, value: bytes) -> Record:
         """The record of *version* of the aggregate *id_text*, whose encoded value is *value*."""
         key = id_text.encode()
-        headers = (
+        number, sequence = _NUMBERINGS[version] if version < len(_NUMBERINGS) else _numbering(version)
+        headers: tuple[Header, ...] = (
             _CONTENT_TYPE,
             _SPECVERSION,
-            ("ce_id", b"%b%b:%d" % (self._id, key, version)),
+            ("ce_id", self._id + key + number),
             self._source,
             self._types[kind],
             ("ce_subject", key),
             moment.time,
             self._dataschema,
-            ("ce_sequence", b"%0*d" % (_DIGITS, version)),
+            sequence,
             self._rowcast_source,
             moment.position,
-            *moment.trace,
-            *self._deprecation,
         )
-        return Record(self.topic, key, value, headers)
+        if moment.trace or self._deprecation:
+            headers += moment.trace + self._deprecation
+        # Half the time of the constructor: one is made of every event.
+        return tuple.__new__(Record, (self.topic, key, value, headers))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

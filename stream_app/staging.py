@@ -8,7 +8,7 @@ stands before its BEGIN, so that a crash reads it again; folding the same change
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import orjson
 import psycopg
@@ -18,7 +18,7 @@ from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.change import Columns, Message, Operation, RowChange
 from stream_app.core.column import holds_placeholder, is_unavailable
 from stream_app.core.embedding import EmbeddedMapping
-from stream_app.core.holding import complete
+from stream_app.core.holding import completed
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.sequencing import key_of
 from stream_app.core.state import Key
@@ -75,7 +75,7 @@ class Staging:
         self._stated, self._waiting = StatedEvents(connection, mapping), StatedEvents(reading, mapping)
         self._lsn = 0
         self._deleted: tuple[int, Key] | None = None
-        self._moved: list[tuple[int, Key, dict[str, Any]]] = []
+        self._moved: list[tuple[int, Key, Columns]] = []
 
     def clear(self, *, done: bool = False) -> None:
         """Forget what is staged: the change log has it. With *done* also what was found out about changed keys."""
@@ -130,7 +130,7 @@ class Staging:
                 )
         return [aggregate for aggregate, _ in rows]
 
-    def _note_moved(self, order: int, key: Key, row: RowChange, columns: dict[str, Any]) -> None:
+    def _note_moved(self, order: int, key: Key, row: RowChange, columns: Columns) -> None:
         """A changed primary key is a delete directly followed by an insert, which alone may lack values."""
         if row.operation is Operation.DELETE:
             self._deleted = order, key
@@ -171,9 +171,9 @@ class Staging:
             history: dict[str, list[_Staged]] = {}
             for id_text, *staged in self._connection.execute(_HISTORY, (self._lsn, *place, former)):
                 history.setdefault(id_text, []).append(_Staged(*staged))
-            completed = _complete(moved, rows, history)
+            whole = _complete(moved, rows, history)
             lines = [
-                (self._source, self._lsn, order, mapping.name, id_text, orjson.dumps(completed[order]).decode())
+                (self._source, self._lsn, order, mapping.name, id_text, orjson.dumps(whole[order]).decode())
                 for order, _, id_text in moved
             ]
             with self._connection.cursor() as cursor:
@@ -214,13 +214,13 @@ def _complete(
     moved: Iterable[tuple[int, str, str]],
     rows: Mapping[str, Columns | None],
     history: Mapping[str, Iterable[_Staged]],
-) -> dict[int, dict[str, Any]]:
+) -> dict[int, Columns]:
     """
     The columns of the inserts *moved* (order, columns, former id), by order.
 
     *rows* are those before the transaction, *history* has its changes, both by former id.
     """
-    completed: dict[int, dict[str, Any]] = {}
+    whole: dict[int, Columns] = {}
     for order, columns, former in moved:
         known = rows.get(former)
         for each in history.get(former, ()):
@@ -229,12 +229,9 @@ def _complete(
             if each.operation == Operation.DELETE:
                 known = None
                 continue
-            changed = completed.get(each.order) or orjson.loads(each.columns)
-            complete(changed, known)
-            known = changed
-        completed[order] = orjson.loads(columns)
-        complete(completed[order], known)
-    return completed
+            known = completed(whole.get(each.order) or orjson.loads(each.columns), known)
+        whole[order] = completed(orjson.loads(columns), known)
+    return whole
 
 
 def _change(table: str, order: int, code: str, columns: str) -> RowChange:

@@ -82,7 +82,7 @@ def _object_pruner(names: frozenset[str], inners: dict[str, Pruner]) -> Pruner:
     def prune(value: Any) -> Any:
         if value.__class__ is not dict:
             return value
-        if not value.keys() <= names:
+        if not names.issuperset(value):
             value = {name: child for name, child in value.items() if name in names}
         if inners:
             value = {name: inners[name](child) if name in inners else child for name, child in value.items()}

@@ -66,7 +66,7 @@ def _is_nulled(value: list[Any]) -> bool:
 
 
 def _is_named(value: Any) -> bool:
-    return isinstance(value, str) and _JAVA_ARRAY.fullmatch(value) is not None
+    return isinstance(value, str) and value[:1] == "[" and _JAVA_ARRAY.fullmatch(value) is not None
 
 
 def _modern(element: Converter) -> Converter:

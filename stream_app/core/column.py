@@ -50,6 +50,19 @@ _INLINE = frozenset(
     {"smallint", "integer", "bigint", "real", "double precision", "boolean", "uuid", "date", "interval", "oid"}
 )
 
+# Whose values are never nested, not even by a document in them.
+_FLAT = _INLINE | {
+    "text",
+    "character varying",
+    "character",
+    "numeric",
+    "bytea",
+    "timestamp without time zone",
+    "timestamp with time zone",
+    "time without time zone",
+    "time with time zone",
+}
+
 Converter = Callable[[Any], Any]
 
 
@@ -79,6 +92,11 @@ def placeholders(column_types: Iterable[str]) -> tuple[bytes, ...]:
     """What stands in the JSON of an entity when a value of one of these types is unavailable."""
     kinds = {_plain(each) for each in column_types} - _INLINE
     return tuple(sorted({_MARKED_OTHERWISE.get(each, _PLACEHOLDER_BYTES) for each in kinds}))
+
+
+def is_flat(column_type: str) -> bool:
+    """Whether values of this type, or the elements of such an array, have nothing inside them."""
+    return _plain(column_type).removesuffix("[]") in _FLAT
 
 
 def scalar_converter(column_type: str) -> Converter:

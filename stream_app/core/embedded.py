@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from rowcast.errors import MappingError, StopError
 from stream_app.core.change import Columns, Operation, RowChange
 from stream_app.core.embedding import EmbeddedMapping, LinkMapping
-from stream_app.core.holding import Shift, complete
+from stream_app.core.holding import Shift, completed
 from stream_app.core.link import bind, index_link
 from stream_app.core.mapping import SourceMapping
 from stream_app.core.state import Key, Lookup, View
@@ -155,7 +155,7 @@ def _embedded_change(
     assert change.after is not None, "a change other than a delete has an after image"
     columns = mapping.keep(change.after)
     if not change.whole or mapping.seldom_whole:
-        complete(columns, completing)
+        columns = completed(columns, completing)
     try:
         owner = mapping.owner(columns)
     except MappingError:

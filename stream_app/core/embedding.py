@@ -21,6 +21,7 @@ from stream_app.core.change import Columns
 from stream_app.core.field import Condition, condition
 from stream_app.core.image import Image
 from stream_app.core.row import Makers, RowMapping, row_parts
+from stream_app.core.row_id import IdReader, id_reader
 
 # Column types whose values may be numbers, although events have some of them as text.
 _NUMBERS = {"smallint", "integer", "bigint", "oid", "numeric", "money", "real", "double precision"}
@@ -38,6 +39,7 @@ class EmbeddedMapping(RowMapping):
     aggregate: str
     above: str
     definition: EmbeddedDefinition
+    read_owner: IdReader
     order: tuple[tuple[str, Callable[[Any], _SortKey]], ...]
     counts: Condition | None
     below: tuple[EmbeddedMapping, ...]
@@ -56,7 +58,7 @@ class EmbeddedMapping(RowMapping):
             MappingError: it cannot be told.
 
         """
-        return self.reference(columns, self.definition.columns)
+        return self.read_owner(columns)
 
     def standing(self, columns: Columns) -> Image | None:
         """
@@ -102,7 +104,7 @@ class LinkMapping(EmbeddedMapping):
     """
 
     index: str
-    parent_columns: tuple[str, ...]
+    read_parent: IdReader
 
     def parent(self, columns: Columns) -> str | None:
         """
@@ -112,7 +114,7 @@ class LinkMapping(EmbeddedMapping):
             MappingError: it cannot be told.
 
         """
-        return self.reference(columns, self.parent_columns)
+        return self.read_parent(columns)
 
 
 def compile_embedded(
@@ -132,23 +134,20 @@ def compile_link(
         return None
     table, name = tables[parent.through.table], f"{aggregate.name}.ancestors"  # which no property can be called
     definition = EmbeddedDefinition(name="ancestors", table=table.name, columns=parent.through.columns)
+    links = (*definition.columns, *parent.columns)
+    row = row_parts(table, links, RowRules(links=links), made_with, plain=True)
     return LinkMapping(
-        **row_parts(
-            table,
-            (*definition.columns, *parent.columns),
-            RowRules(links=(*definition.columns, *parent.columns)),
-            made_with,
-            plain=True,
-        ),
+        **row,
         name=name,
         aggregate=aggregate.name,
         above=aggregate.name,
         definition=definition,
+        read_owner=id_reader(table.name, definition.columns, row["converters"]),
         order=(),
         counts=None,
         below=(),
         index=f"{name}.index",
-        parent_columns=parent.columns,
+        read_parent=id_reader(table.name, parent.columns, row["converters"]),
     )
 
 
@@ -162,12 +161,14 @@ def _compile(
     rules = embedded_rules(rules_above, definition)
     table, name = tables[definition.table], f"{name_above}.{definition.name}"
     types = {column.name: column.type for column in table.columns}
+    row = row_parts(table, definition.places, rules, made_with, plain=True)
     return EmbeddedMapping(
-        **row_parts(table, definition.places, rules, made_with, plain=True),
+        **row,
         name=name,
         aggregate=aggregate,
         above=name_above,
         definition=definition,
+        read_owner=id_reader(table.name, definition.columns, row["converters"]),
         order=tuple((column, _sorting(types[column])) for column in dict.fromkeys((*definition.order, *table.key))),
         counts=condition(definition.where, definition.soft_delete),
         below=tuple(_compile((aggregate, name, rules), each, tables, made_with) for each in definition.embedded),

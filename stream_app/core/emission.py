@@ -10,6 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import compress, repeat
+from operator import ne
+from types import NoneType
 from typing import Any
 
 import orjson
@@ -33,7 +37,11 @@ EVENT_BYTES_MAX = 1_000_000
 _REASON_MAX = 2_000
 # Below this, URIs and type names do not reach the limit either; the id text stands in three places.
 _CHECKED_BYTES = EVENT_BYTES_MAX // 4
-_EXACT = frozenset({str, int, bool})
+# Of these, what is equal in Python is so in JSON; else 1, 1.0 and True are, and 0.0 and -0.0.
+_EXACT = frozenset({str, NoneType})
+_CREATED, _UPDATED = EventKind.CREATED, EventKind.UPDATED
+# Named tuples by this are made in half the time that they take to make themselves.
+_new = tuple.__new__
 _MISSING = object()
 _NO_CONTEXT: Mapping[str, Any] = {}
 
@@ -45,7 +53,7 @@ class Origin:
     With *resend* somebody asked for them: they go out although nothing has changed.
     """
 
-    __slots__ = ("context", "context_json", "lsn", "moment", "resend", "snapshot", "time", "traceparent")
+    __slots__ = ("context", "context_end", "context_json", "lsn", "moment", "resend", "snapshot", "time", "traceparent")
 
     def __init__(
         self,
@@ -65,6 +73,7 @@ class Origin:
         # Encoded once for all events of the transaction.
         self.moment = Moment(lsn, time, traceparent)
         self.context_json = orjson.dumps(context, option=orjson.OPT_SORT_KEYS) if context else b"{}"
+        self.context_end = b',"context":' + self.context_json + b"}"
 
     def to_dict(self) -> dict[str, Any]:
         """As sub-positions hold it."""
@@ -98,7 +107,13 @@ class Emitted:
 
 def rfc3339(time_us: int) -> str:
     """Microseconds since 1970 as RFC 3339 in UTC, always with six fractional digits."""
-    return (_EPOCH + timedelta(microseconds=time_us)).isoformat(timespec="microseconds") + "Z"
+    second, fraction = divmod(time_us, 1_000_000)
+    return f"{_second(second)}.{str(fraction).zfill(6)}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    return (_EPOCH + timedelta(seconds=seconds)).isoformat(timespec="seconds")
 
 
 def ancestors_of(view: View, mapping: AggregateMapping, key: Key) -> dict[str, list[str] | None]:
@@ -111,16 +126,18 @@ def ancestors_of(view: View, mapping: AggregateMapping, key: Key) -> dict[str, l
         return {}
     if mapping.linked:
         return _all_ancestors(view, mapping, key)
+    aggregates, state = view.aggregates, view.aggregates[key]
     ancestors: dict[str, list[str] | None] = {}
     above: list[str] | None = [key.id_text]
-    below = key.aggregate
     for ancestor_type in mapping.ancestor_types:
         if above:
-            parent = view.state(Key(below, above[0])).parent_id_text
-            known = parent is not None and view.state(Key(ancestor_type, parent)).present
-            above = [] if parent is None else [parent] if known else None
+            parent = state.parent_id_text
+            if parent is None:
+                above = []
+            else:
+                state = aggregates[_new(Key, (ancestor_type, parent))]
+                above = [parent] if state.present else None
         ancestors[ancestor_type] = above
-        below = ancestor_type
     return ancestors
 
 
@@ -162,7 +179,8 @@ def emit(source: SourceMapping, view: View, key: Key, origin: Origin, out: tuple
             return
         records, published = draft
         if _issue(mapping, view, key, records, out):
-            view.put(key, AggregateState(state.version + 1, state.parent_id_text, state.present, published))
+            after = (state.version + 1, state.parent_id_text, state.present, published, None, None)
+            view.put(key, _new(AggregateState, after))
             return
 
 
@@ -268,19 +286,10 @@ def _draft(
     """The records of the next version, one for each live major, and the state that it publishes; None: no change."""
     state = view.aggregates[key]
     former = state.published
-    owes = _owes(mapping, state)
+    owes = state.majors is not None and _owes(mapping, state)
     form = state.majors[0] if state.majors is not None and owes else mapping.definition.major
     if not state.present:
-        if former is None:
-            return None
-        known = form == mapping.definition.major
-        entity, ancestors = _told(mapping, former) if known else (None, read_published(former)[1])
-        value = {"after": None, "ancestors": ancestors, "before": entity, "context": origin.context}
-        version, cause = (key, state.version + 1), (EventKind.DELETED, origin)
-        records = [_record(mapping, version, cause, value, _dumps(value))]
-        if mapping.older:
-            records += _older_records(mapping, version, cause, (former, form), None)
-        return records, None
+        return None if former is None else (_deletion(mapping, key, state.version + 1, origin, (former, form)), None)
     columns = view.rows[key] if mapping.holding is None else held_row(view, mapping, key)
     assert columns is not None, "a present aggregate has its root row"
     entity = mapping.entity(columns)
@@ -290,21 +299,39 @@ def _draft(
     published = publish(entity, ancestors)
     if published == former and not (owes or origin.resend):
         return None
-    if mapping.placeholders and mapping.lacks(published):
+    if mapping.placeholders and key not in view.whole and mapping.lacks(published):
         mapping.check_available(columns)
-    known = former is not None and form == mapping.definition.major
-    before = _former(_told(mapping, former), entity, ancestors) if former is not None and known else None
-    kind = EventKind.CREATED if former is None else EventKind.UPDATED
+    kind, before = _CREATED, None
+    if former is not None:
+        kind = _UPDATED
+        if form == mapping.definition.major:
+            before = _former(_told(mapping, former), entity, ancestors)
     if origin.snapshot or owes:
         kind = EventKind.SNAPSHOT
     value = {"after": entity, "ancestors": ancestors, "before": before, "context": origin.context}
     # What is published is what the value begins with: it is not encoded twice.
-    encoded = b'%b,"before":%b,"context":%b}' % (published[:-1], _dumps(before), origin.context_json)
+    behind = b"null" if before is None else _dumps(before)
+    encoded = published[:-1] + b',"before":' + behind + origin.context_end
     version, cause = (key, state.version + 1), (kind, origin)
     records = [_record(mapping, version, cause, value, encoded)]
     if mapping.older:
         records += _older_records(mapping, version, cause, (former, form), published)
     return records, published
+
+
+def _deletion(
+    mapping: AggregateMapping, key: Key, number: int, origin: Origin, former: tuple[Published, int]
+) -> list[Record]:
+    """The records of the version that says that *key* is gone; *former*: its last state, and the major of that."""
+    published, form = former
+    known = form == mapping.definition.major
+    entity, ancestors = _told(mapping, published) if known else (None, read_published(published)[1])
+    value = {"after": None, "ancestors": ancestors, "before": entity, "context": origin.context}
+    version, cause = (key, number), (EventKind.DELETED, origin)
+    records = [_record(mapping, version, cause, value, _dumps(value))]
+    if mapping.older:
+        records += _older_records(mapping, version, cause, former, None)
+    return records
 
 
 def _older_records(
@@ -370,18 +397,21 @@ def _record(
     encoded: bytes,
 ) -> Record:
     of.validate(value)
-    try:
-        refuse_depth(encoded, value)  # consumers would
-    except ValueError as error:
-        raise PoisonError(f"the event is {error}") from None
+    if of.deep:
+        try:
+            refuse_depth(encoded, value)  # consumers would
+        except ValueError as error:
+            raise PoisonError(f"the event is {error}") from None
     (key, number), (kind, origin) = version, cause
-    return _of_size(of.form.record(kind, key.id_text, number, origin.moment, encoded))
-
-
-def _of_size(record: Record) -> Record:
-    if len(record.value) + 3 * len(record.key) > _CHECKED_BYTES and (size := record_bytes(record)) > EVENT_BYTES_MAX:
-        raise PoisonError(f"the event has {size} bytes; at most {EVENT_BYTES_MAX} can be published")
+    record = of.form.record(kind, key.id_text, number, origin.moment, encoded)
+    if len(encoded) + 3 * len(record.key) > _CHECKED_BYTES:
+        _check_size(record)
     return record
+
+
+def _check_size(record: Record) -> None:
+    if (size := record_bytes(record)) > EVENT_BYTES_MAX:
+        raise PoisonError(f"the event has {size} bytes; at most {EVENT_BYTES_MAX} can be published")
 
 
 def record_bytes(record: Record) -> int:
@@ -402,27 +432,20 @@ def _former(
     told: tuple[Mapping[str, Any], Mapping[str, Any]], entity: Mapping[str, Any], ancestors: Mapping[str, Any]
 ) -> dict[str, Any]:
     after, above = told
-    former: dict[str, Any] = {}
-    for name, value in after.items():
-        now = entity.get(name, _MISSING)
-        if now.__class__ is str and value.__class__ is str:  # as most are
-            if now != value:
-                former[name] = value
-        elif now is _MISSING or not _equal(value, now):
-            former[name] = value
+    now = [*map(entity.get, after, repeat(_MISSING))]
+    changed = {*compress(after, map(ne, after.values(), now))}
+    # What Python takes for equal, and JSON perhaps not. All of it mostly is, so it is encoded together.
+    unsure = [name for name, value in after.items() if value.__class__ not in _EXACT and name not in changed]
+    if unsure and _dumps([after[name] for name in unsure]) != _dumps([entity[name] for name in unsure]):
+        changed.update(name for name in unsure if not _equal(after[name], entity[name]))
+    former = {name: value for name, value in after.items() if name in changed} if changed else {}
     if (above or ancestors) and not _equal(above, ancestors):
         former["ancestors"] = above
     return former
 
 
 def _equal(one: Any, other: Any) -> bool:
-    if one is other:
-        return True
-    kind = one.__class__
-    if kind is other.__class__ and kind in _EXACT:
-        return bool(one == other)
-    # Python takes 1, 1.0 and True for equal, and 0.0 and -0.0; as JSON they differ.
-    return _dumps(one) == _dumps(other)
+    return one is other or _dumps(one) == _dumps(other)
 
 
 def _dumps(value: Any) -> bytes:

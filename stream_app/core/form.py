@@ -17,6 +17,7 @@ class StatedForm(NamedTuple):
 
     form: EventForm
     validate: Validator
+    deep: bool = True  # what services say may be nested
 
 
 def event_form(definition: SourceDefinition, aggregate: str, major: AggregateDefinition | FormerMajor) -> EventForm:

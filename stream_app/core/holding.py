@@ -11,7 +11,7 @@ by a name of its own. An aggregate that two rows hold is refused until one of th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rowcast.errors import MappingError
 from stream_app.core.change import Columns, Operation, RowChange
@@ -80,7 +80,7 @@ def _shift(mapping: AggregateMapping, row: Key, change: RowChange, known: tuple[
     assert mapping.holding is not None, "the type has a holding"
     columns = mapping.keep(change.after)
     if not change.whole or mapping.seldom_whole:
-        complete(columns, completing[0])
+        columns = completed(columns, completing[0])
     image = mapping.image(columns)
     owner = _owner(mapping.holding, image) or completing[1] or WITHOUT_ID + row.id_text
     if not _may_count(mapping.holding, image):
@@ -106,11 +106,11 @@ def _may_count(holding: Holding, image: Image) -> bool:
         return True  # so that it is refused, and not left out silently
 
 
-def complete(columns: dict[str, Any], known: Columns | None) -> None:
-    """Put into *columns* what is not in the WAL, because an UPDATE did not touch it: the values of *known*."""
-    for name, value in columns.items():
-        if is_unavailable(value) and known is not None and name in known:
-            columns[name] = known[name]
+def completed(columns: Columns, known: Columns | None) -> Columns:
+    """*columns* with what is not in the WAL, because an UPDATE did not touch it: the values of *known*."""
+    if known is None:
+        return columns
+    return {name: known[name] if is_unavailable(value) and name in known else value for name, value in columns.items()}
 
 
 def parents_in(source: SourceMapping, view: View, shifts: Iterable[Shift]) -> list[Key]:

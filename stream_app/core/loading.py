@@ -6,7 +6,7 @@ Each function yields the `Lookup`s that it needs and goes on when the shell has 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence, Set
+from collections.abc import Collection, Generator, Iterable, Sequence, Set
 
 from stream_app.core.embedded import EmbeddedChanges, load_embedded
 from stream_app.core.holding import Shift, parents_in
@@ -62,10 +62,10 @@ def _load_missing(source: SourceMapping, view: View, keys: Iterable[Key]) -> Loo
 
 def load_aggregates(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
     """Load *keys* and everything above them."""
-    level = set(keys)
+    level: Collection[Key] = set(keys)
     while level:
         yield from _load_missing(source, view, level)
-        level = {parent for key in level for parent in _parents_of(source, view, key)}
+        level = _parents_of(source, view, level)
 
 
 def load_whole(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
@@ -75,14 +75,16 @@ def load_whole(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookup
         yield from load_embedded(source, view, keys)
 
 
-def _parents_of(source: SourceMapping, view: View, key: Key) -> Iterable[Key]:
-    mapping = source.by_type[key.aggregate]
-    parent_id_text = view.state(key).parent_id_text
-    if mapping.parent_type is None or parent_id_text is None:
-        return ()
-    if mapping.link is None:
-        return (Key(mapping.parent_type, parent_id_text),)
-    return [Key(mapping.parent_type, each) for each in parent_ids(parent_id_text, linked=True)]
+def _parents_of(source: SourceMapping, view: View, keys: Iterable[Key]) -> set[Key]:
+    aggregates, parents = view.aggregates, set[Key]()
+    for key in keys:
+        text = aggregates[key].parent_id_text
+        if text is None:
+            continue
+        mapping = source.by_type[key.aggregate]
+        if mapping.parent_type is not None:
+            parents.update(Key(mapping.parent_type, each) for each in parent_ids(text, mapping.link is not None))
+    return parents
 
 
 def load_descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Generator[Lookup, None, frozenset[Key]]:

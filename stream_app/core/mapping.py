@@ -35,6 +35,7 @@ from stream_app.core.image import Image, Reader, kind_of, place_reader
 from stream_app.core.older import OlderMajor, older_majors
 from stream_app.core.reference import ReferenceTable, compile_references
 from stream_app.core.row import Makers, RowMapping, row_parts
+from stream_app.core.row_id import IdReader, id_reader
 from stream_app.core.shield import Shield, digest_with, shield_of
 
 _ID_TEXT_MAX = 1_000
@@ -49,10 +50,11 @@ class AggregateMapping(RowMapping):
     the entity, see `stream_app.core.embedding`; *link* the table that binds it with any number of parents. *linked*
     says for this type and for each that stands above it but the last whether it has one; empty where none has. *stated*
     has the events that services state, by name. *former* treats what was published before as today's rules for personal
-    data have it. *older* are the other majors that are live. *pointing* has the type of the parent and the columns of
-    the root row that name it, where these do.
+    data have it. *older* are the other majors that are live. *pointing* has the type of the parent and what reads its
+    id, where columns of the root row name it.
     """
 
+    name: str
     source: str
     definition: AggregateDefinition
     topic: str
@@ -68,12 +70,7 @@ class AggregateMapping(RowMapping):
     stated: Mapping[str, StatedForm] = dataclasses.field(default_factory=dict)
     former: Former | None = None
     older: tuple[OlderMajor, ...] = ()
-    pointing: tuple[str, tuple[str, ...]] | None = None
-
-    @property
-    def name(self) -> str:
-        """The aggregate type."""
-        return self.definition.name
+    pointing: tuple[str, IdReader] | None = None
 
     @property
     def parent_type(self) -> str | None:
@@ -89,7 +86,7 @@ class AggregateMapping(RowMapping):
 
         """
         if self.pointing is not None:
-            return self.reference(columns, self.pointing[1])
+            return self.pointing[1](columns)
         if self.holding is None or self.link is not None:
             return None
         return self.holding.parent_id_text(self.image(columns))
@@ -172,7 +169,8 @@ class SourceMapping:
     *held* are the types whose rows are not tied to their aggregates by primary key. *references* has the reference
     tables by table: their rows are state, filled by whoever works on the source. *embedded_tables* has the embedded
     tables by table, each behind the one that it is embedded in, *embedded* the same by name. *tables* has the table of
-    each type, embedded table and reference table by its name in row state.
+    each type, embedded table and reference table by its name in row state. *ranks* are the types' places in the order
+    parents first, *above* the types that are parents.
     """
 
     definition: SourceDefinition
@@ -185,6 +183,8 @@ class SourceMapping:
     embedded: Mapping[str, EmbeddedMapping] = dataclasses.field(default_factory=dict)
     tables: Mapping[str, str] = dataclasses.field(default_factory=dict)
     shield: Shield | None = None
+    ranks: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    above: frozenset[str] = frozenset()
 
     @property
     def of_aggregates(self) -> tuple[AggregateMapping | EmbeddedMapping, ...]:
@@ -251,6 +251,8 @@ def compile_mapping(
             **{each.index: f"{each.table}#{each.index}" for each in links},  # no table of PostgreSQL's
         },
         shield_of({each.table: each.shielded for each in (*mappings, *embedded.values())}, digest),
+        {each.name: each.rank for each in mappings},
+        frozenset(each.name for each in mappings if each.child_types),
     )
 
 
@@ -268,8 +270,10 @@ def _compile(
     table = tables[aggregate.table]
     holding = _holding(aggregate, table)
     link, parent = compile_link(aggregate, tables, made_with), aggregate.parent
+    row = row_parts(table, aggregate.places, rules, made_with, plain=holding is None)
     return AggregateMapping(
-        **row_parts(table, aggregate.places, rules, made_with, plain=holding is None),
+        **{**row, "deep": row["deep"] or bool(aggregate.embedded)},
+        name=aggregate.name,
         source=definition.source,
         definition=aggregate,
         topic=definition.topic(aggregate),
@@ -287,7 +291,9 @@ def _compile(
         linked=_linked(definition, aggregate),
         stated=stated_forms(form, aggregate.events, validator),
         older=older_majors(definition, aggregate, made_with.functions, validators, digest),
-        pointing=None if parent is None or holding or link else (parent.aggregate, parent.columns),
+        pointing=None
+        if parent is None or holding or link
+        else (parent.aggregate, id_reader(table.name, parent.columns, row["converters"])),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 
@@ -34,6 +34,8 @@ class OlderMajor:
     *told* takes off what it makes what this major may not tell, None where all may be told; *hides*: personal data.
     *stated* has the events that services state, by name.
     """
+
+    deep: ClassVar[bool] = True  # functions may nest what they make
 
     major: int
     name: str

@@ -7,13 +7,15 @@ Columns that no field, id or link names are never stored, so personal data that 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
+
+import orjson
 
 from rowcast.contracts.personal_data import Classification, Treatment
 from rowcast.errors import MappingError
-from rowcast.identity import join_id_parts, stands_for_itself
 from rowcast.sources.definition import TableDefinition
 from rowcast.sources.function_module import Function
 from rowcast.sources.place import parse_place
@@ -22,59 +24,55 @@ from stream_app.core.array import converter
 from stream_app.core.change import Columns
 from stream_app.core.column import (
     Converter,
-    id_part,
+    is_flat,
     is_marked_otherwise,
-    is_unavailable,
     placeholders,
     unchanged,
 )
 from stream_app.core.field import field_reader, pruned
 from stream_app.core.image import Image, Reader, place_reader
 from stream_app.core.reference import ReferenceTable
+from stream_app.core.row_id import KeyReader, available, key_reader
 from stream_app.core.shield import revealed
 
-# A key of PostgreSQL's indexes has at most 2,704 bytes, and the text stands in two of them with other columns.
-ID_TEXT_MAX = 2_000
+# A field, its column, and what makes the one of the other; None: it stays as it is.
+Reading = tuple[str, str, Converter | None]
+# The fields that a row has; raises KeyError where a column is missing.
+EntityReader = Callable[[Columns], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowMapping:
     """
-    The rows of *table*, ready to use. *key* are the columns that tell them apart, *needed* those that row state keeps;
-    *readings* has each field with its column, and its converter unless the value stays as it is. *makers* takes the
-    place of *readings* where a field is not simply a column. *placeholders* stand in an entity of which a value is not
-    available, unless it is made by *makers*; *seldom_whole*: a row may lack values although it does not say so.
-    *shielded* are the columns that are kept as they are published, *shown* the places whose values are.
+    The rows of *table*, ready to use. *key* are the columns that tell them apart, *row_key* gives their text, *needed*
+    are those that row state keeps, *captured* the same in the order of the table; *read* takes fields from columns by
+    *readings*. *makers* takes the place of *readings* where a field is not simply a column. *placeholders* stand in an
+    entity of which a value is not available, unless it is made by *makers*; *seldom_whole*: a row may lack values
+    although it does not say so. *deep*: values may be nested. *shielded* are the columns that are kept as they are
+    published, *shown* the places whose values are.
     """
 
     table: str
     key: tuple[str, ...]
+    row_key: KeyReader
     needed: frozenset[str]
+    captured: tuple[str, ...]
     converters: Mapping[str, Converter]
-    readings: tuple[tuple[str, str, Converter | None], ...] = ()
+    readings: tuple[Reading, ...]
+    read: EntityReader
     makers: tuple[tuple[str, Reader], ...] = ()
     placeholders: tuple[bytes, ...] = ()
     seldom_whole: bool = False
+    deep: bool = True
     shielded: Mapping[str, tuple[Treatment, Converter]] = dataclasses.field(default_factory=dict)
     shown: tuple[str, ...] = ()
 
-    def keep(self, columns: Columns) -> dict[str, Any]:
-        """The part of a row image that row state keeps."""
+    def keep(self, columns: Columns) -> Columns:
+        """The part of a row image that row state keeps; not to be changed, because it may be the image itself."""
+        if tuple(columns) == self.captured:
+            return columns
         needed = self.needed
         return {name: value for name, value in columns.items() if name in needed}
-
-    def row_key(self, columns: Columns) -> str:
-        """
-        The text of a row's primary key.
-
-        Raises:
-            MappingError: a key column is missing or NULL.
-
-        """
-        text = self.reference(columns, self.key)
-        if text is None:
-            raise MappingError(f"{self.table}: an id column is NULL")
-        return text
 
     def published_part(self, columns: Columns) -> dict[str, Any]:
         """What of a row image events may hold, by place, for whoever looks at what was refused."""
@@ -93,43 +91,6 @@ class RowMapping:
         """*columns* as a row image to read places of."""
         return Image(self.table, columns, self.converters)
 
-    def reference(self, columns: Columns, names: tuple[str, ...]) -> str | None:
-        """
-        The id text that the columns *names* hold together; None where one of them is NULL.
-
-        Raises:
-            MappingError: one is missing or not available, or the text is too long.
-
-        """
-        if len(names) == 1:
-            # What most keys are, told as quickly as can be.
-            value = columns.get(names[0])
-            if self.converters[names[0]] is unchanged:
-                if value.__class__ is int:
-                    return str(value)
-                if value.__class__ is str and stands_for_itself(value) and len(value) <= ID_TEXT_MAX:
-                    return value
-        parts = []
-        for name in names:
-            value = self.converters[name](self._available(columns, name, name))
-            if value is None:
-                return None
-            parts.append(id_part(value))
-        text = join_id_parts(parts)
-        if len(text) > ID_TEXT_MAX:
-            raise MappingError(f"{' and '.join(names)}: the id has more than {ID_TEXT_MAX} bytes as a record key")
-        return text
-
-    def _available(self, columns: Columns, column: str, field: str) -> Any:
-        try:
-            value = columns[column]
-        except KeyError:
-            of_field = "" if field == column else f" of field {field!r}"
-            raise MappingError(f"{self.table}: column {column!r}{of_field} is not in the row") from None
-        if is_unavailable(value):
-            raise MappingError(f"{self.table}: the value of column {column!r} is not available")
-        return value
-
     def entity(self, columns: Columns) -> dict[str, Any]:
         """
         The entity that a row stands for: every declared field, in declared form.
@@ -143,10 +104,7 @@ class RowMapping:
         if self.makers:
             return self._made(columns)
         try:
-            return {
-                field: columns[column] if convert is None else convert(columns[column])
-                for field, column, convert in self.readings
-            }
+            return self.read(columns)
         except (KeyError, MappingError):
             self.check_available(columns)
             self._check_forms(columns)
@@ -161,7 +119,7 @@ class RowMapping:
 
         """
         for field, column, _convert in self.readings:
-            self._available(columns, column, field)
+            available(self.table, columns, column, field)
 
     def _check_forms(self, columns: Columns) -> None:
         for _field, column, convert in self.readings:
@@ -190,6 +148,38 @@ class Makers:
     references: Mapping[str, ReferenceTable]
 
 
+def entity_reader(readings: Sequence[Reading]) -> EntityReader:
+    """What reads all fields of a row by *readings*."""
+    fields = [field for field, _, _ in readings]
+    if len(fields) < 2:
+        # `itemgetter` gives a tuple of several only.
+        return lambda columns: {
+            field: columns[column] if convert is None else convert(columns[column])
+            for field, column, convert in readings
+        }
+    names = _as_read([column for _, column, _ in readings])
+    values_of = itemgetter(*names)
+    alike = names == tuple(fields)
+    converted = [(field, convert) for field, _, convert in readings if convert is not None]
+
+    def read(columns: Columns) -> dict[str, Any]:
+        if alike and tuple(columns) == names:
+            entity = dict(columns)
+        else:
+            entity = dict(zip(fields, values_of(columns), strict=True))
+        for field, convert in converted:
+            entity[field] = convert(entity[field])
+        return entity
+
+    return read
+
+
+def _as_read(names: Sequence[str]) -> tuple[str, ...]:
+    """*names* as the objects that stand in row images: orjson remembers them, and what is the same is found sooner."""
+    remembered = {name: name for name in orjson.loads(orjson.dumps(dict.fromkeys(names)))}
+    return tuple(remembered[name] for name in names)
+
+
 def row_parts(
     table: TableDefinition, places: Iterable[str], rules: RowRules, makers: Makers, plain: bool
 ) -> dict[str, Any]:
@@ -207,16 +197,20 @@ def row_parts(
     read = (each.place for each in fields.values() if each.place is not None)
     plain = plain and all(each.is_plain for each in fields.values())
     columns = {name: each.place for name, each in fields.items() if each.place is not None} if plain else {}
+    readings = tuple(
+        (name, column, None if convert is unchanged else convert)
+        for name, column in columns.items()
+        for convert in (pruned(classification.of(name), converters[column]),)
+    )
     return {
         "table": table.name,
         "key": table.key,
+        "row_key": key_reader(table.name, table.key, converters),
         "needed": needed,
+        "captured": _as_read([column.name for column in table.columns if column.name in needed]),
         "converters": converters,
-        "readings": tuple(
-            (name, column, None if convert is unchanged else convert)
-            for name, column in columns.items()
-            for convert in (pruned(classification.of(name), converters[column]),)
-        ),
+        "readings": readings,
+        "read": entity_reader(readings),
         "makers": ()
         if plain
         else tuple(
@@ -224,6 +218,7 @@ def row_parts(
             for name, each in fields.items()
         ),
         "placeholders": placeholders(types[column] for column in columns.values()),
+        "deep": not plain or not all(is_flat(types[column]) for column in columns.values()),
         "seldom_whole": any(is_marked_otherwise(types[name]) for name in needed),
         "shielded": shielded,
         "shown": tuple(dict.fromkeys((*table.key, *rules.links, *read))),

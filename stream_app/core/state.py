@@ -99,8 +99,9 @@ class View:
 
     Of types with a holding, `rows` is by (type, row key), `owners` says which aggregate (id text) each known row
     holds, and `candidates` has for each loaded aggregate the keys of all rows that may hold it. An embedded row is kept
-    likewise: it holds the row above. `touched` are the aggregates whose embedded rows changed. What the control
-    database has of the types in `emptied` does not count.
+    likewise: it holds the row above. `touched` are the aggregates whose embedded rows changed, `whole` those of which
+    the batch has read the root row with all its values. What the control database has of the types in `emptied` does
+    not count.
     """
 
     aggregates: dict[Key, AggregateState] = field(default_factory=dict)
@@ -113,11 +114,13 @@ class View:
     owners: dict[Key, str | None] = field(default_factory=dict)
     candidates: dict[Key, set[str]] = field(default_factory=dict)
     touched: set[Key] = field(default_factory=set)
+    whole: set[Key] = field(default_factory=set)
     emptied: frozenset[str] = frozenset()
 
     def missing(self, keys: Iterable[Key]) -> frozenset[Key]:
         """Those of *keys* that were not loaded yet."""
-        return frozenset(key for key in keys if key not in self.aggregates)
+        aggregates = self.aggregates
+        return frozenset([key for key in keys if key not in aggregates])
 
     def state(self, key: Key) -> AggregateState:
         """The aggregate's state; it has to be loaded."""
@@ -201,20 +204,20 @@ class View:
 
     def place(self, key: Key, parent_id_text: str | None, *, present: bool) -> None:
         """Set whether *key* is present and under which parent, and keep the children of its parents right."""
-        before = self.aggregates[key]
-        if before.present is present and before.parent_id_text == parent_id_text:
-            self.dirty.add(key)
-            return
-        after = AggregateState(before.version, parent_id_text, present, before.published, before.refusal, before.majors)
-        if before.parent_id_text != parent_id_text:
-            if before.parent_id_text is not None:
-                self.children.get((key.aggregate, before.parent_id_text), set()).discard(key.id_text)
-            if after.parent_id_text is not None:
+        self.dirty.add(key)
+        version, former_parent, was_present, published, refusal, majors = self.aggregates[key]
+        if former_parent != parent_id_text:
+            if former_parent is not None:
+                self.children.get((key.aggregate, former_parent), set()).discard(key.id_text)
+            if parent_id_text is not None:
                 # Only complete sets are kept: one that was not asked for stays unknown.
-                known = self.children.get((key.aggregate, after.parent_id_text))
+                known = self.children.get((key.aggregate, parent_id_text))
                 if known is not None:
                     known.add(key.id_text)
-        self.put(key, after)
+        elif was_present is present:
+            return
+        state = (version, parent_id_text, present, published, refusal, majors)
+        self.aggregates[key] = tuple.__new__(AggregateState, state)
 
     def put(self, key: Key, state: AggregateState) -> None:
         """Set the state of *key*."""

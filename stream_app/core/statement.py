@@ -18,7 +18,7 @@ from rowcast.identity import join_id_parts
 from stream_app.core.change import LooseMessage, Message
 from stream_app.core.column import exact_document, id_part
 from stream_app.core.mapping import SourceMapping
-from stream_app.core.row import ID_TEXT_MAX
+from stream_app.core.row_id import ID_TEXT_MAX
 from stream_app.core.state import Key
 
 _MEMBERS = ("aggregate", "id", "event", "data")
