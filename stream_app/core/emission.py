@@ -190,7 +190,7 @@ def _issue(
     """Publish *records* as the next version of *key*; False when other versions stand there, which are taken over."""
     emitted, tail = out
     state = view.aggregates[key]
-    outcome = tail.match(records, key, state.version + 1) if tail else None
+    outcome = tail.match(records, key, state.version + 1) if tail.waiting else None
     if outcome is None:
         emitted.records += records
     elif outcome.same:

@@ -8,9 +8,9 @@ hierarchy at a time; then the units are worked through in order, in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -71,7 +71,7 @@ def sequence(
         embedded = yield from foresee_embedded(source, view, rows_below, shifts, list(map(bool, stated)))
     rows = [change for changes in placed for change in changes]
     held = [shift for each in shifts for shift in each]
-    touched = {change.key for change in rows}
+    touched = {key for key, _, _, _ in rows}
     touched.update(key for shift in held for key in shift.owners())
     if source.embedded_tables:
         touched.update(key for each in embedded for key in each.touched)
@@ -134,7 +134,8 @@ def _fold_transaction(
 ) -> dict[Key, AggregateState]:
     """Fold all that a transaction changes; what the aggregates were that it touches."""
     shifts, embedded = others
-    before = {change.key: view.aggregates[change.key] for change in changes}
+    aggregates = view.aggregates
+    before = {key: aggregates[key] for key, _, _, _ in changes}
     if shifts:
         before.update((key, view.aggregates[key]) for shift in shifts for key in shift.owners())
     if embedded.touched:
@@ -164,12 +165,12 @@ def sequence_part(
     """
     reading, waiting = kept
     changes = [place(source, row) for row in unit.rows]
-    yield from load_touched(source, view, {change.key for change in changes}, _parents(changes), ((), ()))
+    yield from load_touched(source, view, {key for key, _, _, _ in changes}, _parents(changes), ((), ()))
     moving = _may_move(source, view, changes)
     yield from load_children(source, view, moving, one_each=True)
     emitted, tail, parents = out
     origin = origin_of(unit)
-    keys = in_order(source, {change.key for change in changes})
+    keys = in_order(source, {key for key, _, _, _ in changes})
     _fold_all(source, view, changes)
     for key in keys:
         if key.aggregate not in reading and key not in waiting:
@@ -181,23 +182,33 @@ def sequence_part(
 def _touched(source: SourceMapping, view: View, before: Mapping[Key, AggregateState]) -> Iterable[Key]:
     """What a transaction may have changed, in the order of its events: *before* and whoever stands below."""
     aggregates, above = view.aggregates, source.above
-    below: list[Key] = []
+    level = []
     for key, former in before.items():
         state = aggregates[key]
         if (former.present is not state.present or former.parent_id_text != state.parent_id_text) and key[0] in above:
-            below += _descendants(source, view, [key])
-    if below:
-        return in_order(source, {*before, *below})
-    return in_order(source, before) if len(before) > 1 else before
+            level.append(key)
+    if not level:
+        return in_order(source, before) if len(before) > 1 else before
+    touched = {*before}
+    children, seen = view.children, {*level}
+    while level:
+        below = set()
+        for name, id_text in level:
+            for child in source.by_type[name].child_types:
+                if ids := children[child, id_text]:
+                    below.update([_new(Key, (child, each)) for each in ids])
+        level = [key for key in below if key[0] in above and key not in seen]
+        seen.update(level)
+        touched |= below
+    return in_order(source, touched) if len(touched) > 1 else touched
 
 
 def _foresee(
     source: SourceMapping, view: View, placed: Sequence[list[PlacedChange]]
 ) -> Generator[Lookup, None, tuple[list[list[PlacedChange]], list[list[Shift]]]]:
     """Part off the changes of types with a holding: the others, and what those do."""
-    apart = [[change for change in changes if change.key.aggregate in source.held] for changes in placed]
-    plain = [[change for change in changes if change.key.aggregate not in source.held] for changes in placed]
-    held = [[(change.key, change.row) for change in changes] for changes in apart]
+    plain = [[change for change in changes if change[0].aggregate not in source.held] for changes in placed]
+    held = [[(key, row) for key, row, _, _ in changes if key.aggregate in source.held] for changes in placed]
     missing = frozenset(key for changes in held for key, _ in changes if key not in view.owners)
     if missing:
         yield Lookup(frozenset(), rows=missing)
@@ -236,7 +247,7 @@ def _by_key(
     """What is *said* of each aggregate, in order, and whether it stands before the first of its rows."""
     shifts, embedded = others
     first = dict(embedded.first)
-    own = [(change.key, change.row.order or 0) for change in changes]
+    own = [(key, row.order or 0) for key, row, _, _ in changes]
     own += [(key, shift.order) for shift in shifts for key in shift.owners()]
     for key, order in own:
         first[key] = min(first.get(key, order), order)
@@ -326,7 +337,10 @@ def types_below(source: SourceMapping, types: Iterable[str]) -> list[str]:
 def in_order(source: SourceMapping, keys: Iterable[Key]) -> list[Key]:
     """Parents' types first, then by id text: the order in which one transaction's events go out."""
     ranks = source.ranks
-    return sorted(keys, key=lambda key: (ranks[key[0]], key[1]))
+    ranked: dict[int, list[Key]] = {}
+    for key in keys:
+        ranked.setdefault(ranks[key[0]], []).append(key)
+    return [key for rank in sorted(ranked) for key in sorted(ranked[rank])]
 
 
 def _rows(unit: Work) -> tuple[RowChange, ...]:
@@ -396,18 +410,9 @@ def key_of(source: SourceMapping, row: RowChange) -> Key:
         raise StopError("ROW_WITHOUT_ID", f"{row.table} at LSN {row.lsn}: {error}") from error
 
 
-class PlacedChange(NamedTuple):
-    """
-    A row change and the aggregate whose root row it changes.
-
-    *parent* is the one that the row points at. While it is not *sure*, a value of the row is missing, and only
-    what is known of the row tells.
-    """
-
-    key: Key
-    row: RowChange
-    parent: Key | None
-    sure: bool
+# A row change: the aggregate whose root row it changes, and the parent that the row points at. While that is not sure,
+# a value of the row is missing, and only what is known of the row tells. One is made of every row, and taken apart.
+PlacedChange = tuple[Key, RowChange, Key | None, bool]
 
 
 def place(source: SourceMapping, row: RowChange) -> PlacedChange:
@@ -418,20 +423,20 @@ def place(source: SourceMapping, row: RowChange) -> PlacedChange:
         StopError: the table is not declared, or the row has no id.
 
     """
-    key = key_of(source, row)
-    mapping = source.by_table[row.table]
-    if mapping.pointing is None or row.after is None:
-        return _new(PlacedChange, (key, row, None, True))
-    parent_type, read_parent = mapping.pointing
+    key, after = key_of(source, row), row.after
+    pointing = source.by_table[row.table].pointing
+    if pointing is None or after is None:
+        return key, row, None, True
+    parent_type, read_parent = pointing
     try:
-        parent = read_parent(row.after)
+        parent = read_parent(after)
     except MappingError:
-        return PlacedChange(key, row, None, False)
-    return _new(PlacedChange, (key, row, None if parent is None else _new(Key, (parent_type, parent)), True))
+        return key, row, None, False
+    return key, row, None if parent is None else _new(Key, (parent_type, parent)), True
 
 
 def _parents(changes: Iterable[PlacedChange]) -> list[Key]:
-    return [change.parent for change in changes if change.parent is not None]
+    return [parent for _, _, parent, _ in changes if parent is not None]
 
 
 def _fold_all(source: SourceMapping, view: View, changes: Sequence[PlacedChange]) -> None:
@@ -493,15 +498,6 @@ def _may_move(source: SourceMapping, view: View, changes: Sequence[PlacedChange]
         if former != new and operation is not _READ:
             moving.add(key)
     return moving
-
-
-def _descendants(source: SourceMapping, view: View, keys: Iterable[Key]) -> Iterator[Key]:
-    for key in keys:
-        for child in source.by_type[key.aggregate].child_types:
-            if ids := view.children[child, key.id_text]:
-                below = [Key(child, id_text) for id_text in sorted(ids)]
-                yield from below
-                yield from _descendants(source, view, below)
 
 
 def origin_of(unit: Transaction | LargeTransaction) -> Origin:

@@ -49,7 +49,7 @@ class _Version:
 
 
 class Tail:
-    """The published and uncommitted events of one claim, by aggregate, in version order."""
+    """The published and uncommitted events of one claim: *waiting* has them by aggregate, in version order."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._stated: Counter[tuple[Key, int, str, bytes]] = Counter()
@@ -60,20 +60,20 @@ class Tail:
             version = versions.setdefault(key, {}).setdefault(event.version, _Version(event.version))
             version.records[record.topic] = record
             version.events[event.major] = event
-        self._by_key = {key: [each[number] for number in sorted(each)] for key, each in versions.items()}
+        self.waiting = {key: [each[number] for number in sorted(each)] for key, each in versions.items()}
 
     def __bool__(self) -> bool:
-        return bool(self._by_key)
+        return bool(self.waiting)
 
     @property
     def keys(self) -> frozenset[Key]:
         """The aggregates that still have unmatched versions."""
-        return frozenset(self._by_key)
+        return frozenset(self.waiting)
 
     @property
     def position(self) -> int:
         """The highest commit LSN in the tail: beyond it, nothing can be a repetition."""
-        versions = (version for entries in self._by_key.values() for version in entries)
+        versions = (version for entries in self.waiting.values() for version in entries)
         return max(event.position for version in versions for event in version.events.values())
 
     def match(self, records: Sequence[Record], key: Key, version: int) -> Match | None:
@@ -82,24 +82,24 @@ class Tail:
 
         None: the tail knows nothing of it. A matched version is taken off; a mismatch takes all of them.
         """
-        entries = self._by_key.get(key)
+        entries = self.waiting.get(key)
         # Versions that were committed since the tail's beginning are not news.
         while entries and entries[0].number < version:
             del entries[0]
         if not entries:
-            self._by_key.pop(key, None)
+            self.waiting.pop(key, None)
             return None
         published = entries[0]
         if published.number == version and published.records == {each.topic: each for each in records}:
             del entries[0]
             if not entries:
-                del self._by_key[key]
+                del self.waiting[key]
             return _SAME
         return self.take(key)
 
     def take(self, key: Key) -> Match:
         """All remaining versions of *key*, which stand although nothing repeated them."""
-        taken = self._by_key.pop(key)
+        taken = self.waiting.pop(key)
         said = [version.newest for version in taken if version.newest.stated is not None]
         self._stated.update(
             (key, event.position, event.name, orjson.dumps(event.data, option=orjson.OPT_SORT_KEYS)) for event in said
