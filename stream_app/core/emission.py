@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from itertools import compress, repeat
 from operator import ne
-from types import NoneType
 from typing import Any
 
 import orjson
@@ -37,8 +36,6 @@ EVENT_BYTES_MAX = 1_000_000
 _REASON_MAX = 2_000
 # Below this, URIs and type names do not reach the limit either; the id text stands in three places.
 _CHECKED_BYTES = EVENT_BYTES_MAX // 4
-# Of these, what is equal in Python is so in JSON; else 1, 1.0 and True are, and 0.0 and -0.0.
-_EXACT = frozenset({str, NoneType})
 _CREATED, _UPDATED = EventKind.CREATED, EventKind.UPDATED
 # Named tuples by this are made in half the time that they take to make themselves.
 _new = tuple.__new__
@@ -433,12 +430,13 @@ def _former(
 ) -> dict[str, Any]:
     after, above = told
     now = [*map(entity.get, after, repeat(_MISSING))]
-    changed = {*compress(after, map(ne, after.values(), now))}
-    # What Python takes for equal, and JSON perhaps not. All of it mostly is, so it is encoded together.
-    unsure = [name for name, value in after.items() if value.__class__ not in _EXACT and name not in changed]
+    changed = [*compress(after, map(ne, after.values(), now))]
+    # Python takes 1, 1.0 and True for equal, and 0.0 and -0.0; as JSON they differ. All of it is mostly equal there
+    # too, so it is encoded together.
+    unsure = [name for name, value in after.items() if type(value) is not str and name not in changed]
     if unsure and _dumps([after[name] for name in unsure]) != _dumps([entity[name] for name in unsure]):
-        changed.update(name for name in unsure if not _equal(after[name], entity[name]))
-    former = {name: value for name, value in after.items() if name in changed} if changed else {}
+        changed += [name for name in unsure if not _equal(after[name], entity[name])]
+    former = {name: after[name] for name in changed}
     if (above or ancestors) and not _equal(above, ancestors):
         former["ancestors"] = above
     return former
