@@ -38,19 +38,25 @@ def load_touched(
     held, embedded = by
     yield from _load_missing(source, view, touched)
     if view.emptied:
-        _forget_links(source, view, touched)
+        _forget_emptied(source, view, touched)
     parents = {*named, *parents_in(source, view, held)}
     parents.update(key for each in embedded for key in each.parents)
     yield from load_aggregates(source, view, parents)
     yield from load_aggregates(source, view, touched)
 
 
-def _forget_links(source: SourceMapping, view: View, keys: Iterable[Key]) -> None:
-    """The link rows that the control database has were truncated before those of the batch."""
+def _forget_emptied(source: SourceMapping, view: View, keys: Iterable[Key]) -> None:
+    """What the control database has of truncated tables stood there before the rows of the batch."""
     for key in keys:
         link = source.by_type[key.aggregate].link
         if link is not None and link.name in view.emptied:
             view.aggregates[key] = view.aggregates[key]._replace(parent_id_text=None)
+        if key.aggregate in view.emptied and key.aggregate not in source.held:
+            # What link rows name stays theirs, whether the row that they bind is there or not.
+            state = view.aggregates[key]._replace(present=False)
+            view.aggregates[key] = state if link is not None else state._replace(parent_id_text=None)
+            view.rows[key] = None
+            view.stored_rows.discard(key)
 
 
 def _load_missing(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:

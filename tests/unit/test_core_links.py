@@ -19,9 +19,11 @@ from rowcast.sources.definition import (
     ThroughDefinition,
 )
 from rowcast.sources.field import FieldDefinition
+from stream_app.core.emission import Emitted
 from stream_app.core.mapping import SourceMapping, compile_mapping
-from stream_app.core.sequencing import split_truncates, types_below
-from stream_app.core.state import Key
+from stream_app.core.sequencing import sequence, split_truncates, types_below
+from stream_app.core.state import Key, View
+from stream_app.core.tail import Tail
 from stream_app.core.transaction import Assembler, Transaction
 
 TABLES = {
@@ -192,3 +194,27 @@ def test_a_truncated_link_table_leaves_the_links_that_come_after_it() -> None:
     assert types == ("item.ancestors",)
     assert types_below(mapping, types) == ["item", "part"]
     assert [row.table for row in rest.rows] == ["public.part"]
+
+
+def test_a_truncated_aggregate_is_gone_also_where_a_link_of_it_comes_after() -> None:
+    """The link is kept for a row that may come; the aggregate is not there, whatever the state said before."""
+    mapping, store, log = linked_mapping(), MemoryStore(), ChangeLog()
+    log.transaction(
+        [("c", "item", None, {"id": "i0", "note": "x"}), ("c", "holdings", None, {"id": "h0", "instance_id": None})]
+    )
+    _, view = run_batch(mapping, store, log.records())
+    store.save(view)
+    start = len(log.values)
+    log.transaction(
+        [("t", "item", None, None), ("c", "bound", None, {"id": "b0", "item_id": "i0", "holdings_id": "h0"})]
+    )
+    (placed,) = Assembler(0, []).feed(log.records(start))
+    assert isinstance(placed.unit, Transaction)
+    types, rest = split_truncates(mapping, placed.unit)
+    view = View(emptied=frozenset(types))
+    for lookup in sequence(mapping, view, [rest], frozenset(mapping.by_type), (Emitted(), Tail())):
+        store.load(lookup, view)
+    state = view.aggregates[Key("item", "i0")]
+    assert (state.present, state.parent_id_text) == (False, "h0")
+    assert view.rows[Key("item", "i0")] is None
+    assert Key("item", "i0") not in view.stored_rows
