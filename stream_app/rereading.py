@@ -31,7 +31,7 @@ _KEYS = 200
 _SNAPSHOT_WAIT_S = 60.0
 _STAGE = "COPY rowcast.reread_row (source, generation, table_name, row_key, columns) FROM STDIN"
 _KNOWN = """
-SELECT row_key, columns, generation >= %s FROM rowcast.row_state
+SELECT row_key, columns FROM rowcast.row_state
 WHERE source = %s AND table_name = %s AND row_key = ANY (%s)
 """
 # Of what row state has and nothing has come since: what was not read.
@@ -238,12 +238,11 @@ class Rereading:
             yield row_key, {name: value for name, value in columns.items() if name in kind.needed}
 
     def _compared(self, kind: RowKind, images: dict[str, Columns]) -> Iterator[tuple[str, bytes]]:
-        parameters = (self._generation, self._source, _table(kind), list(images))
-        known = {row_key: rest for row_key, *rest in self._control.execute(_KNOWN, parameters)}
+        rows = self._control.execute(_KNOWN, (self._source, _table(kind), list(images)))
+        known = {str(row_key): str(columns) for row_key, columns in rows}
         for row_key, columns in images.items():
-            former, changed = known.get(row_key, ("", False))
-            text = orjson.dumps(columns)
-            same = changed or former.encode() == text or _is_same(kind, orjson.loads(text), _loads(former))
+            former, text = known.get(row_key, ""), orjson.dumps(columns)
+            same = former.encode() == text or _is_same(kind, orjson.loads(text), _loads(former))
             yield row_key, b"" if same else text
 
     def _copy(self, kind: RowKind, rows: Iterable[tuple[str, bytes | None]]) -> None:

@@ -557,12 +557,14 @@ class Session:
         """Fold what differs chunk by chunk, then emit. What a former claim applied is marked, so it is not found."""
         sub_position = dict(self._position.sub_position or {})
         done = sub_position.pop("resync")
-        after = ("", "")
+        after: tuple[str, str] | None = ("", "")
         self._landing.wait()
-        while rows := self._drift.rows(done["generation"], after, self._chunk_max):
+        while after is not None:
             if self._stopping():
                 raise _InterruptedError
-            after = (rows[-1].table, rows[-1].key)
+            rows, after = self._drift.rows(done["generation"], after, self._chunk_max)
+            if not rows:
+                continue
             gone = sum(row.found is None for row in rows)
             done = {**done, "differed": done["differed"] + len(rows) - gone, "gone": done["gone"] + gone, "last": after}
             part = as_transaction(rows, self._position.commit_lsn)

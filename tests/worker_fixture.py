@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -249,21 +250,14 @@ def wait_agreement(project: TestProject, timeout_s: float = 40) -> None:
         pytest.fail(f"{error}\n{differences(project)[:3]}\n{status.stdout}{status.stderr}")
 
 
-class Unpublished:
-    """While it lasts, changes of *tables* are in no change log."""
-
-    def __init__(self, project: TestProject, tables: Iterable[str]) -> None:
-        self._project, self._tables = project, ", ".join(tables)
-
-    def __enter__(self) -> None:
-        self._alter("DROP")
-
-    def __exit__(self, *_: object) -> None:
-        self._alter("ADD")
-
-    def _alter(self, what: str) -> None:
-        publication = publication_name(self._project.name)
-        self._project.execute(f"ALTER PUBLICATION {publication} {what} TABLE {self._tables}")
+@contextmanager
+def unpublished(project: TestProject, tables: Iterable[str]) -> Iterator[None]:
+    """One transaction: its changes of *tables* are not in the change log, nor is anything in the catalogue."""
+    statement = f"ALTER PUBLICATION {publication_name(project.name)} {{}} TABLE {', '.join(tables)}"
+    with project.connection.transaction():
+        project.execute(statement.format("DROP"))
+        yield
+        project.execute(statement.format("ADD"))
 
 
 class Load(threading.Thread):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from stack_fixture import TestProject, wait_until
-from worker_fixture import Unpublished, WorkerPool, histories, rowcast
+from worker_fixture import COMMAND, WorkerPool, histories, rowcast, unpublished
 
 from rowcast.errors import ConfigurationError
 from rowcast.identity import join_id_parts
@@ -244,7 +246,7 @@ def test_a_resync_finds_rows_of_all_tables_that_changed_unseen(purchases: TestPr
     workers.start().wait_owned()
     wait_published(purchases)
     for named in (False, True, True):
-        with Unpublished(purchases, ("purchase", "line", "option", "address", "currency")):
+        with unpublished(purchases, ("purchase", "line", "option", "address", "currency")):
             for _ in range(25):
                 change(purchases, rng)
             if not named:
@@ -259,6 +261,40 @@ def test_a_resync_finds_rows_of_all_tables_that_changed_unseen(purchases: TestPr
         assert not done.stdout.endswith(" 0 rows differed, 0 were gone\n")
         wait_published(purchases)
         change(purchases, rng)
+        wait_published(purchases)
+
+
+@pytest.mark.matrix
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.parametrize("seed", range(3))
+def test_a_resync_while_rows_of_all_tables_change(purchases: TestProject, workers: WorkerPool, seed: int) -> None:
+    """Moves, deletions, TRUNCATE and a transaction that is too large for memory, of which the log tells meanwhile."""
+    rng = random.Random(seed)
+    for _ in range(30):
+        change(purchases, rng)
+    purchases.apply()
+    workers.start().wait_owned()
+    wait_published(purchases)
+    command = [*COMMAND, "--project", str(purchases.folder), "sources", "resync", purchases.name]
+    for special in (
+        "INSERT INTO purchase VALUES ('late', 1, 'c') ON CONFLICT DO NOTHING",
+        "TRUNCATE line CASCADE",
+        "INSERT INTO option SELECT g, NULL, NULL, 'o' FROM generate_series(1000, 22000) g",
+        "DELETE FROM option WHERE id > 1000",
+    ):
+        with unpublished(purchases, ("purchase", "line", "option", "address")):
+            for _ in range(25):
+                change(purchases, rng)
+        done = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        place = rng.randrange(100)
+        for number in range(10_000):
+            change(purchases, rng)
+            time.sleep(0.02)  # so that the worker keeps up
+            if number == place:
+                purchases.execute(special)
+            if number > place and done.poll() is not None:
+                break
+        assert done.wait(60) in {0, 1}  # refused until what follows is known
         wait_published(purchases)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from stack_fixture import TestProject, wait_until
-from worker_fixture import Unpublished, WorkerPool, histories, rowcast
+from worker_fixture import WorkerPool, histories, rowcast, unpublished
 from worker_fixture import wait_published as wait_versions
 
 from rowcast.errors import ConfigurationError
@@ -180,7 +180,7 @@ def test_a_resync_finds_links_that_changed_unseen(bound: TestProject, workers: W
     workers.start().wait_owned()
     wait_published(bound)
     for named in (False, True):
-        with Unpublished(bound, ("item_of", "bound_with", *(() if named else ("series", "instance_of")))):
+        with unpublished(bound, ("item_of", "bound_with", *(() if named else ("series", "instance_of")))):
             for _ in range(25):
                 change(bound, rng)
         known = {id_ for type_, id_ in {**published(bound), **truth(bound)} if type_ == "item"}
