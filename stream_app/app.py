@@ -39,7 +39,7 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
     brokers, control = settings.kafka(), settings.control()
     metrics = Metrics()
     supervisor = Supervisor((brokers, control.url, settings.hash_key()), metrics)
-    watch = ConnectorWatch(settings.connect(), supervisor.silences, metrics)
+    watch = ConnectorWatch(settings.connect(), supervisor.silences, supervisor.stop_source, metrics)
     readers = ReaderWatch(brokers, supervisor.ending, metrics)
     app = Application(
         listener,

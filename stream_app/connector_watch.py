@@ -4,6 +4,8 @@ Connectors that failed or hang are started again: Kafka Connect never does that 
 Each source is watched by the worker that owns it. A failure that comes back is tried again and again, with longer
 pauses, because most of them are outages of others; what the failure was is in the log and in `sources status`. One that
 says it runs and sends no heartbeat hangs: Debezium waits for ever for a database that went away without a word.
+
+A failure that no restart mends, because changes are lost, stops the source.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from collections.abc import Callable, Mapping
 
 from rowcast.connect import ConnectClient, ConnectorStatus
 from rowcast.connect_address import ConnectAddress
-from rowcast.errors import RowcastError
-from rowcast.sources.connector import connector_name
+from rowcast.errors import RowcastError, StopError
+from rowcast.sources.connector import connector_name, slot_name
 from stream_app.metrics import Metrics
 
 log = logging.getLogger("rowcast.worker")
@@ -28,18 +30,28 @@ _TRACE_MAX = 1_000
 # A task whose producer failed says that it runs until its open transaction has timed out: it may be restarted before
 # it says FAILED, and why it failed is then in the log of Kafka Connect alone.
 _PATIENCE_S, _PATIENCE_S_MAX = 15.0, 600.0
+# As Debezium says it: the slot is not there, or begins behind what was read last.
+_NOT_THERE = "but this is no longer available on the server"
 
 
 class ConnectorWatch:
     """
     Looks after the connectors of some sources in a thread of its own, from `start` to `stop`.
 
-    *silences* names the sources, each with the seconds for which it was silent although it should not be.
+    *silences* names the sources, each with the seconds for which it was silent although it should not be. *stop* stops
+    one of them.
     """
 
-    def __init__(self, address: ConnectAddress, silences: Callable[[], Mapping[str, float]], metrics: Metrics) -> None:
+    def __init__(
+        self,
+        address: ConnectAddress,
+        silences: Callable[[], Mapping[str, float]],
+        stop: Callable[[str, StopError], None],
+        metrics: Metrics,
+    ) -> None:
         self._address = address
         self._silences = silences
+        self._stop_source = stop
         self._metrics = metrics
         self._stopping = threading.Event()
         # By source: when the next restart may be asked for, and how long the pause after it is.
@@ -83,6 +95,9 @@ class ConnectorWatch:
             return
         if time.monotonic() < due_s:
             return
+        if due_s and _NOT_THERE in status.trace:
+            # Again after a restart. It is restarted all the same, for whoever mends it without a word to the worker.
+            self._stop_source(source, lost_slot(source))
         log.warning("source %s: connector %s failed and is restarted: %s", source, name, status.trace[:_TRACE_MAX])
         connect.restart_failed(name)
         self._metrics.connector_restarts.labels(source).inc()
@@ -117,3 +132,9 @@ class ConnectorWatch:
         if reachable != self._reachable:
             log.warning("Kafka Connect answers again" if reachable else f"connectors cannot be looked after: {error}")
         self._reachable = reachable
+
+
+def lost_slot(source: str) -> StopError:
+    """Why a source stops whose slot does not have what follows what was read last."""
+    message = f"replication slot {slot_name(source)} was dropped, or made anew: changes since then are in no event"
+    return StopError("SLOT_LOST", message, remedy=f"rowcast sources resnapshot {source} --yes")

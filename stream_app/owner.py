@@ -69,6 +69,7 @@ class Owner:
         self._stopping = threading.Event()
         self._reopen = threading.Event()
         self._paused = False
+        self._refusal: StopError | None = None
         self.revision: str | None = None
         self.ending: Mapping[str, Deprecation] = {}
         self._window: WindowWatch | None = None
@@ -89,6 +90,11 @@ class Owner:
     def reopen(self) -> None:
         """Another definition was applied, or the source was resumed: go on with a new claim."""
         self._reopen.set()
+
+    def refuse(self, fault: StopError) -> None:
+        """Stop the source with *fault* when what the change log has is done; from any thread."""
+        if not self._paused:
+            self._refusal = fault
 
     @property
     def alive(self) -> bool:
@@ -140,6 +146,7 @@ class Owner:
             if claimed is None:
                 return False
             self._reopen.clear()
+            self._refusal = None
             ownership, stopped_code = claimed
             if stopped_code is not None:
                 # It stays stopped through restarts and takeovers, until somebody resumes it.
@@ -181,6 +188,8 @@ class Owner:
                     while not self._ending():
                         self._offset = session.next_offset
                         session.step(self._ending)
+                        if self._refusal is not None and session.caught_up:
+                            raise self._refusal
             finally:
                 self._session = None
                 session.close()

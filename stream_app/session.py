@@ -138,6 +138,11 @@ class Session:
         return self._landing.committed.next_offset
 
     @property
+    def caught_up(self) -> bool:
+        """Whether the change log had nothing left when it was asked last."""
+        return self._reader.quiet_since_s is not None
+
+    @property
     def silent_s(self) -> float:
         """For how long nothing has come, 0 before the connector streams: from then on there are heartbeats."""
         since_s = self._reader.quiet_since_s

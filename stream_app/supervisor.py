@@ -18,7 +18,7 @@ import psycopg
 
 from rowcast.control.database import connect, migrate
 from rowcast.deprecation import Deprecation
-from rowcast.errors import DatabaseUnavailableError
+from rowcast.errors import DatabaseUnavailableError, StopError
 from stream_app.lease import RENEW_S, claimable, held, release, renew
 from stream_app.metrics import Metrics, SourceMetrics
 from stream_app.outage import OutageLog
@@ -61,6 +61,12 @@ class Supervisor:
     def silences(self) -> dict[str, float]:
         """The owned sources, each with the seconds for which it was silent; from any thread."""
         return {source: owner.silent_s for source, owner in list(self.owners.items())}
+
+    def stop_source(self, source: str, fault: StopError) -> None:
+        """Stop an owned source with *fault*; from any thread."""
+        owner = self.owners.get(source)
+        if owner is not None:
+            owner.refuse(fault)
 
     def ending(self) -> dict[str, Mapping[str, Deprecation]]:
         """The owned sources, each with its topics that are deprecated; from any thread."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from rowcast.errors import StopError
 from stream_app.core.captured import CAPTURED, follow_captured
 from stream_app.core.change import HEARTBEAT_PREFIX
 from stream_app.core.partition import ALL as PARTITIONS
@@ -16,6 +17,7 @@ from stream_app.core.transaction import LargeTransaction, Transaction
 
 Heartbeat = Mapping[str, Any]
 _NOTHING_KNOWN = Capture()
+_SYSTEM, _TIMELINE = "system_identifier", "timeline"
 
 
 def newest_heartbeat(
@@ -30,7 +32,8 @@ def newest_heartbeat(
     What of the catalogue not every beat tells is the last that was told. The TRUNCATEs of *capture* came before.
 
     Raises:
-        StopError: rows came or went of which nothing is in the WAL, or tables or publication are not as applied.
+        StopError: rows came or went of which nothing is in the WAL, tables or publication are not as applied, or the
+            database is another.
 
     """
     newest = former if former is None or not capture.truncated else keep_truncated(former, capture.truncated)
@@ -42,13 +45,40 @@ def newest_heartbeat(
 
 
 def forget_catalogue(heartbeat: Heartbeat | None) -> dict[str, Any] | None:
-    """*heartbeat* without what it says of the catalogue: a new snapshot reads what there is."""
+    """*heartbeat* without what it says of catalogue and server: a new snapshot reads what there is."""
     if heartbeat is None:
         return None
-    return {name: value for name, value in heartbeat.items() if name not in (*PARTITIONS, CAPTURED)}
+    gone = (*PARTITIONS, CAPTURED, _SYSTEM, _TIMELINE)
+    return {name: value for name, value in heartbeat.items() if name not in gone}
+
+
+def _check_history(source: str, former: Heartbeat, beat: Heartbeat, resumed: datetime | None) -> None:
+    """
+    Make sure that *beat* comes from the database that *former* came from.
+
+    One that was promoted is it as far as the former one's WAL reached it, which nobody can tell: who resumes the source
+    afterwards knows.
+    """
+    system, timeline = ((former.get(name), beat.get(name)) for name in (_SYSTEM, _TIMELINE))
+    if None not in system and system[0] != system[1]:
+        raise StopError(
+            "DATABASE_REPLACED",
+            f"the database belongs to another server: its system identifier is {system[1]}, was {system[0]};"
+            " nothing is known of the changes in between",
+            remedy=f"rowcast sources resnapshot {source} --yes",
+        )
+    passed = resumed is not None and datetime.fromisoformat(beat["at"]) <= resumed
+    if None not in timeline and timeline[0] != timeline[1] and not passed:
+        raise StopError(
+            "DATABASE_PROMOTED",
+            f"a standby was promoted, or the database restored: its timeline is {timeline[1]}, was {timeline[0]};"
+            " what the former server told last may never have been",
+            remedy=f"rowcast sources resume {source}; then rowcast sources resync {source}",
+        )
 
 
 def _follow(source: str, former: Heartbeat | None, beat: dict[str, Any], capture: Capture) -> Heartbeat:
+    _check_history(source, former or {}, beat, capture.resumed)
     known = (former or {}).get(CAPTURED, (capture.begun or {}).get(CAPTURED))
     captured = follow_captured(source, known, beat, capture.tables, capture.resumed)
     kept = follow_partitions(source, former, beat, capture)

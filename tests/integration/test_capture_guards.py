@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import psycopg
 import pytest
+import requests
 from stack_fixture import TestProject, wait_until
 from worker_fixture import Worker, WorkerPool, histories, rowcast
 
-from rowcast.sources.connector import publication_name
+from rowcast.connect import ConnectClient
+from rowcast.sources.connector import connector_name, publication_name, slot_name
 
 
 @pytest.fixture
@@ -112,3 +115,38 @@ def test_what_alter_does_to_captured_tables_stops_the_source(shop: TestProject, 
     wait_stop(shop, worker, "PUBLICATION_INCOMPLETE", "the publication lacks public.product")
     resnapshot(shop)
     wait_until(lambda: names(shop, "product") == {1: "one", 2: "two"}, "the snapshot", 60)
+
+
+def drop_slot(project: TestProject) -> bool:
+    """Whether the slot could be dropped, which is in use until the server has noticed that nobody reads it."""
+    name = slot_name(project.name)
+    project.execute("SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s", name)
+    try:
+        project.execute("SELECT pg_drop_replication_slot(%s)", name)
+    except psycopg.errors.ObjectInUse:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.parametrize("anew", [False, pytest.param(True, marks=pytest.mark.matrix)])
+def test_a_slot_that_is_dropped_stops_the_source(shop: TestProject, workers: WorkerPool, anew: bool) -> None:
+    """Also when it is made anew; the snapshot finds what was written in between."""
+    shop.apply()
+    worker = workers.start()
+    worker.wait_owned()
+    wait_until(lambda: kept(shop).get("counter", 0) > 1, "heartbeats", 60)
+    with ConnectClient(shop.stack.connect_url) as connect:
+        if anew:
+            connect.stop(connector_name(shop.name))
+            connect.wait_stopped(connector_name(shop.name), 30)
+        wait_until(lambda: drop_slot(shop), "the slot is dropped")
+        shop.execute("INSERT INTO customer VALUES (2, 'two', now(), 2)")
+        if anew:
+            shop.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", slot_name(shop.name))
+            url = f"{shop.stack.connect_url}/connectors/{connector_name(shop.name)}/resume"
+            requests.put(url, timeout=30).raise_for_status()
+    wait_stop(shop, worker, "SLOT_LOST", f"replication slot {slot_name(shop.name)} was dropped, or made anew")
+    resnapshot(shop)
+    wait_until(lambda: names(shop, "customer") == {1: "one", 2: "two"}, "the snapshot", 60)

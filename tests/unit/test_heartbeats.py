@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -176,3 +177,19 @@ def test_a_partition_that_may_have_lost_rows_stops_the_source(now: str) -> None:
         with pytest.raises(StopError, match=r"1 partitions were truncated") as stopped:
             newest_heartbeat("shop", former, transactions)
         assert stopped.value.code == "PARTITIONS_CHANGED"
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_another_server_stops_the_source() -> None:
+    """A promoted one goes on when who knows it has resumed the source; a new snapshot begins with what there is."""
+    former = newest_heartbeat("shop", None, [beat(system_identifier="1", timeline=1)])
+    assert newest_heartbeat("shop", former, [beat(system_identifier="1", timeline=1), beat()]) is not None
+    for found, code in ((beat(system_identifier="2"), "DATABASE_REPLACED"), (beat(timeline=2), "DATABASE_PROMOTED")):
+        with pytest.raises(StopError) as stopped:
+            newest_heartbeat("shop", former, [found])
+        assert stopped.value.code == code
+        assert newest_heartbeat("shop", forget_catalogue(former), [found]) is not None
+    resumed = Capture(resumed=datetime.fromisoformat(AT))
+    passed = newest_heartbeat("shop", former, [beat(system_identifier="1", timeline=2)], resumed)
+    assert passed is not None
+    assert newest_heartbeat("shop", passed, [beat(system_identifier="1", timeline=2)]) == passed
