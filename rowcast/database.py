@@ -23,6 +23,8 @@ STATEMENT_TIMEOUT_S = 60
 LOCK_TIMEOUT_S = 10
 # Classes of SQLSTATE that the same statement will meet again: data, constraints, syntax and rights, limits.
 _PERMANENT = frozenset({"22", "23", "42", "54"})
+# A server that is away, or a standby until it is promoted.
+AWAY = (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction)
 _MIGRATION_LOCK = 0x526F7763  # any constant: serialises concurrent migrations
 
 
@@ -79,7 +81,7 @@ def unavailable_when_broken(connection: psycopg.Connection) -> Iterator[None]:
     except psycopg.Error as error:
         # A session that the server ended (SQLSTATE 25P03 and others) is not always an OperationalError.
         permanent = (error.sqlstate or "")[:2] in _PERMANENT
-        if not permanent and (isinstance(error, psycopg.OperationalError) or connection.closed):
+        if not permanent and (isinstance(error, AWAY) or connection.closed):
             raise DatabaseUnavailableError(str(error).strip()) from error
         raise
 

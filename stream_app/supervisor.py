@@ -17,6 +17,7 @@ from collections.abc import Mapping
 import psycopg
 
 from rowcast.control.database import connect, migrate
+from rowcast.database import AWAY
 from rowcast.deprecation import Deprecation
 from rowcast.errors import DatabaseUnavailableError, StopError
 from stream_app.lease import RENEW_S, claimable, held, release, renew
@@ -53,7 +54,7 @@ class Supervisor:
             self._claim(connection)
             self._tell_idle(connection)
             self._outage.back()
-        except (psycopg.OperationalError, DatabaseUnavailableError) as error:
+        except (*AWAY, DatabaseUnavailableError) as error:
             self._outage.away(error)
             self._disconnect()
         self.ticked_s = time.monotonic()
@@ -89,7 +90,7 @@ class Supervisor:
             for source, owner in self.owners.items():
                 if not owner.alive:
                     release(connection, source, self.holder)
-        except (psycopg.OperationalError, DatabaseUnavailableError) as error:
+        except (*AWAY, DatabaseUnavailableError) as error:
             log.warning("leases run out by themselves in %d s: %s", LEASE_S, " ".join(str(error).split()))
 
     def _connected(self) -> psycopg.Connection:
