@@ -253,7 +253,6 @@ class Session:
         self._commit_piece(piece)
 
     def _commit_apart(self, placed: PlacedUnit, unit: Transaction | LargeTransaction) -> None:
-        self._landing.wait()  # what it truncates must not be laid over again
         self._settle_before(unit)
         if isinstance(unit, Transaction):
             self._commit_alone(placed, unit)
@@ -590,7 +589,6 @@ class Session:
     def _land_alone(self, view: View, emitted: Emitted, step: Step, position: Position) -> None:
         """Land what no unit of the change log stands for; the position has to move, so it moves there and back."""
         alone = Origin(position.commit_lsn, "").to_dict()
-        self._landing.wait()
         self._land(view, emitted, step, replace(position, sub_position=alone))
         self._land(View(), Emitted(), Step(), replace(position, sub_position=None))
         self._landing.wait()
@@ -623,8 +621,8 @@ class Session:
         for lookup in lookups:
             load_s = time.monotonic()
             self._reads.load(lookup, view)
-            for newer in self._landing.views:
-                view.lay_over(newer, lookup)
+            if self._landing.view is not None:
+                view.lay_over(self._landing.view, lookup)
             loading_s += time.monotonic() - load_s
         self._metrics.stage("load", loading_s)
         self._metrics.stage("core", time.monotonic() - started_s - loading_s)
