@@ -21,7 +21,7 @@ from kafka.errors import (
 from rowcast.brokers import Brokers
 from rowcast.tls import TlsFault, speaks_tls, why_not_trusted
 
-_TIMEOUT_S = 3.0
+_TIMEOUT_S = 6.0
 # Error codes of the Kafka protocol, and what is refused with them.
 RIGHTS = {29: "topic", 30: "group", 31: "cluster", 53: "transactional id"}
 _RIGHTS_FIX = "what `rowcast sources plan --acl` prints, run by who administers Kafka"

@@ -120,5 +120,11 @@ class Publisher:
         return broker_error(error, self._brokers, topic, transactional_id=transactional_id(self._source))
 
     def close(self) -> None:
-        """Drop the producer; what was not committed is aborted by the broker or by the next owner."""
+        """
+        Drop the producer; what was not committed is aborted by the broker or by the next owner.
+
+        It ends here and not with the last reference to this publisher, which an error may hold: one that goes on
+        dials the broker, and holds its transaction open.
+        """
         self._producer.purge()
+        del self._producer

@@ -253,6 +253,7 @@ class Session:
         self._commit_piece(piece)
 
     def _commit_apart(self, placed: PlacedUnit, unit: Transaction | LargeTransaction) -> None:
+        self._landing.wait()  # what it truncates must not be laid over again
         self._settle_before(unit)
         if isinstance(unit, Transaction):
             self._commit_alone(placed, unit)

@@ -213,6 +213,12 @@ def test_what_the_change_log_has_not_brought_yet_is_waited_for(project: TestProj
     wait_agreement(project)
     connector = f"{project.stack.connect_url}/connectors/{connector_name(project.name)}"
     requests.put(f"{connector}/pause", timeout=10).raise_for_status()
+
+    def states() -> set[str]:
+        status = requests.get(f"{connector}/status", timeout=10).json()
+        return {each["state"] for each in (status["connector"], *status["tasks"])}
+
+    wait_until(lambda: states() == {"PAUSED"}, "the connector and its task pause")
     for title in "123":
         project.execute("UPDATE instance SET title = %s", title)
     former = histories(project)
