@@ -88,7 +88,7 @@ def test_one_aggregate_and_then_a_type_is_sent_again(project: TestProject, worke
 
 @pytest.mark.slow
 @pytest.mark.guarantee("Any instance may die")
-@pytest.mark.parametrize("step", ["after_publish", "in_commit"])
+@pytest.mark.parametrize("step", ["after_publish", pytest.param("in_commit", marks=pytest.mark.matrix)])
 def test_a_worker_killed_while_it_sends_again_leaves_it_to_the_next(
     project: TestProject, worker: Worker, workers: WorkerPool, step: str
 ) -> None:
