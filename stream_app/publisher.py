@@ -124,7 +124,7 @@ class Publisher:
         Drop the producer; what was not committed is aborted by the broker or by the next owner.
 
         It ends here and not with the last reference to this publisher, which an error may hold: one that goes on
-        dials the broker, and holds its transaction open.
+        keeps dialling the broker.
         """
         self._producer.purge()
         del self._producer
