@@ -74,7 +74,7 @@ def _first_position(claim: Claim, store: Store, topic_id: str, start: int) -> Po
             "CONTROL_DATABASE_BEHIND",
             f"nothing is known of source {definition.source}, but {', '.join(written) or definition.change_log}"
             " was written before",
-            remedy="connect the right control database, or start anew: see docs/reference/stops.md",
+            remedy=f"connect the right control database, or rowcast sources rebuild {definition.source} --yes",
         )
     position = Position(change_log_topic_id=topic_id, next_offset=0, commit_lsn=0, end_offsets=ends)
     store.commit(View(), Step(), None, position)

@@ -12,11 +12,13 @@ import time
 
 import orjson
 
+from rowcast.brokers import Brokers
 from rowcast.event import Record
 from rowcast.topics import PROGRESS_TOPIC
 from stream_app.position import Position
 from stream_app.publisher import Publisher
 from stream_app.store import Ownership, Store
+from stream_app.transport import read_topics
 
 _INTERVAL_S = 1.0
 
@@ -51,3 +53,19 @@ class Progress:
         body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
         self._publisher.publish([Record(PROGRESS_TOPIC, self._ownership.source.encode(), body, ())])
         self._published, self._next_s = position, time.monotonic() + _INTERVAL_S
+
+
+def told_epoch(brokers: Brokers, source: str) -> int:
+    """
+    The highest epoch that the progress topic tells of *source*; 0: none was told.
+
+    Raises:
+        BrokerUnavailableError: Kafka did not answer.
+
+    """
+    told = (
+        orjson.loads(record.value)["epoch"]
+        for record in read_topics(brokers, source, {PROGRESS_TOPIC: 1}, {})
+        if record.key == source.encode()
+    )
+    return max(told, default=0)

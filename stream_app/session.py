@@ -82,6 +82,8 @@ class Session:
         self._store.prepare()
         # Fences every older producer, so that the ends and the tail below cannot move any more.
         self._publisher = Publisher(claim.brokers, self._source)
+        # Whoever was frozen before that may have fenced a newer claim: then it goes no further.
+        self._store.hold()
         self._position = open_position(claim, self._store)
         self._generations = Generations(
             self._source, self._mapping.by_type, self._reads.generations(), self._reads.snapshot_from

@@ -8,11 +8,12 @@ no part, and nothing is ever reset: an offset outside the log stops the source.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
     Consumer,
     IsolationLevel,
     KafkaError,
@@ -186,7 +187,7 @@ def read_ends(
     return ends
 
 
-def _read_settled_ends(brokers: Brokers, partitions: Mapping[str, int]) -> dict[str, dict[str, int]]:
+def read_settled_ends(brokers: Brokers, partitions: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """
     The end offsets once no transaction is open.
 
@@ -217,7 +218,7 @@ def read_tail(brokers: Brokers, source: str, ends: Mapping[str, Mapping[str, int
         BrokerUnavailableError: Kafka did not answer, or a transaction is still open.
 
     """
-    current = _read_settled_ends(brokers, {topic: len(offsets) for topic, offsets in ends.items()})
+    current = read_settled_ends(brokers, {topic: len(offsets) for topic, offsets in ends.items()})
     for topic, offsets in ends.items():
         for number, offset in offsets.items():
             if offset > current[topic][number]:
@@ -231,12 +232,38 @@ def read_tail(brokers: Brokers, source: str, ends: Mapping[str, Mapping[str, int
         for number, offset in offsets.items()
         if offset < current[topic][number]
     }
-    if not open_partitions:
-        return []
+    return list(_read_to_end(brokers, source, open_partitions))
+
+
+def read_topics(
+    brokers: Brokers, source: str, partitions: Mapping[str, int], starts: Mapping[str, Mapping[str, int]]
+) -> Iterator[Record]:
+    """
+    All committed records of the topics in *partitions* (topic → partition count), each partition in order.
+
+    From *starts* on; a partition that has none there is read from its beginning. As many as there are in the end: what
+    is appended meanwhile may or may not come. Nothing is kept in memory.
+
+    Raises:
+        MalformedEventError: a record has no key or no value.
+        BrokerUnavailableError: Kafka did not answer.
+
+    """
+    wanted = [(topic, number) for topic, count in partitions.items() for number in range(count)]
+    return _read_to_end(
+        brokers,
+        source,
+        {(topic, number): starts.get(topic, {}).get(str(number), OFFSET_BEGINNING) for topic, number in wanted},
+    )
+
+
+def _read_to_end(brokers: Brokers, source: str, starts: Mapping[tuple[str, int], int]) -> Iterator[Record]:
+    if not starts:
+        return
     consumer = _consumer(brokers, source, **{"enable.partition.eof": True})
     try:
-        consumer.assign([TopicPartition(topic, number, at) for (topic, number), at in open_partitions.items()])
-        return _drain(consumer, set(open_partitions), partial(_read_error, brokers, source))
+        consumer.assign([TopicPartition(topic, number, at) for (topic, number), at in starts.items()])
+        yield from _drain(consumer, set(starts), partial(_read_error, brokers, source))
     finally:
         consumer.close()
 
@@ -247,8 +274,7 @@ def _read_error(brokers: Brokers, source: str, topic: str, error: KafkaError) ->
 
 def _drain(
     consumer: Consumer, waiting: set[tuple[str, int]], read_error: Callable[[str, KafkaError], BrokerUnavailableError]
-) -> list[Record]:
-    records: list[Record] = []
+) -> Iterator[Record]:
     while waiting:
         message = consumer.poll(_REQUEST_TIMEOUT_S)
         if message is None:
@@ -263,5 +289,4 @@ def _drain(
         if key is None or value is None:
             raise MalformedEventError(f"{message.topic()}: a record without key or value that the owner did not write")
         headers = tuple((name, raw or b"") for name, raw in message.headers() or [])
-        records.append(Record(str(message.topic()), key, value, headers))
-    return records
+        yield Record(str(message.topic()), key, value, headers)

@@ -1,10 +1,12 @@
-"""`rowcast sources resume|resnapshot`: what brings a stopped source back."""
+"""`rowcast sources resume|resnapshot|rebuild`: what brings a source back."""
 
 from __future__ import annotations
 
 import argparse
+from typing import NoReturn
 
-from rowcast.cli.verbs import Verbs
+from rowcast.cli.verbs import Verbs, add_json
+from rowcast.cli.worker_code import become
 
 
 def register_recovery(verbs: Verbs) -> None:
@@ -31,6 +33,35 @@ def register_recovery(verbs: Verbs) -> None:
     resnapshot.add_argument(
         "--timeout", type=float, default=60.0, metavar="SECONDS", help="how long to wait for a worker"
     )
+    _register_rebuild(verbs)
+
+
+def _register_rebuild(verbs: Verbs) -> None:
+    rebuild = verbs.verb(
+        "rebuild",
+        _rebuild,
+        "make what the control database knows of a source anew, after it was lost or went back to an older copy",
+        "inventory --dry-run",
+        "inventory --yes",
+        description="Takes versions and last states over from the domain topics, drops connector, offsets and slot,"
+        " and applies the source anew, which takes a snapshot: versions go on, and what is as it was published gets no"
+        " event. Workers may run. Any call may be repeated. Exit code 0: done, or --dry-run; 1: it was only said what"
+        " would happen; 2: refused, or something is not reachable.",
+    )
+    _add_asked(rebuild)
+
+
+def _add_asked(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="SOURCE", help="name of the source")
+    parser.add_argument("--yes", action="store_true", help="do it; without it only says what would happen")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would happen, whatever else is asked")
+    parser.add_argument(
+        "--same-hash-key",
+        action="store_true",
+        help="the hash key of the settings is the one with which the source was applied; only where it hashes personal"
+        " data, and the control database that knew it is lost",
+    )
+    add_json(parser)
 
 
 def _resume(arguments: argparse.Namespace) -> int:
@@ -57,3 +88,13 @@ def _resnapshot(arguments: argparse.Namespace) -> int:
         return 1
     resnapshot(source, load_settings(arguments.project), print, arguments.timeout)
     return 0
+
+
+def _rebuild(arguments: argparse.Namespace) -> int:
+    _become("rebuild", arguments, [])
+
+
+def _become(verb: str, arguments: argparse.Namespace, options: list[str]) -> NoReturn:
+    flags = ("yes", "dry_run", "same_hash_key", "json")
+    options += [f"--{flag.replace('_', '-')}" for flag in flags if getattr(arguments, flag)]
+    become("stream_app.recovery_verbs", arguments, [verb, *options, arguments.source])
