@@ -19,6 +19,7 @@ import psycopg
 
 from rowcast.brokers import Brokers
 from rowcast.control.database import connect
+from rowcast.control.remedies import recovery_command
 from rowcast.database import unavailable_when_broken
 from rowcast.deprecation import Deprecation
 from rowcast.errors import BrokerUnavailableError, OwnershipLostError, StopError, TransientError
@@ -243,7 +244,7 @@ class Owner:
 
     def _pause(self, ownership: Ownership, fault: tuple[str, str, str]) -> None:
         """Write the stop down, keep the lease, and wait for `resume`."""
-        remedy = fault[2] or f"rowcast sources resume {self.source}"
+        remedy = fault[2] or recovery_command(self.source, fault[0])
         with (
             connect(self._control_url, application="rowcast worker stop", autocommit=True) as connection,
             unavailable_when_broken(connection),

@@ -157,7 +157,7 @@ def rebuild(asked: Rebuilding) -> Rebuilt:
         ) as control,
     ):
         migrate(control)
-        _hold_lock(control, source)
+        hold_lock(control, _LOCK, source)
         topics = _written_topics(definition, settings)
         epoch, former_ends = _known(control, definition, asked)
         last = LastEvents(definition, control)
@@ -200,10 +200,17 @@ def declared(asked: Rebuilding) -> SourceDefinition:
     return definition
 
 
-def _hold_lock(control: psycopg.Connection, source: str) -> None:
-    row = control.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (_LOCK, source)).fetchone()
+def hold_lock(control: psycopg.Connection, lock: int, source: str) -> None:
+    """
+    Keep others who want the same *lock* for *source* out until the connection ends.
+
+    Raises:
+        ConfigurationError: somebody else has it.
+
+    """
+    row = control.execute("SELECT pg_try_advisory_lock(%s, hashtext(%s))", (lock, source)).fetchone()
     if row != (True,):
-        raise ConfigurationError("is being rebuilt by somebody else", where=f"source {source}", fix="wait for it")
+        raise ConfigurationError("is being recovered by somebody else", where=f"source {source}", fix="wait for it")
 
 
 def _written_topics(definition: SourceDefinition, settings: Settings) -> dict[str, int]:

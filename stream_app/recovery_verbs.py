@@ -1,5 +1,5 @@
 """
-``python -m stream_app.recovery_verbs``, as `rowcast sources rebuild` runs it.
+``python -m stream_app.recovery_verbs``, as `rowcast sources rebuild` and `recover` run it.
 
 What brings back a source needs what a worker is made of: its producer, its reader and its state.
 """
@@ -14,10 +14,12 @@ from pathlib import Path
 
 import psycopg
 
+from rowcast.control.remedies import RecoveryStep
 from rowcast.errors import RowcastError
 from rowcast.settings import load_settings
 from rowcast.sources.source_file import load_sources
 from stream_app.rebuild import Rebuilding, rebuild
+from stream_app.recovery import Recovering, recover
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +38,11 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True)
     rebuilding = verbs.add_parser("rebuild")
     rebuilding.set_defaults(run=_rebuild)
-    for verb in (rebuilding,):
+    recovering = verbs.add_parser("recover")
+    recovering.set_defaults(run=_recover)
+    recovering.add_argument("--code", required=True)
+    recovering.add_argument("--timeout", type=float, default=60.0)
+    for verb in (rebuilding, recovering):
         verb.add_argument("--same-hash-key", action="store_true")
         verb.add_argument("--yes", action="store_true")
         verb.add_argument("--dry-run", action="store_true")
@@ -70,6 +76,20 @@ def _rebuild(options: argparse.Namespace) -> int:
         else:
             print(_captured_anew(options.source))
     return 0 if rebuilt.done or options.dry_run else 1
+
+
+def _recover(options: argparse.Namespace) -> int:
+    recovery = recover(Recovering(code=options.code, rebuilding=_asked(options), timeout_s=options.timeout))
+    if options.json:
+        print(json.dumps(recovery.document(), indent=2))
+    elif recovery.finished:
+        print(f"{options.source} is recovered from {options.code}")
+        if set(recovery.steps) & {RecoveryStep.RESNAPSHOT, RecoveryStep.REBUILD}:
+            print(_captured_anew(options.source))
+    else:
+        left = " and ".join(recovery.steps[recovery.done :])
+        print(f"would {left} {options.source}{'' if options.dry_run else '; repeat with --yes'}")
+    return 0 if recovery.finished or options.dry_run else 1
 
 
 def _captured_anew(source: str) -> str:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -49,10 +49,14 @@ def main(arguments: list[str]) -> int:
     """Resync what *arguments* ask for; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return _resync(options, load_settings(options.project))
+        resynced = resync(options, load_settings(options.project))
     except (RowcastError, psycopg.Error) as error:
         print(f"rowcast: {error}", file=sys.stderr)
         return 2
+    print(f"{options.source}: {resynced.outcome}")
+    if resynced.applied and resynced.refused:
+        print(f"{resynced.refused} refused; see `rowcast refused list {options.source}`")
+    return 0 if resynced.applied and not resynced.refused else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -66,7 +70,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _resync(options: argparse.Namespace, settings: Settings) -> int:
+class Resynced(NamedTuple):
+    """What came of it, whether it was *applied*, and how many of what was asked for are *refused*."""
+
+    outcome: str
+    applied: bool
+    refused: int
+
+
+def resync_source(source: str, settings: Settings, timeout_s: float) -> Resynced:
+    """Resync a whole source; see `resync`."""
+    return resync(_parser().parse_args([f"--timeout={timeout_s}", source]), settings)
+
+
+def resync(options: argparse.Namespace, settings: Settings) -> Resynced:
+    """
+    Resync what *options* name.
+
+    Raises:
+        ConfigurationError: there is no such source, type or id, or its database is not what it was applied to.
+        TransientError: a part is not reachable.
+
+    """
     source = str(options.source)
     # Large tables are compared in one statement.
     with connect(
@@ -87,10 +112,7 @@ def _resync(options: argparse.Namespace, settings: Settings) -> int:
             for each in list_refusals(control, source)
             if each.aggregate in types and (not options.ids or each.id_text in options.ids)
         ]
-    print(f"{source}: {outcome}")
-    if applied and refused:
-        print(f"{len(refused)} refused; see `rowcast refused list {source}`")
-    return 0 if applied and not refused else 1
+    return Resynced(outcome, applied, len(refused))
 
 
 def _need_ids(ids: Sequence[str], columns: int) -> None:

@@ -1,4 +1,4 @@
-"""`rowcast sources resume|resnapshot|rebuild`: what brings a source back."""
+"""`rowcast sources resume|resnapshot|rebuild|recover`: what brings a source back."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def register_recovery(verbs: Verbs) -> None:
         "--timeout", type=float, default=60.0, metavar="SECONDS", help="how long to wait for a worker"
     )
     _register_rebuild(verbs)
+    _register_recover(verbs)
 
 
 def _register_rebuild(verbs: Verbs) -> None:
@@ -49,6 +50,25 @@ def _register_rebuild(verbs: Verbs) -> None:
         " would happen; 2: refused, or something is not reachable.",
     )
     _add_asked(rebuild)
+
+
+def _register_recover(verbs: Verbs) -> None:
+    recover = verbs.verb(
+        "recover",
+        _recover,
+        "do what brings a source back that is stopped with a code, step by step",
+        "inventory --code SLOT_LOST --dry-run",
+        "inventory --code DATABASE_PROMOTED --yes",
+        description="Takes the steps that docs/reference/stops.md names for the code: apply, resume, resnapshot,"
+        " resync, rebuild. Those that are done are noted in the control database, so a call that died is gone on with"
+        " by the next one. Exit code 0: all are done, or --dry-run; 1: it was only said what would happen; 2: it"
+        " is not stopped with the code, no command recovers from it, or something is not reachable.",
+    )
+    recover.add_argument("--code", required=True, metavar="CODE", help="what the source is stopped with")
+    recover.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="how long to wait for a worker (default: 60)"
+    )
+    _add_asked(recover)
 
 
 def _add_asked(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +112,10 @@ def _resnapshot(arguments: argparse.Namespace) -> int:
 
 def _rebuild(arguments: argparse.Namespace) -> int:
     _become("rebuild", arguments, [])
+
+
+def _recover(arguments: argparse.Namespace) -> int:
+    _become("recover", arguments, [f"--code={arguments.code}", f"--timeout={arguments.timeout}"])
 
 
 def _become(verb: str, arguments: argparse.Namespace, options: list[str]) -> NoReturn:

@@ -45,12 +45,25 @@ def resnapshot(source: SourceFile, settings: Settings, progress: Callable[[str],
     """
     with connect_control(settings.control().url, application="rowcast resnapshot", autocommit=True) as control:
         code = control.execute("SELECT stopped_code FROM rowcast.source WHERE source = %s", (source.source,)).fetchone()
-        if code is None or code[0] not in _CODES:
-            raise ConfigurationError(
-                f"is not stopped with one of {', '.join(_CODES)}",
-                where=source.source,
-                fix="see `rowcast sources status`",
-            )
+    if code is None or code[0] not in _CODES:
+        raise ConfigurationError(
+            f"is not stopped with one of {', '.join(_CODES)}",
+            where=source.source,
+            fix="see `rowcast sources status`",
+        )
+    capture_anew(source, settings, progress, timeout_s)
+
+
+def capture_anew(source: SourceFile, settings: Settings, progress: Callable[[str], None], timeout_s: float) -> None:
+    """
+    Begin the snapshot of *source* again, whatever its state is; may be repeated.
+
+    Raises:
+        ConfigurationError: no worker has answered within *timeout_s*.
+        TransientError: a part is not reachable.
+
+    """
+    with connect_control(settings.control().url, application="rowcast resnapshot", autocommit=True) as control:
         remove_capture(source, settings, progress)
         # The connector is gone, so this end cannot move any more.
         end = change_log_end(settings.kafka(), source.source)

@@ -20,6 +20,7 @@ from psycopg.rows import dict_row
 
 from rowcast.connect import ConnectClient
 from rowcast.control.database import connect as connect_control
+from rowcast.control.remedies import STEPS, recovery_command
 from rowcast.errors import BrokerUnavailableError, ConfigurationError, ConnectUnavailableError, DatabaseUnavailableError
 from rowcast.settings import Settings
 from rowcast.sources.connector import connector_name
@@ -99,7 +100,9 @@ def _read_control(status: SourceStatus, subject: Subject, settings: Settings) ->
         yield Problem("NOT_APPLIED", message, subject.apply)
         return
     if row is None:
-        yield Problem("NOT_APPLIED", "the source is not in the control database", subject.apply)
+        lost = f"`rowcast sources rebuild {subject.source} --yes`"
+        remedy = f"{subject.apply}; where it was applied before, and the control database was lost: {lost}"
+        yield Problem("NOT_APPLIED", "the source is not in the control database", remedy)
         return
     if row.pop("removed"):
         yield Problem("NOT_APPLIED", "the source was removed", f"{subject.apply}: it takes a new snapshot")
@@ -110,7 +113,7 @@ def _read_control(status: SourceStatus, subject: Subject, settings: Settings) ->
         status.applied_heartbeat_age_s = (datetime.now(UTC) - datetime.fromisoformat(beat["at"])).total_seconds()
     if position.status == "stopped":
         message = f"the worker stopped the source: {position.stopped_code}: {position.stopped_detail}"
-        yield Problem(position.stopped_code or "STOPPED", message, position.stopped_remedy or "see the worker's log")
+        yield Problem(position.stopped_code or "STOPPED", message, _remedy(subject.source, position))
     elif not position.held:
         yield Problem("NO_WORKER", "no worker owns the source", "start one: `rowcast worker`")
     elif position.age_s is not None and position.age_s > HEARTBEAT_AGE_MAX_S:
@@ -119,6 +122,13 @@ def _read_control(status: SourceStatus, subject: Subject, settings: Settings) ->
     elif (status.applied_heartbeat_age_s or 0.0) > HEARTBEAT_AGE_MAX_S:
         message = f"the newest heartbeat that came through to the worker is {status.applied_heartbeat_age_s:.0f} s old"
         yield Problem("HEARTBEAT_DELAYED", message, "it catches up, or see the connector's state and Connect's log")
+
+
+def _remedy(source: str, position: Position) -> str:
+    """What the worker said, and the command that does all of it, where there is one."""
+    told = position.stopped_remedy or "see the worker's log"
+    command = recovery_command(source, position.stopped_code or "")
+    return told if position.stopped_code not in STEPS or command in told else f"{told}, or {command}"
 
 
 def _read_kafka(status: SourceStatus, subject: Subject, settings: Settings) -> Iterator[Problem]:
@@ -142,7 +152,7 @@ def _read_kafka(status: SourceStatus, subject: Subject, settings: Settings) -> I
     status.lag_records = offsets["end"] - (next_offset if next_offset is not None else offsets["start"])
     if next_offset is not None and not offsets["start"] <= next_offset <= offsets["end"]:
         message = f"the worker's offset {next_offset} is outside {topic} ({offsets['start']} to {offsets['end']})"
-        yield Problem("POSITION_OUTSIDE_LOG", message, "start anew under another name: see docs/reference/stops.md")
+        yield Problem("POSITION_OUTSIDE_LOG", message, f"`rowcast sources rebuild {subject.source} --yes`")
     elif next_offset is not None and _leaves_window(next_offset, offsets):
         message = f"the next change to process is older than half the window of {topic}, which will forget it"
         yield Problem("POSITION_LEAVES_WINDOW", message, "mend what keeps the worker, or widen windows.change_log")

@@ -65,7 +65,7 @@ def _check_history(source: str, former: Heartbeat, beat: Heartbeat, resumed: dat
             "DATABASE_REPLACED",
             f"the database belongs to another server: its system identifier is {system[1]}, was {system[0]};"
             " nothing is known of the changes in between",
-            remedy=f"rowcast sources resnapshot {source} --yes",
+            remedy=f"rowcast sources recover {source} --code DATABASE_REPLACED --yes",
         )
     passed = resumed is not None and datetime.fromisoformat(beat["at"]) <= resumed
     if None not in timeline and timeline[0] != timeline[1] and not passed:
