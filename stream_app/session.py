@@ -14,6 +14,7 @@ from typing import Any
 
 from rowcast.errors import OwnershipLostError
 from rowcast.failpoint import failpoint
+from rowcast.limit import limit
 from stream_app.core.change import LooseMessage, Operation, RowChange, SnapshotStart
 from stream_app.core.emission import Emitted, Origin, rfc3339
 from stream_app.core.heartbeat import forget_catalogue, newest_heartbeat
@@ -59,7 +60,7 @@ from stream_app.transport import ChangeLogReader
 from stream_app.window import WindowWatch
 
 BATCH_RECORDS_MAX = 4_000
-CHUNK_AGGREGATES_MAX = 2_000
+CHUNK_AGGREGATES_MAX = limit("chunk_aggregates", 2_000)
 # With embedded rows each aggregate may bring many: a quarter of both.
 _SHARE_WITH_EMBEDDED = 4
 READ_TIMEOUT_S = 0.2
@@ -95,7 +96,7 @@ class Session:
         self._landing = Landing(self._publisher, self._store, progress, (self._position, ends))
         self._brokers = claim.brokers
         share = _SHARE_WITH_EMBEDDED if claim.mapping.embedded else 1
-        self._records_max, self._chunk_max = BATCH_RECORDS_MAX // share, CHUNK_AGGREGATES_MAX // share
+        self._records_max, self._chunk_max = BATCH_RECORDS_MAX // share, max(1, CHUNK_AGGREGATES_MAX // share)
         self._applied = claim.reading, claim.revision
         self._capture = self._known_of_capture()
         self._open_log()

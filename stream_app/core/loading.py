@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Sequence, Set
 
+from rowcast.limit import limit
 from stream_app.core.embedded import EmbeddedChanges, load_embedded
 from stream_app.core.holding import Shift, parents_in
 from stream_app.core.link import parent_ids
@@ -16,7 +17,7 @@ from stream_app.core.state import Key, Lookup, View
 
 Lookups = Generator[Lookup, None, None]
 # Below this many descendants in a batch, moved parents are worked through in memory; above, in chunks.
-DESCENDANTS_MAX = 5_000
+DESCENDANTS_MAX = limit("descendants", 5_000)
 
 
 class LargeFanOutError(Exception):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from rowcast.annotation import STATED_PREFIX
 from rowcast.errors import MalformedChangeError, StopError
+from rowcast.limit import limit
 from stream_app.core.change import (
     Begin,
     End,
@@ -27,7 +28,7 @@ from stream_app.core.change import (
 from stream_app.core.shield import Shield
 
 # Above this many changes a transaction is spilled, so that its size does not become the worker's.
-TRANSACTION_CHANGES_MAX = 20_000
+TRANSACTION_CHANGES_MAX = limit("transaction_changes", 20_000)
 # Debezium repeats at most what it delivered since its last flushed offset (offset.flush.interval.ms).
 RESEND_WINDOW_TRANSACTIONS = 200_000
 
