@@ -91,7 +91,7 @@ def _run(options: Options) -> list[dict[str, Any]]:
 
 def _round(options: Options, seed: int, stand: Stand, folder: Path, now: str | None) -> dict[str, Any]:
     plan = plan_round(seed, faults=not options.no_faults)
-    tell(f"seed {seed} ({plan.theme}): {len(plan.types)} aggregate types, exactly-once source {_switch(plan)}")
+    tell(f"seed {seed} ({plan.theme}): {len(plan.types)} tables, exactly-once source {_switch(plan)}")
     try:
         result = Round(plan, stand, folder).run()
     except _NO_VERDICT as error:
@@ -120,8 +120,7 @@ def _seeds(options: Options) -> Iterator[int]:
         return
     count = 0
     while options.seeds is None or count < options.seeds:
-        # Two rounds of each theme in ten.
-        theme = count % 10 // 2
+        theme = count % len(THEMES)
         yield secrets.randbelow(_SEEDS // len(THEMES)) * len(THEMES) + theme
         count += 1
 

@@ -2,14 +2,15 @@
 The live consumer of a round: ``python -m campaign.applier HOW DOMAIN AGGREGATE…``, HOW is `single` or `batch`.
 
 Its tables hold the last state of each aggregate, and every effect. Nothing in them keeps a second or a late effect out:
-what the inbox lets through shows. The database and the brokers come in the environment, because a command line is for
-everybody to read.
+what the inbox lets through shows. Calls of its handlers may fail now and then, before or after they have written. The
+database and the brokers come in the environment, because a command line is for everybody to read.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import random
 import sys
 from collections.abc import Sequence
 
@@ -19,7 +20,7 @@ import psycopg
 from rowcast.consumer import Consumer, DomainEvent
 
 CONSUMER = "campaign"
-DATABASE, BROKERS = "CAMPAIGN_DATABASE", "CAMPAIGN_BROKERS"
+DATABASE, BROKERS, FAILING = "CAMPAIGN_DATABASE", "CAMPAIGN_BROKERS", "CAMPAIGN_FAILING"
 SINGLE, BATCH = "single", "batch"
 TABLES = """
 CREATE TABLE effect (
@@ -51,7 +52,19 @@ def main(how: str, domain: str, *aggregates: str) -> None:
     consumer.run()
 
 
+def _may_fail() -> None:
+    # Half of them on each side of the writing.
+    if random.random() < float(os.environ.get(FAILING, "0")) / 2:
+        raise RuntimeError("the handler fails now and then")
+
+
 def _apply(event: DomainEvent, connection: psycopg.Connection) -> None:
+    _may_fail()
+    _write(event, connection)
+    _may_fail()
+
+
+def _write(event: DomainEvent, connection: psycopg.Connection) -> None:
     identity = event.identity
     after, ancestors = (orjson.dumps(value).decode() for value in (event.after, event.ancestors))
     connection.execute(_EFFECT, (identity.aggregate, identity.id_text, event.version, event.id))
@@ -59,9 +72,11 @@ def _apply(event: DomainEvent, connection: psycopg.Connection) -> None:
 
 
 def _apply_all(events: Sequence[DomainEvent], connection: psycopg.Connection) -> None:
+    _may_fail()
     with connection.pipeline():
         for event in events:
-            _apply(event, connection)
+            _write(event, connection)
+    _may_fail()
 
 
 if __name__ == "__main__":

@@ -69,12 +69,20 @@ def check_progress(evidence: Evidence, topics: Topics, findings: Findings) -> No
         if count and behind[count - 1] > claim.lsn:
             text = f"it says complete up to {claim.lsn}, and {behind[count - 1]} was acknowledged before its heartbeat"
             findings.add(Checker.PROGRESS, None, text)
+        if (refused := _refused_at(evidence, claim.lsn)) != claim.refused:
+            text = f"at {claim.lsn} it says that {claim.refused} are refused, and {refused} cannot be published"
+            findings.add(Checker.PROGRESS, None, text)
         if told is not None and claim.lsn < told.lsn:
             findings.add(Checker.PROGRESS, None, f"epoch {claim.epoch} goes back to {claim.lsn}")
         told = claim
     for sample in evidence.samples:
         _check_complete(sample, _completeness(sample, evidence.claims, topics), evidence, findings)
     assert lsns == sorted(lsns), "commits come in the order of the second slot"
+
+
+def _refused_at(evidence: Evidence, lsn: int) -> int:
+    place = bisect_right(evidence.refused, lsn, key=lambda each: each[0])
+    return evidence.refused[place - 1][1]
 
 
 def freshness_s(evidence: Evidence) -> float:
@@ -87,7 +95,7 @@ def freshness_s(evidence: Evidence) -> float:
         applied[key, event.version] - acked[event.lsn]
         for key, history in evidence.expected.items()
         for event in history
-        if event.lsn is not None and (key, event.version) in applied
+        if event.lsn is not None and not event.asked and (key, event.version) in applied
     ]
     return max(ages, default=0.0)
 
@@ -125,7 +133,7 @@ def _offsets(
             appended = versions.get(event.version)
             place = ("", 0) if appended is None else appended.place
             offset = None if appended is None else appended.record.offset
-            found.append((key, event.lsn or 0, place, offset))
+            found.append((key, event.due, place, offset))
     return found
 
 
@@ -150,7 +158,7 @@ def _check_complete(sample: Sample, claim: Claim | None, evidence: Evidence, fin
     if claim is None:
         return
     for key, history in evidence.expected.items():
-        due = bisect_right(history, claim.lsn, key=lambda event: event.lsn or 0)
+        due = bisect_right(history, claim.lsn, key=lambda event: event.due)
         held = sample.held.get(key)
         if due and (held is None or held.version < due):
             version = 0 if held is None else held.version

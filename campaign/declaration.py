@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from campaign.random_schema import Type, random_schema
+from campaign.random_schema import SHORT, Type, random_schema
 from rowcast.sources.field import FieldDefinition
 
+PARTITIONS = 3
+_REFUSING = 0.25
 JSON_TYPES = {"text": "string", "integer": "integer", "boolean": "boolean", "numeric(10,2)": "string"}
 
 
 def random_types(rng: random.Random, schemas: int) -> list[Type]:
-    """The types of several random schemas, each with names of its own, parents first."""
+    """The types of several random schemas, each with names of its own, parents and what is embedded in them first."""
     types: list[Type] = []
     for number in range(schemas):
-        made: dict[str, Type] = {}
-        for each in random_schema(rng):
-            name = f"s{number}_{each.name}"
-            parent = made[f"s{number}_{each.parent.name}"] if each.parent else None
-            above = [parent.name, *parent.above] if parent else []
-            made[name] = replace(each, name=name, rank=len(types) + len(made), parent=parent, above=above)
-        types += made.values()
+        types += random_schema(rng, f"s{number}_", len(types))
+    for each in filter(lambda made: made.is_aggregate, types):
+        texts = [name for name, field in each.fields.items() if _is_plain_text(each, field)]
+        if texts and rng.random() < _REFUSING:
+            each.short = frozenset([rng.choice(texts)])
     return types
+
+
+def _is_plain_text(made: Type, declared: FieldDefinition) -> bool:
+    place = declared.place or ""
+    return made.columns.get(place) == "text" and place not in (*made.key, *made.link)
 
 
 def source_file(name: str, types: Sequence[Type]) -> dict[str, Any]:
     """The source file of a source, and a database, called *name*."""
-    aggregates = {each.name: _aggregate(each) for each in types}
-    return {"source": name, "database": name, "topics": {"partitions": 3}, "aggregates": aggregates}
+    aggregates = {each.name: _aggregate(each) for each in types if each.is_aggregate}
+    topics = {"partitions": PARTITIONS}
+    # Any number may be refused, so that the source does not stop for it.
+    refusals = {"stop_above": 1}
+    return {"source": name, "database": name, "topics": topics, "refusals": refusals, "aggregates": aggregates}
 
 
 def table_statements(rng: random.Random, types: Sequence[Type]) -> list[str]:
@@ -49,7 +56,14 @@ def table_statements(rng: random.Random, types: Sequence[Type]) -> list[str]:
 
 def properties(made: Type) -> dict[str, dict[str, Any]]:
     """The properties of a type's contract, each a schema without description."""
-    return {name: _property(made, each) for name, each in made.fields.items()}
+    of = {name: _property(made, each) for name, each in made.fields.items()}
+    of |= {each.place: _list(properties(each)) for each in made.embedded}
+    return {name: {**each, "maxLength": SHORT} if name in made.short else each for name, each in of.items()}
+
+
+def _list(of: Mapping[str, Any]) -> dict[str, Any]:
+    described = {name: {"description": "-", "x-pii": "none", **each} for name, each in of.items()}
+    return {"type": "array", "items": {"type": "object", "required": list(of), "properties": described}}
 
 
 def contract(domain: str, aggregate: str, version: str, above: Sequence[str], of: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,10 +81,25 @@ def contract(domain: str, aggregate: str, version: str, above: Sequence[str], of
 
 
 def _aggregate(made: Type) -> dict[str, Any]:
-    entry: dict[str, Any] = {"table": f"public.{made.name}", "id": list(made.key)}
-    entry["fields"] = {name: _field(each) for name, each in made.fields.items()}
+    entry = {**_rows_of(made), "id": list(made.key)}
     if made.parent:
         entry["parent"] = {"aggregate": made.parent.name, "column": list(made.link)}
+    if made.parent and made.through:
+        through = {"table": f"public.{made.through.name}", "column": list(made.through.link)}
+        entry["parent"] |= {"column": list(made.through.other_link), "through": through}
+    return entry
+
+
+def _embedded(made: Type) -> dict[str, Any]:
+    entry = {**_rows_of(made), "column": list(made.link)}
+    return {**entry, "order": list(made.order)} if made.order else entry
+
+
+def _rows_of(made: Type) -> dict[str, Any]:
+    entry: dict[str, Any] = {"table": f"public.{made.name}"}
+    entry["fields"] = {name: _field(each) for name, each in made.fields.items()}
+    if made.embedded:
+        entry["embedded"] = {each.place: _embedded(each) for each in made.embedded}
     if made.where:
         entry["where"] = {
             each.place: {"not": list(each.values)} if each.negated else list(each.values) for each in made.where

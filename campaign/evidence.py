@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from campaign.oracle import Commit, ExpectedEvent, Key
@@ -39,13 +39,18 @@ class Sample:
 
 
 class Claim(NamedTuple):
-    """A record of the progress topic: all changes up to *lsn* are in the topics below *ends*."""
+    """
+    A record of the progress topic: all changes up to *lsn* are in the topics below *ends*.
+
+    Except of so many aggregates that are *refused*.
+    """
 
     epoch: int
     lsn: int
     heartbeat_at: float
     ends: Mapping[Place, int]
     appended_at: float
+    refused: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,9 @@ class Evidence:
     *expected* follows from the generator's log in the order of the second slot, after both agreed with each other and
     with the source's tables; *commits* are the transactions behind it. *records* are the domain topics, read anew;
     *effects*, *final* and *samples* come from the consumer's database; *claims* are the progress topic.
+
+    *refused*: from each LSN on so many aggregates could not be published. *sent_again*: of each aggregate type, how
+    often somebody asked for what was published of it. *partitions* is their number in each domain topic (None: any).
     """
 
     expected: Mapping[Key, Sequence[ExpectedEvent]]
@@ -65,3 +73,6 @@ class Evidence:
     final: Mapping[Key, Held]
     samples: Sequence[Sample]
     claims: Sequence[Claim]
+    refused: Sequence[tuple[int, int]] = ((0, 0),)
+    sent_again: Mapping[str, int] = field(default_factory=dict)
+    partitions: int | None = None

@@ -1,18 +1,18 @@
 """
 Faults: how each hits, how long it lasts, and how it is mended.
 
-A plan of faults follows from a seed alone. Recovery commands of the product (resync, rebuild) belong here as further
-kinds once there are such commands.
+A plan of faults follows from a seed alone.
 """
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import psycopg
 import requests
 
 from benchmarks.local_web import call
@@ -33,6 +33,7 @@ _SEQUENCER_PLACES = (
     "after_commit",
 )
 _CONSUMER_PLACES = ("before_transaction", "after_lock", "in_commit", "after_commit")
+_FROM_START = ("failpoint", "slow")
 _LONGEST_AWAY_S = 2.0
 _FAILPOINT_WAIT_S = 8.0
 _LOOK_S = 0.05
@@ -57,25 +58,41 @@ class PlannedFault(NamedTuple):
 
 
 class Theme(NamedTuple):
-    """What the first fault of a round is, so that rare ones come in every few rounds; the others are any."""
+    """
+    What the first faults of a round are, so that rare ones come in every few rounds; the others are any.
+
+    Some need a worker with *small* limits, that rows are *reread*, or a consumer whose handlers are *failing*.
+    """
 
     name: str
     exactly_once: bool
-    first: Callable[[random.Random, float], PlannedFault]
+    first: Callable[[random.Random, float], list[PlannedFault]]
+    small: bool = False
+    reread: bool = False
+    failing: bool = False
 
 
 def plan_faults(rng: random.Random, theme: Theme) -> list[PlannedFault]:
-    """Two faults, sometimes three, that may overlap; the first is that of the *theme*."""
+    """Two faults, sometimes more, that may overlap; the first are those of the *theme*."""
     at_s = rng.uniform(0.3, 1.5)
-    planned = [theme.first(rng, at_s)]
+    planned = theme.first(rng, at_s)
     for _ in range(rng.choice([1, 1, 2])):
         at_s += rng.choice([rng.uniform(0.0, 0.5), rng.uniform(0.5, 4.0)])
         fault = _any(rng, at_s)
         # A process has its failpoints from its start, so the first of a role is the only one.
-        while any(fault.kind == "failpoint" == each.kind and fault.target == each.target for each in planned):
+        while any(_in_each_others_way(fault, each) for each in planned):
             fault = _any(rng, at_s)
         planned.append(fault)
     return planned
+
+
+def _in_each_others_way(one: PlannedFault, other: PlannedFault) -> bool:
+    return one.target == other.target and {one.kind, other.kind} <= {"failpoint", "slow", "leave"}
+
+
+def needs_standby(fault: PlannedFault) -> bool:
+    """Whether another instance has to take over, or may from a process that comes back."""
+    return fault.kind == "leave" or outlives_lease(fault)
 
 
 def outlives_lease(fault: PlannedFault) -> bool:
@@ -84,16 +101,21 @@ def outlives_lease(fault: PlannedFault) -> bool:
 
 
 def _any(rng: random.Random, at_s: float) -> PlannedFault:
-    return rng.choice([_kill, _kill, _failpoint, _freeze, _road, _connector])(rng, at_s)
+    return rng.choice([_kill, _kill, _failpoint, _freeze, _road, _connector, _operator])(rng, at_s)
 
 
 def _takeover(rng: random.Random, at_s: float) -> PlannedFault:
     """A worker that is away for longer than its lease, with a batch in its hands, and comes back."""
     lasts_s = _TAKEN_OVER_S[WORKER] + rng.uniform(1.0, 3.0)
-    if rng.random() < 0.5:
-        return PlannedFault(at_s, "freeze", WORKER, lasts_s)
-    place = rng.choice(["before_publish", "in_publish", "after_publish", "in_commit"])
+    place = rng.choice(["before_publish", "in_publish", "after_publish", "after_publish", "after_publish", "in_commit"])
     return PlannedFault(at_s, "failpoint", WORKER, lasts_s, f"sequencer.{place}=stop@{rng.randint(8, 30)}")
+
+
+def _away(rng: random.Random, at_s: float) -> PlannedFault:
+    """A worker that stays away, or comes back when another one works."""
+    if rng.random() < 0.7:
+        return PlannedFault(at_s, "leave", WORKER, 0.0)
+    return PlannedFault(at_s, "freeze", WORKER, _TAKEN_OVER_S[WORKER] + rng.uniform(1.0, 3.0))
 
 
 def _consumer(rng: random.Random, at_s: float) -> PlannedFault:
@@ -104,19 +126,52 @@ def _consumer(rng: random.Random, at_s: float) -> PlannedFault:
     return PlannedFault(at_s, "failpoint", CONSUMER, lasts_s, f"{name}={action}@{rng.randint(4, 20)}")
 
 
+def _behind(rng: random.Random, at_s: float) -> list[PlannedFault]:
+    """A worker that is always behind, so that rows that are read are newer than what it knows; and a fault."""
+    hits = rng.randint(40, 80)
+    slow = PlannedFault(at_s, "slow", WORKER, 0.0, f"sequencer.in_commit=sleep:0.3@5-{hits}")
+    return [slow, _kill(rng, at_s + rng.uniform(2.0, 6.0))]
+
+
+def _read_again(rng: random.Random, at_s: float) -> PlannedFault:
+    """A consumer that gets again what it has applied, or whose place another one takes."""
+    return PlannedFault(at_s + rng.uniform(1.0, 4.0), rng.choice(["rewind", "rewind", "leave"]), CONSUMER, 0.0)
+
+
+def _merging(rng: random.Random, at_s: float) -> PlannedFault:
+    """A worker that dies while it stages a transaction, or goes through one that is staged."""
+    place = rng.choice(["in_staging", "before_publish", "after_publish", "after_commit", "after_commit"])
+    return PlannedFault(at_s, "failpoint", WORKER, 1.0, f"sequencer.{place}=kill@{rng.randint(15, 60)}")
+
+
 def _again(rng: random.Random, at_s: float) -> PlannedFault:
     """What makes a connector send again where it does not write in Kafka transactions."""
-    lasts_s = rng.uniform(0, _LONGEST_AWAY_S)
+    lasts_s = rng.uniform(0.5, _LONGEST_AWAY_S)
     # Not before much has been sent: what it sends again is what it sent since it last stored its place.
     at_s += rng.uniform(2.0, 4.0)
     return PlannedFault(at_s, *rng.choice([("kill", CONNECT), ("kill", CONNECT), ("kill", KAFKA)]), lasts_s)
 
 
+def _again_to_another(rng: random.Random, at_s: float) -> list[PlannedFault]:
+    """And the worker that has processed it once is not the one that gets it again."""
+    connector = _again(rng, at_s)._replace(target=CONNECT)
+    return [connector, PlannedFault(connector.at_s + 0.4, "kill", WORKER, 0.0)]
+
+
+def _alone(
+    plan: Callable[[random.Random, float], PlannedFault],
+) -> Callable[[random.Random, float], list[PlannedFault]]:
+    return lambda rng, at_s: [plan(rng, at_s)]
+
+
 def _publishing(rng: random.Random, at_s: float) -> PlannedFault:
-    """A worker that dies, or loses a server, between what belongs together."""
-    if rng.random() < 0.6:
-        place = rng.choice(_SEQUENCER_PLACES)
-        return PlannedFault(at_s, "failpoint", WORKER, 1.0, f"sequencer.{place}=kill@{rng.randint(8, 30)}")
+    """A worker that dies between what belongs together."""
+    place = rng.choice(_SEQUENCER_PLACES)
+    return PlannedFault(at_s, "failpoint", WORKER, 1.0, f"sequencer.{place}=kill@{rng.randint(8, 30)}")
+
+
+def _cut_off(rng: random.Random, at_s: float) -> PlannedFault:
+    """A worker that loses a server, or an answer of it."""
     road, ways = rng.choice(
         [(roads.WORKER_KAFKA, ["cut", "hold down"]), (roads.WORKER_CONTROL, ["lose answer", "cut"])]
     )
@@ -129,7 +184,7 @@ def _kill(rng: random.Random, at_s: float) -> PlannedFault:
 
 
 def _failpoint(rng: random.Random, at_s: float) -> PlannedFault:
-    return rng.choice([_publishing, _takeover, _consumer])(rng, at_s)
+    return rng.choice([_publishing, _cut_off, _takeover, _consumer])(rng, at_s)
 
 
 def _freeze(rng: random.Random, at_s: float) -> PlannedFault:
@@ -145,17 +200,32 @@ def _road(rng: random.Random, at_s: float) -> PlannedFault:
     return PlannedFault(at_s, "break", road, rng.uniform(0.5, 6.0), rng.choice(ways))
 
 
+def _operator(rng: random.Random, at_s: float) -> PlannedFault:
+    """What somebody does who has a reason."""
+    return rng.choice([_connector, _rewind])(rng, at_s)
+
+
+def _rewind(rng: random.Random, at_s: float) -> PlannedFault:
+    del rng
+    return PlannedFault(at_s, "rewind", CONSUMER, 0.0)
+
+
 def _connector(rng: random.Random, at_s: float) -> PlannedFault:
     return PlannedFault(at_s, "connector", rng.choice(["restart", "stop"]), rng.uniform(0, _LONGEST_AWAY_S))
 
 
 # Fresh seeds come in this order; those without exactly-once source stand together, for each change restarts Connect.
 THEMES = (
-    Theme("publishing", True, _publishing),
-    Theme("takeover", True, _takeover),
-    Theme("consumer", True, _consumer),
-    Theme("any", True, _any),
-    Theme("sent again", False, _again),
+    Theme("publishing", True, _alone(_publishing)),
+    Theme("cut off", True, _alone(_cut_off)),
+    Theme("takeover", True, _alone(_takeover)),
+    Theme("away", True, _alone(_away)),
+    Theme("staged", True, _alone(_merging), small=True),
+    Theme("read again", True, _behind, reread=True),
+    Theme("consumer", True, _alone(_consumer)),
+    Theme("applied before", True, _alone(_read_again), failing=True),
+    Theme("sent again", False, _alone(_again)),
+    Theme("sent again to another", False, _again_to_another),
 )
 
 
@@ -188,7 +258,7 @@ class Faults:
     def carry_out(self, fault: Fault) -> None:
         """Wait for its moment, hit, wait, mend."""
         try:
-            if fault.plan.kind != "failpoint":  # which is in its process already
+            if fault.plan.kind not in _FROM_START:  # what is in its process already
                 self._wait(fault.plan.at_s)
             kind: Callable[[Fault], None] = getattr(self, f"_{fault.plan.kind}")
             kind(fault)
@@ -203,9 +273,9 @@ class Faults:
         for pid in list(self.frozen):
             thaw(pid)
 
-    def failpoints(self, planned: list[PlannedFault], target: str) -> str:
+    def failpoints(self, planned: Iterable[PlannedFault], target: str) -> str:
         """What the first process of *target* is started with."""
-        return next((each.detail for each in planned if each.kind == "failpoint" and each.target == target), "")
+        return ",".join(each.detail for each in planned if each.kind in _FROM_START and each.target == target)
 
     def _hits(self, fault: Fault) -> None:
         fault.hit_at, fault.in_flight = time.time(), self.in_flight()
@@ -215,14 +285,14 @@ class Faults:
         target = fault.plan.target
         self._hits(fault)
         if target in self.roles:
-            self.roles[target][0].kill()
+            self._first(target).kill()
             return
         start = self.stand.kill(target)
         self._wait(fault.plan.lasts_s)
         start()
 
     def _failpoint(self, fault: Fault) -> None:
-        role = self.roles[fault.plan.target][0]
+        role = self._first(fault.plan.target)
         deadline_s, pid = time.monotonic() + _FAILPOINT_WAIT_S, role.pid()
         while not role.died() and role.pid() == pid:
             if time.monotonic() > deadline_s:
@@ -237,10 +307,29 @@ class Faults:
     def _freeze(self, fault: Fault) -> None:
         target = fault.plan.target
         self._hits(fault)
-        pid = self.roles[target][0].freeze() if target in self.roles else self.stand.freeze(target)
+        pid = self._first(target).freeze() if target in self.roles else self.stand.freeze(target)
         if pid is None:
             raise NoVerdictError(f"{target} does not run, so it cannot be frozen")
         self._stay_frozen(pid, fault.plan.lasts_s)
+
+    def _slow(self, fault: Fault) -> None:
+        """It is slow from its start until it dies."""
+        self._wait(fault.plan.at_s)
+        self._hits(fault)
+
+    def _leave(self, fault: Fault) -> None:
+        """Nobody starts it again: a standby has to do."""
+        self._hits(fault)
+        self._first(fault.plan.target).close()
+
+    def _rewind(self, fault: Fault) -> None:
+        """All topics are read again from their beginning."""
+        self._hits(fault)
+        _insist(self.site.rewind_consumer)
+
+    def _first(self, target: str) -> Role:
+        """The process of *target* that works, unless a standby has taken over from it."""
+        return next(each for each in self.roles[target] if not each.closed)
 
     def _stay_frozen(self, pid: int, seconds: float) -> None:
         self.frozen.add(pid)
@@ -278,12 +367,12 @@ class Faults:
 
 
 def _insist(action: Callable[[], object]) -> None:
-    """Do *action* as soon as Connect can be reached: another fault may have it."""
+    """Do *action* as soon as the other side can be reached: another fault may have it."""
     deadline_s = time.monotonic() + _INSIST_S
     while True:
         try:
             action()
-        except (RowcastError, requests.RequestException):
+        except (RowcastError, requests.RequestException, psycopg.OperationalError):
             if time.monotonic() > deadline_s:
                 raise
             time.sleep(_LOOK_S)

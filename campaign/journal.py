@@ -26,6 +26,7 @@ class Attempt:
     One transaction of client *client*; times are Unix times.
 
     *outcome* is None until it is known; *ended_at* is when the client heard of it, or found out (*resolved*).
+    *context* is what it attached to the transaction.
     """
 
     client: int
@@ -36,6 +37,7 @@ class Attempt:
     outcome: str | None = None
     ended_at: float | None = None
     resolved: bool = False
+    context: dict[str, str] = field(default_factory=dict)
 
 
 class Journal:
@@ -68,6 +70,7 @@ class Journal:
                 "kind": attempt.kind,
                 "began_at": attempt.began_at,
                 "changes": attempt.changes,
+                "context": attempt.context,
             }
         )
 

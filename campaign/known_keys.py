@@ -1,4 +1,8 @@
-"""Which keys the clients believe to exist, so that they meet at the same rows; nobody relies on its being right."""
+"""
+Which keys the clients believe to exist, so that they meet at the same rows; nobody relies on its being right.
+
+Hidden rows are those that no client is to meet.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,7 @@ class KnownKeys:
     def __init__(self, types: Iterable[Type], constrained: frozenset[str]) -> None:
         self.types = {each.name: each for each in types}
         self.constrained = constrained
+        self.hidden: dict[str, list[tuple[Any, ...]]] = {name: [] for name in self.types}
         self._keys: dict[str, dict[tuple[Any, ...], None]] = {name: {} for name in self.types}
         self._fresh = itertools.count(_FRESH_FROM)
         self._lock = threading.Lock()
@@ -65,13 +70,27 @@ class KnownKeys:
         self.link(rng, made, row)
         return row
 
+    def hidden_row(self, rng: random.Random, made: Type) -> Row:
+        """A row that no client knows, below such a row or none; of short texts, which nothing refuses."""
+        row = self.row(rng, made, fresh=True)
+        row |= {name: "hidden" for name, value in row.items() if value in LARGE}
+        for link, above in _links(made):
+            key = rng.choice([None, *self.hidden[above.name]])
+            row.update(zip(link, key or [None] * len(link), strict=True))
+        return row
+
     def link(self, rng: random.Random, made: Type, row: Row) -> None:
         """Let *row* name a parent: mostly one that is there, sometimes none or, where it is allowed, a missing one."""
-        if made.parent is None:
-            return
-        found = self.sample(rng, made.parent.name, 1)
-        chance = rng.random()
-        if chance < 0.15 or (not found and made.name in self.constrained):
-            row.update(dict.fromkeys(made.link))
-        elif found and (chance < 0.9 or made.name in self.constrained):
-            row.update(zip(made.link, found[0], strict=True))
+        for link, above in _links(made):
+            found = self.sample(rng, above.name, 1)
+            chance = rng.random()
+            if chance < 0.15 or (not found and made.name in self.constrained):
+                row.update(dict.fromkeys(link))
+            elif found and (chance < 0.9 or made.name in self.constrained):
+                row.update(zip(link, found[0], strict=True))
+
+
+def _links(made: Type) -> list[tuple[tuple[str, ...], Type]]:
+    """By which columns a row names rows of which tables."""
+    links = [(made.link, made.parent), (made.other_link, made.other)]
+    return [(link, above) for link, above in links if link and above is not None]

@@ -88,7 +88,8 @@ def read_claims(brokers: str, source: str) -> list[Claim]:
         ends = {(topic, int(n)): end for topic, offsets in value["end_offsets"].items() for n, end in offsets.items()}
         heartbeat_at = datetime.fromisoformat(value["heartbeat_at"]).timestamp()
         lsn = int(value["position"])
-        claims.append(Claim(int(value["epoch"]), lsn, heartbeat_at, ends, record.timestamp_ms / 1000))
+        refused = int(value["refused"]["count"])
+        claims.append(Claim(int(value["epoch"]), lsn, heartbeat_at, ends, record.timestamp_ms / 1000, refused))
     return claims
 
 

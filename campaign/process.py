@@ -20,7 +20,7 @@ class Role:
     """
     A Python program as *name*; `keep` starts it again. Its standard output goes to a file in *folder*.
 
-    *ended* counts how often it ended although nobody had killed it.
+    *ended* counts how often it ended although nobody had killed it. *closed*: it is not started again.
     """
 
     def __init__(self, name: str, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
@@ -29,7 +29,7 @@ class Role:
         self._environment = {**os.environ, "PYTHONPATH": str(_REPOSITORY), **environment}
         self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._closed = False
+        self.closed = False
         self.ended = 0
 
     def start(self, failpoints: str = "") -> None:
@@ -48,7 +48,7 @@ class Role:
     def keep(self) -> None:
         """Start it again if it is dead; not one that ends again and again by itself, which is a finding."""
         with self._lock:
-            if self._closed or self._process is None or self._process.poll() is None or self.ended > _ENDS_MAX:
+            if self.closed or self._process is None or self._process.poll() is None or self.ended > _ENDS_MAX:
                 return
             if self._process.returncode != -signal.SIGKILL:
                 self.ended += 1
@@ -76,7 +76,7 @@ class Role:
     def close(self) -> None:
         """End it for good."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             if self._process is not None:
                 self._process.kill()
                 self._process.wait(_KILL_TIMEOUT_S)

@@ -7,17 +7,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import psycopg
 
 from campaign.consumer_checks import freshness_s
+from campaign.declaration import PARTITIONS
 from campaign.errors import NoVerdictError
 from campaign.evidence import Evidence
 from campaign.faults import CONSUMER, WORKER, Fault, Faults, describe
 from campaign.finding import Checker, Findings
+from campaign.hiding import Hiding
 from campaign.journal import Journal
 from campaign.judgement import judge
 from campaign.known_keys import KnownKeys
@@ -32,20 +34,23 @@ from campaign.observation import (
     read_effects,
     take_sample,
 )
-from campaign.oracle import Commit, ExpectedEvent, Key, Oracle, expected_events
+from campaign.oracle import Commit, Oracle, expect
 from campaign.process import Role, is_frozen, thaw
-from campaign.random_schema import Rows
+from campaign.random_schema import Row, Rows, Type
+from campaign.rereading import STATE, Rereading
 from campaign.round_plan import RoundPlan
-from campaign.rows import RowChange, apply_changes, canonical, read_rows
+from campaign.rows import RowChange, apply_changes, canonical, key_of, read_rows
 from campaign.site import Site
 from campaign.stand import Stand
 from campaign.witness import Witness, compare
+from campaign.writer import HIDDEN
 from examples.main_job.progress import tell
 from rowcast.topics import change_log_topic
 
 EVENTS_MIN, FAULTS_MIN = 3_000, 2
 _EVENTS = EVENTS_MIN + 30
 _ROWS_BEFORE = 12
+_HIDDEN_ROWS = 4
 _READY_S = 90.0
 _LOAD_S = 300.0
 _ARRIVAL_S = 300.0
@@ -53,6 +58,7 @@ _SETTLE_S = 0.5
 _IDLE_S = 60.0  # longer than a consumer needs that has to start, on a machine with other work
 _PAUSE_S = 0.1
 _SLOW_S = 0.2
+_SLOWER_S = 2.0
 
 
 @dataclass
@@ -118,30 +124,34 @@ class Round:
         witness = Witness(site.source_url, site.name, plan.types)
         witness.begin()
         roles = {
-            WORKER: [site.worker(f"worker-{n}") for n in range(1 + plan.standbys[WORKER])],
-            CONSUMER: [site.consumer(f"consumer-{n}", plan.applier) for n in range(1 + plan.standbys[CONSUMER])],
+            WORKER: [site.worker(f"worker-{n}", plan.limits) for n in range(1 + plan.standbys[WORKER])],
+            CONSUMER: [
+                site.consumer(f"consumer-{n}", plan.applier, plan.failing) for n in range(1 + plan.standbys[CONSUMER])
+            ],
         }
         sampler = Sampler(site.consumer_url)
         journal = self._open.enter_context(Journal(site.folder / "journal.jsonl"))
         load = Load(site.source_url, keys, journal, plan.seed)
+        hiding = Hiding(site.name, site.source_url, keys, journal, random.Random(f"{plan.seed} hidden"))
+        rereading = Rereading(plan.rereads, site, hiding, threading.Event())
         faults = Faults(self._stand, site, roles, journal.in_flight)
         carried = [Fault(each) for each in plan.faults]
-        for end in (*(role.close for each in roles.values() for role in each), sampler.end, load.end, faults.mend_all):
+        ends = (sampler.end, load.end, rereading.end, faults.mend_all)
+        for end in (*(role.close for each in roles.values() for role in each), *ends):
             self._open.callback(end)
         for target, (first, *_) in roles.items():
-            first.start(faults.failpoints(list(plan.faults), target))
-        before = expected_events(plan.types, initial, [])
-        ready = self._wait_ready(site, roles, sum(map(len, before.values())))
+            first.start(faults.failpoints(plan.faults, target))
+        ready = self._wait_ready(site, roles, expect(plan.types, initial, []).count)
         sampler.start()
         for _, *standbys in roles.values():
             for role in standbys:  # only now, so that it is the first one that works, and that faults hit
                 role.start()
         if ready:
-            self._drive(load, initial, carried, faults)
-        commits, expected = self._truth(site, witness, load, initial)
-        self._wait_arrival(site, roles, sum(map(len, expected.values())), commits)
+            self._drive(load, initial, (carried, rereading), faults)
+        commits, oracle = self._truth(site, witness, load, initial)
+        self._wait_arrival(site, roles, oracle.count, commits)
         sampler.end()
-        evidence = self._evidence(site, expected, commits, sampler)
+        evidence = replace(self._evidence(site, oracle, commits, sampler), sent_again=rereading.asked)
         findings = judge(evidence)
         ended = [role.name for each in roles.values() for role in each if role.ended]
         for name in ended:
@@ -154,6 +164,7 @@ class Round:
             figures={
                 **self._figures(evidence, journal),
                 "sent_again": count_sent_again(site.brokers, change_log_topic(site.name)),
+                "rereads": {"planned": len(plan.rereads), "done": rereading.done},
             },
             faults=[describe(each) for each in carried],
         )
@@ -164,11 +175,12 @@ class Round:
             for made in self._plan.types:
                 for _ in range(_ROWS_BEFORE):
                     row = keys.row(self._rng, made, fresh=True)
-                    connection.execute(
-                        f"INSERT INTO {made.name} ({', '.join(row)}) VALUES ({', '.join(['%s'] * len(row))})".encode(),
-                        list(row.values()),
-                    )
+                    _insert(connection, made, row)
                     keys.note([RowChange(made.name, None, row)])
+                for _ in range(_HIDDEN_ROWS if self._plan.rereads else 0):
+                    row = keys.hidden_row(self._rng, made)
+                    _insert(connection, made, row)
+                    keys.hidden[made.name].append(key_of(made, row))
             return read_rows(connection, self._plan.types)
 
     def _wait_ready(self, site: Site, roles: dict[str, list[Role]], count: int) -> bool:
@@ -185,7 +197,8 @@ class Round:
         effects.close()
         return ready
 
-    def _drive(self, load: Load, initial: Rows, carried: list[Fault], faults: Faults) -> None:
+    def _drive(self, load: Load, initial: Rows, beside: tuple[list[Fault], Rereading], faults: Faults) -> None:
+        carried, rereading = beside
         threads = [threading.Thread(target=faults.carry_out, args=(each,), daemon=True) for each in carried]
         oracle, seen = Oracle(self._plan.types), set[int]()
         oracle.change([RowChange(name, None, row) for (name, _), row in initial.items()], None)
@@ -198,6 +211,7 @@ class Round:
                     oracle.change(attempt.changes, xid)
 
         load.start()
+        rereading.start()
         for thread in threads:
             thread.start()
 
@@ -205,15 +219,19 @@ class Round:
             load.check()
             count()
             enough = oracle.count >= _EVENTS
+            hit = all(each.over for each in carried)
             if enough:
-                load.pause_s = _SLOW_S
-            return enough and all(each.over for each in carried)
+                # Somebody may be waiting until a worker that is slow has caught up.
+                load.pause_s = _SLOWER_S if hit else _SLOW_S
+            return enough and hit and rereading.over
 
         if not self._wait(faults.roles, done, _LOAD_S):
             raise NoVerdictError(f"after {_LOAD_S:.0f} s of load: {oracle.count} events, {carried}")
         for each in carried:
             if each.error is not None:
                 raise NoVerdictError(f"{each.plan}: {each.error!r}") from each.error
+        if rereading.error is not None:
+            raise NoVerdictError(f"reading again: {rereading.error!r}") from rereading.error
         load.finish()
 
     def _wait(self, roles: dict[str, list[Role]], condition: Callable[[], bool], seconds: float) -> bool:
@@ -227,9 +245,7 @@ class Round:
             time.sleep(_PAUSE_S)
         return True
 
-    def _truth(
-        self, site: Site, witness: Witness, load: Load, initial: Rows
-    ) -> tuple[list[Commit], dict[Key, list[ExpectedEvent]]]:
+    def _truth(self, site: Site, witness: Witness, load: Load, initial: Rows) -> tuple[list[Commit], Oracle]:
         """
         What was committed, and what has to be published of it.
 
@@ -244,7 +260,10 @@ class Round:
         rows = dict(initial)
         for seen in witnessed:
             attempt = committed[seen.xid]
-            commits.append(Commit(seen.xid, seen.lsn, attempt.ended_at or 0.0, attempt.changes))
+            acked_at, hidden = attempt.ended_at or 0.0, attempt.kind == HIDDEN
+            commits.append(
+                Commit(seen.xid, seen.lsn, acked_at, attempt.changes, seen.moment_us, attempt.context, hidden)
+            )
             apply_changes(rows, attempt.changes, self._types)
         with psycopg.connect(site.source_url) as connection:
             final = read_rows(connection, self._plan.types)
@@ -252,22 +271,30 @@ class Round:
             made = self._types[key[0]]
             if key not in rows or key not in final or canonical(made, rows[key]) != canonical(made, final[key]):
                 raise NoVerdictError(f"{key}: the log says {rows.get(key)}, SELECT says {final.get(key)}")
-        return commits, expected_events(self._plan.types, initial, commits)
+        return commits, expect(self._plan.types, initial, commits)
 
     def _wait_arrival(self, site: Site, roles: dict[str, list[Role]], count: int, commits: Sequence[Commit]) -> None:
         """Wait until everything has its effect, or the pipeline says that there is nothing more to come."""
+        resent = any(each.origin == STATE for each in self._plan.rereads)
         effects, last = EffectCount(site.consumer_url), max((each.lsn for each in commits), default=0)
-        state = [0, time.monotonic()]
+        state, quiet = [0, time.monotonic()], [-1]
 
         def arrived() -> bool:
             now = effects.read()
             if now != state[0]:
                 state[:] = [now, time.monotonic()]
-            if now >= count:
+            # How much was sent again, only the topics tell.
+            if now >= count and (not resent or (told_all() and now >= len(domain_records(site.brokers, site.topics)))):
                 return True
             if time.monotonic() - state[1] < _IDLE_S:
                 return False
             state[1] = time.monotonic()
+            claims = read_claims(site.brokers, site.name)
+            quiet.append(len(claims))
+            # There is one a second, also when nothing happens: who says nothing for so long says nothing any more.
+            return quiet[-2] == quiet[-1] or any(each.lsn >= last for each in claims)
+
+        def told_all() -> bool:
             return any(each.lsn >= last for each in read_claims(site.brokers, site.name))
 
         if not self._wait(roles, arrived, _ARRIVAL_S):
@@ -276,13 +303,13 @@ class Round:
         settled_s = time.monotonic() + _SETTLE_S
         self._wait(roles, lambda: time.monotonic() > settled_s, _SETTLE_S + 1)  # for what should not come
 
-    def _evidence(
-        self, site: Site, expected: dict[Key, list[ExpectedEvent]], commits: list[Commit], sampler: Sampler
-    ) -> Evidence:
+    def _evidence(self, site: Site, oracle: Oracle, commits: list[Commit], sampler: Sampler) -> Evidence:
         with connect(site.consumer_url) as connection:
             effects, last = read_effects(connection), take_sample(connection)
         return Evidence(
-            expected=expected,
+            expected=oracle.events,
+            refused=oracle.refused,
+            partitions=PARTITIONS,
             commits=commits,
             records=domain_records(site.brokers, site.topics),
             effects=effects,
@@ -296,7 +323,8 @@ class Round:
             "events": len(evidence.records),
             "effects": len(evidence.effects),
             **journal.counts(),
-            "aggregate_types": len(self._plan.types),
+            "aggregate_types": sum(each.is_aggregate for each in self._plan.types),
+            "tables": len(self._plan.types),
             "aggregates": len(evidence.expected),
             "samples": len(evidence.samples),
             "progress_records": len(evidence.claims),
@@ -305,13 +333,21 @@ class Round:
             "theme": self._plan.theme,
             "standbys": [role for role, wanted in self._plan.standbys.items() if wanted],
             "handler": self._plan.applier,
+            "handler_fails": self._plan.failing,
+            "limits": self._plan.limits,
+            "refused": evidence.refused[-1][1],
         }
+
+
+def _insert(connection: psycopg.Connection[Any], made: Type, row: Row) -> None:
+    values = ", ".join(["%s"] * len(row))
+    connection.execute(f"INSERT INTO {made.name} ({', '.join(row)}) VALUES ({values})".encode(), list(row.values()))
 
 
 def _void_reason(evidence: Evidence, carried: Sequence[Fault]) -> str | None:
     if len(evidence.records) < EVENTS_MIN:
         return f"{len(evidence.records)} events, and a round has at least {EVENTS_MIN}"
-    hit = sum(each.hit_at is not None and each.in_flight > 0 for each in carried)
+    hit = sum(each.hit_at is not None and each.in_flight > 0 and each.plan.kind != "slow" for each in carried)
     if carried and hit < FAULTS_MIN:
         return f"{hit} faults hit while transactions were in flight, and a round has at least {FAULTS_MIN}"
     return None

@@ -8,16 +8,27 @@ from dataclasses import dataclass
 
 from campaign.applier import BATCH, SINGLE
 from campaign.declaration import random_types
-from campaign.faults import CONSUMER, WORKER, PlannedFault, outlives_lease, plan_faults, theme_of
+from campaign.faults import CONSUMER, WORKER, PlannedFault, needs_standby, plan_faults, theme_of
 from campaign.random_schema import Type
+from campaign.rereading import PlannedReread, plan_rereads
 
 ROLES = (WORKER, CONSUMER)
 _SCHEMAS = 2
+# So low that transactions of the load are staged, moved parents corrected in chunks, and what is read again applied so.
+SMALL_LIMITS = "transaction_changes=40,chunk_aggregates=25,descendants=60"
+_SMALL = 0.2
+# Of single events and of batches: a few of each in a round.
+_FAILING = {SINGLE: 0.002, BATCH: 0.05}
 
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
-    """Everything of a round that follows from its *seed*."""
+    """
+    Everything of a round that follows from its *seed*.
+
+    *limits* are those of the worker, empty for the usual ones. *failing* is the share of the calls of the consumer's
+    handlers that fail.
+    """
 
     seed: int
     theme: str
@@ -27,20 +38,21 @@ class RoundPlan:
     standbys: Mapping[str, bool]
     applier: str
     faults: Sequence[PlannedFault]
+    rereads: Sequence[PlannedReread]
+    limits: str
+    failing: float
 
 
 def plan_round(seed: int, *, faults: bool = True) -> RoundPlan:
     """The plan of *seed*; without *faults*, the same without them."""
     rng = random.Random(seed)
     types = random_types(rng, _SCHEMAS)
-    children = [each.name for each in types if each.parent is not None]
+    children = [each.name for each in types if each.link]
     constrained = frozenset(name for name in children if rng.random() < 0.3)
     standby, applier = rng.random() < 0.2, rng.choice([SINGLE, BATCH])
     theme = theme_of(seed)
     planned = plan_faults(rng, theme)
-    standbys = {
-        role: standby or any(each.target == role and outlives_lease(each) for each in planned) for role in ROLES
-    }
+    standbys = {role: standby or any(each.target == role and needs_standby(each) for each in planned) for role in ROLES}
     exactly_once = theme.exactly_once
     return RoundPlan(
         seed=seed,
@@ -51,4 +63,7 @@ def plan_round(seed: int, *, faults: bool = True) -> RoundPlan:
         standbys=standbys,
         applier=applier,
         faults=planned if faults else (),
+        rereads=plan_rereads(rng, [each.name for each in types if each.is_aggregate], wanted=theme.reread),
+        limits=SMALL_LIMITS if theme.small or rng.random() < _SMALL else "",
+        failing=_FAILING[applier] if theme.failing or rng.random() < 0.2 else 0.0,
     )

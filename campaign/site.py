@@ -51,6 +51,7 @@ class Site:
 
     def __init__(self, folder: Path, stand: Stand, types: Sequence[Type]) -> None:
         self.folder, self._stand, self.types = folder, stand, types
+        self._aggregates = [each for each in types if each.is_aggregate]
         self.name = folder.name
         self._databases = {"": SOURCE, "_control": CONTROL, "_consumer": CONTROL}
         self.roads = Roads(
@@ -95,7 +96,7 @@ class Site:
     @property
     def topics(self) -> list[str]:
         """The domain topics."""
-        return [domain_topic(self.name, each.name, 1) for each in self.types]
+        return [domain_topic(self.name, each.name, 1) for each in self._aggregates]
 
     @property
     def connector(self) -> str:
@@ -132,9 +133,10 @@ class Site:
         """As any command in its folder finds them."""
         return load_settings(self.folder, {})
 
-    def worker(self, name: str) -> Role:
-        """A worker that is not started yet."""
+    def worker(self, name: str, limits: str) -> Role:
+        """A worker that is not started yet, with *limits* of its own (empty: the usual ones)."""
         environment = {
+            "ROWCAST_LIMITS": limits,
             "ROWCAST_BROKERS": self.roads[WORKER_KAFKA].address,
             "ROWCAST_CONNECT_URL": f"http://{self.roads[WORKER_CONNECT].address}",
             "ROWCAST_DATABASE_ROWCAST": self.roads.through(WORKER_CONTROL, self._url("_control")),
@@ -142,14 +144,20 @@ class Site:
         arguments = ["-m", "rowcast.cli.main", "--project", str(self.folder), "worker", "--web-port", "0"]
         return Role(name, arguments, self.folder, environment)
 
-    def consumer(self, name: str, how: str) -> Role:
-        """A live consumer that is not started yet."""
+    def consumer(self, name: str, how: str, failing: float) -> Role:
+        """A live consumer that is not started yet; such a share of its handlers' calls fails."""
         environment = {
+            applier.FAILING: str(failing),
             applier.BROKERS: self.roads[CONSUMER_KAFKA].address,
             applier.DATABASE: self.roads.through(CONSUMER_DATABASE, self.consumer_url),
         }
-        arguments = ["-m", "campaign.applier", how, self.name, *(each.name for each in self.types)]
+        arguments = ["-m", "campaign.applier", how, self.name, *(each.name for each in self._aggregates)]
         return Role(name, arguments, self.folder, environment)
+
+    def rewind_consumer(self) -> None:
+        """As the SDK's documentation has it for whoever wants to read again."""
+        with psycopg.connect(self.consumer_url, connect_timeout=5) as connection:
+            connection.execute("UPDATE rowcast_inbox.offset_position SET next_offset = 0, generation = generation + 1")
 
     def drop(self) -> None:
         """Delete everything that it has in the stack; its folder with the logs stays."""
@@ -193,7 +201,7 @@ class Site:
         (self.folder / "connectors").mkdir()
         path = self.folder / "connectors" / f"{self.name}.yaml"
         path.write_text(json.dumps(source_file(self.name, self.types)))
-        for made in self.types:
+        for made in self._aggregates:
             folder = self.folder / "schemas" / self.name / made.name
             folder.mkdir(parents=True)
             text = json.dumps(contract(self.name, made.name, "1.0", made.above, properties(made)))

@@ -20,13 +20,14 @@ from campaign.random_schema import Row, Type
 from campaign.rows import RowKey, canonical, key_of, last_images
 
 SLOT = PUBLICATION = "campaign_witness"
+_EPOCH_US = 946_684_800_000_000  # PostgreSQL counts from 2000-01-01
 UNCHANGED = object()  # a large value that the WAL does not repeat
 
 
 @dataclass
 class WitnessedTransaction:
     """
-    A committed transaction; *lsn* is the end of its commit record, as in events.
+    A transaction that was committed at *moment_us* (Unix time); *lsn* is the end of its commit record, as in events.
 
     *images* are the last states of the rows that it touched, None for those that are gone.
     A value may be `UNCHANGED`. *truncated* names tables of which all rows went at some time during it.
@@ -34,6 +35,7 @@ class WitnessedTransaction:
 
     xid: int
     lsn: int
+    moment_us: int = 0
     images: dict[RowKey, Row | None] = field(default_factory=dict)
     truncated: set[str] = field(default_factory=set)
 
@@ -119,7 +121,8 @@ class _Decoder:
             if kind == b"B":
                 found.append(WitnessedTransaction(struct.unpack(">QqI", body)[2], 0))
             elif kind == b"C":
-                found[-1].lsn = struct.unpack(">xQQq", body)[1]
+                _, found[-1].lsn, since_us = struct.unpack(">xQQq", body)
+                found[-1].moment_us = _EPOCH_US + since_us
             elif kind == b"R":
                 self._relation(body)
             elif kind in (b"I", b"U", b"D"):

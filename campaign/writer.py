@@ -20,6 +20,7 @@ from campaign.journal import ABORTED, COMMITTED, Attempt, Journal
 from campaign.known_keys import KnownKeys
 from campaign.random_schema import Row, Type
 from campaign.rows import RowChange, as_row, key_of, shown_columns
+from rowcast.annotation import annotate
 
 _SETTINGS = "-c lock_timeout=4s -c deadlock_timeout=100ms"
 _DIAL_S = 0.2
@@ -29,13 +30,17 @@ _LONG_S = (0.3, 1.0)
 _SAVEPOINT = 0.15
 _ROLLED_BACK = 0.08
 _PREPARED = 0.1
+_ANNOTATED = 0.4
+HIDDEN = "hidden"
+HIDER = 99
 
 
 class Writer:
     """Client *number*, which commits random transactions; the one with number 0 takes its time in each."""
 
     def __init__(self, number: int, url: str, keys: KnownKeys, journal: Journal, rng: random.Random) -> None:
-        self._number, self._url, self._keys, self._journal, self._rng = number, url, keys, journal, rng
+        self._number, self._url = number, url
+        self._keys, self._journal, self._rng = keys, journal, rng
         self._types = list(keys.types.values())
         self._open: Attempt | None = None
         self._committing = False
@@ -53,24 +58,31 @@ class Writer:
         self._settle(connection)
         return connection
 
-    def commit_one(self, connection: psycopg.Connection[Any], ending: threading.Event) -> None:
+    def commit_one(self, connection: psycopg.Connection[Any], ending: threading.Event) -> bool:
         """
-        One transaction; errors of its statements, deadlocks among them, roll it back and are no errors here.
+        One transaction; whether it was committed.
+
+        Errors of its statements, deadlocks among them, roll it back and are no errors here.
 
         Raises:
             psycopg.OperationalError: the connection is lost; `connect` finds out what became of the transaction.
 
         """
-        kind = self._rng.choices(list(_KINDS), list(_KINDS.values()))[0]
-        attempt = self._open = self._journal.begin(self._number, kind)
+        attempt = self._open = self._journal.begin(self._number, self._kind())
         self._committing, self._gid, self._prepared = False, None, False
         try:
             connection.execute("BEGIN")
             row = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
             assert row is not None, "SELECT without FROM gives one row"
             attempt.xid = int(row[0])
-            self._work(connection, attempt, ending)
-            self._end(connection, attempt)
+            first = self._rng.random() < 0.5
+            annotated = attempt.kind != HIDDEN and self._rng.random() < _ANNOTATED
+            if annotated and first:
+                self._annotate(connection, attempt)
+            self.work(connection, attempt, ending)
+            if annotated and not first:
+                self._annotate(connection, attempt)
+            self.end(connection, attempt)
         except psycopg.Error as error:
             if connection.closed or connection.broken or error.sqlstate is None:
                 connection.close()
@@ -80,9 +92,17 @@ class Writer:
                 raise psycopg.OperationalError(str(error)) from error
             connection.execute("ROLLBACK")
             self._done(attempt, ABORTED)
+        return attempt.outcome == COMMITTED
+
+    def _kind(self) -> str:
+        return self._rng.choices(list(_KINDS), list(_KINDS.values()))[0]
+
+    def _annotate(self, connection: psycopg.Connection[Any], attempt: Attempt) -> None:
+        attempt.context = {"actor": f"client {self._number}", "reason": str(attempt.xid)}
+        annotate(connection, **attempt.context)
 
     def _done(self, attempt: Attempt, outcome: str, *, resolved: bool = False) -> None:
-        if outcome == COMMITTED:
+        if outcome == COMMITTED and attempt.kind != HIDDEN:
             self._keys.note(attempt.changes)
         self._journal.settle(attempt, outcome, resolved=resolved)
         self._open = None
@@ -107,7 +127,8 @@ class Writer:
                 return
             threading.Event().wait(_DIAL_S)  # its backend has not noticed yet that the client is gone
 
-    def _end(self, connection: psycopg.Connection[Any], attempt: Attempt) -> None:
+    def end(self, connection: psycopg.Connection[Any], attempt: Attempt) -> None:
+        """Commit, mostly."""
         chance = self._rng.random()
         if chance < _ROLLED_BACK:
             connection.execute("ROLLBACK")
@@ -117,6 +138,10 @@ class Writer:
         if chance > 1 - _PREPARED:
             self._end_prepared(connection, attempt)
             return
+        self.commit(connection, attempt)
+
+    def commit(self, connection: psycopg.Connection[Any], attempt: Attempt) -> None:
+        """Commit what is in the journal."""
         self._committing = True
         connection.execute("COMMIT")
         self._done(attempt, COMMITTED)
@@ -133,8 +158,9 @@ class Writer:
             connection.execute(f"COMMIT PREPARED '{gid}'".encode())
             self._done(attempt, COMMITTED)
 
-    def _work(self, connection: psycopg.Connection[Any], attempt: Attempt, ending: threading.Event) -> None:
-        rng, steps = self._rng, _Steps(connection, attempt.changes, self._keys, self._rng)
+    def work(self, connection: psycopg.Connection[Any], attempt: Attempt, ending: threading.Event) -> None:
+        """The statements of one transaction."""
+        rng, steps = self._rng, Steps(connection, attempt.changes, self._keys, self._rng)
         made = rng.choice(self._types)
         if attempt.kind == "bulk":
             steps.update_many(made, rng.randint(10, _BULK_ROWS))
@@ -153,7 +179,7 @@ class Writer:
 
 
 @contextmanager
-def _savepoint(steps: _Steps, *, kept: bool) -> Iterator[None]:
+def _savepoint(steps: Steps, *, kept: bool) -> Iterator[None]:
     """What is done inside is taken back unless it is *kept*."""
     if kept:
         yield
@@ -165,7 +191,7 @@ def _savepoint(steps: _Steps, *, kept: bool) -> Iterator[None]:
     del steps.changes[count:]
 
 
-class _Steps:
+class Steps:
     """The statements of one transaction; what they do is added to *changes*."""
 
     def __init__(
@@ -178,25 +204,25 @@ class _Steps:
         rng = self._rng
         found = [self._keys.hot(rng, made.name)] if hot else self._keys.sample(rng, made.name, 1)
         if not found or found[0] is None or (not hot and rng.random() < 0.35):
-            self._upsert(made, self._keys.row(rng, made, fresh=rng.random() < 0.7))
+            self.upsert(made, self._keys.row(rng, made, fresh=rng.random() < 0.7))
             return
         key, row = found[0], self._keys.row(rng, made, fresh=False)
         kind = rng.choice(["some"] * 4 + ["same", "delete", "again", "key", "move"])
         if hot and kind in ("delete", "key"):
             kind = "some"
         if kind in ("delete", "again"):
-            self._delete(made, key)
+            self.delete(made, key)
             if kind == "again":
-                self._upsert(made, {**row, **dict(zip(made.key, key, strict=True))})
+                self.upsert(made, {**row, **dict(zip(made.key, key, strict=True))})
         elif kind == "key":
             self._move_key(made, key, self._keys.row(rng, made, fresh=True))
         elif kind == "same":
-            self._update(made, [key], {}, f"{made.key[0]} = {made.key[0]}")
+            self.update(made, [key], {}, f"{made.key[0]} = {made.key[0]}")
         elif kind == "move" and made.link:
-            self._update(made, [key], {name: row[name] for name in made.link})
+            self.update(made, [key], {name: row[name] for name in made.link})
         else:
             names = [name for name in made.columns if name not in made.key and name not in made.link]
-            self._update(made, [key], {name: row[name] for name in rng.sample(names, rng.randint(1, len(names)))})
+            self.update(made, [key], {name: row[name] for name in rng.sample(names, rng.randint(1, len(names)))})
 
     def update_many(self, made: Type, count: int) -> None:
         """One statement that changes many rows."""
@@ -204,7 +230,7 @@ class _Steps:
         names = [name for name in made.columns if name not in made.key and name not in made.link]
         keys = self._keys.sample(self._rng, made.name, count)
         if keys:
-            self._update(made, keys, {name: row[name] for name in self._rng.sample(names, 1)})
+            self.update(made, keys, {name: row[name] for name in self._rng.sample(names, 1)})
 
     def copy(self, made: Type, count: int) -> None:
         """COPY of many new rows."""
@@ -227,12 +253,14 @@ class _Steps:
                 child, child_row = rows[-1]
                 child_row.update(zip(child.link, key_of(below, row), strict=True))
             rows.append((below, row))
-            below = below.parent
+            below = below.parent if below.link else None
         for each, row in rows:
-            self._upsert(each, row)
+            self.upsert(each, row)
 
     def truncate(self, made: Type) -> None:
-        """TRUNCATE, where no foreign key forbids it."""
+        """TRUNCATE, where neither a foreign key nor a hidden row forbids it."""
+        if self._keys.hidden[made.name]:
+            return
         if any(each.parent is made and each.name in self._keys.constrained for each in self._keys.types.values()):
             return
         self.connection.execute(f"LOCK TABLE {made.name} IN ACCESS EXCLUSIVE MODE".encode())
@@ -240,7 +268,8 @@ class _Steps:
         self.connection.execute(f"TRUNCATE {made.name}".encode())
         self.changes += [RowChange(made.name, tuple(key), None) for key in keys]
 
-    def _upsert(self, made: Type, row: Row) -> None:
+    def upsert(self, made: Type, row: Row) -> None:
+        """Insert *row*, or put it over the one with its key."""
         columns = ", ".join(made.columns)
         sets = ", ".join(f"{name} = excluded.{name}" for name in made.columns if name not in made.key)
         query = (
@@ -249,7 +278,8 @@ class _Steps:
         )
         self._returning(made, query, [row[name] for name in made.columns])
 
-    def _update(self, made: Type, keys: Sequence[tuple[Any, ...]], values: Row, sets: str = "") -> None:
+    def update(self, made: Type, keys: Sequence[tuple[Any, ...]], values: Row, sets: str = "") -> None:
+        """Set *values*, or what *sets* says, in the rows with these keys."""
         sets = sets or ", ".join(f"{name} = %s" for name in values)
         each = "(" + ", ".join(["%s"] * len(made.key)) + ")"
         query = (
@@ -265,7 +295,8 @@ class _Steps:
         for values in self.connection.execute(query.encode(), [*key_of(made, row), *key]).fetchall():
             self.changes.append(RowChange(made.name, key, as_row(made, values)))
 
-    def _delete(self, made: Type, key: tuple[Any, ...]) -> None:
+    def delete(self, made: Type, key: tuple[Any, ...]) -> None:
+        """Delete the row with this key, if it is there."""
         where = " AND ".join(f"{name} = %s" for name in made.key)
         if self.connection.execute(f"DELETE FROM {made.name} WHERE {where}".encode(), key).rowcount:
             self.changes.append(RowChange(made.name, key, None))

@@ -169,6 +169,52 @@ def wrong_before(evidence: Evidence) -> Evidence:
     return replace(evidence, records=[*evidence.records[:2], wrong, *evidence.records[3:]])
 
 
+def context_of_another(evidence: Evidence) -> Evidence:
+    wrong = rewritten(evidence, 4, context={"actor": "somebody else"})
+    return replace(evidence, records=[*evidence.records[:4], wrong, *evidence.records[5:]])
+
+
+def other_moment(evidence: Evidence) -> Evidence:
+    """It says another time than that of its commit."""
+    history = evidence.expected[KEY]
+    timed = [*history[:-1], history[-1]._replace(moment_us=1_000_000)]
+    return replace(evidence, expected={**evidence.expected, KEY: timed})
+
+
+def in_another_partition(evidence: Evidence) -> Evidence:
+    """All stand in the first of three partitions."""
+    return replace(evidence, partitions=3)
+
+
+def refused_and_not_named(evidence: Evidence) -> Evidence:
+    return replace(evidence, refused=[(0, 0), (evidence.commits[1].lsn, 1)])
+
+
+def sent_again(evidence: Evidence) -> Evidence:
+    """The last state of the first row once more, with its next version, which was applied."""
+    last = evidence.expected[KEY][-1]
+    again = replace(domain_event(last, {}), kind=EventKind.SNAPSHOT, version=4, position=evidence.commits[-1].lsn)
+    effect = Effect(9, KEY, 4, "", 1_010.0)
+    final = {**evidence.final, KEY: Held(4, last.after, last.ancestors)}
+    return replace(
+        evidence, records=[*evidence.records, appended(6, again)], effects=[*evidence.effects, effect], final=final
+    )
+
+
+def sent_again_with_another_state(evidence: Evidence) -> Evidence:
+    """Somebody asked for what was published, and got an older state."""
+    made = sent_again(evidence)
+    older = rewritten(evidence, 2, kind=EventKind.SNAPSHOT, version=4, before={"name": "b"})
+    return replace(made, records=[*evidence.records, older._replace(offset=6)], sent_again={"thing": 1})
+
+
+def hidden_change_not_found(evidence: Evidence) -> Evidence:
+    """What changed unseen was to be found by a resync."""
+    last = evidence.expected[KEY][-1]
+    hidden = last._replace(version=4, kind="snapshot", lsn=None, after={"name": "found"}, asked=True)
+    return replace(evidence, expected={**evidence.expected, KEY: [*evidence.expected[KEY], hidden]})
+
+
 def other_final_state(evidence: Evidence) -> Evidence:
     return replace(evidence, final={**evidence.final, KEY: Held(3, {"name": "z"}, {})})
 
@@ -221,6 +267,13 @@ PLANTS: list[tuple[Callable[[Evidence], Evidence], Checker]] = [
     (same_record_twice, Checker.REPEATED),
     (older_record_last, Checker.LAST_RECORD),
     (wrong_before, Checker.FORMER),
+    (context_of_another, Checker.PHANTOM),
+    (other_moment, Checker.PHANTOM),
+    (in_another_partition, Checker.PHANTOM),
+    (refused_and_not_named, Checker.PROGRESS),
+    (sent_again, Checker.PHANTOM),
+    (sent_again_with_another_state, Checker.PHANTOM),
+    (hidden_change_not_found, Checker.LOST),
     (other_final_state, Checker.MIRROR),
     (other_sampled_state, Checker.MIRROR),
     (sample_behind_its_claim, Checker.MIRROR),
@@ -245,6 +298,15 @@ def test_a_planted_defect_is_found_by_its_checker(plant: Callable[[Evidence], Ev
     findings = judge(plant(clean_round()))
     assert checker in {each.checker for each in findings.found}
     assert findings.counts()[checker] > 0
+
+
+def test_what_was_asked_for_is_no_finding() -> None:
+    """Sent again at most as often as somebody asked for it; found by a resync wherever that stands in the log."""
+    again = sent_again(clean_round())
+    assert judge(replace(again, sent_again={"thing": 1})).found == []
+    found = replace(again, expected=hidden_change_not_found(clean_round()).expected)
+    last = found.expected[KEY][-1]._replace(after=clean_round().expected[KEY][-1].after)
+    assert judge(replace(found, expected={**found.expected, KEY: [*found.expected[KEY][:-1], last]})).found == []
 
 
 def test_every_checker_of_evidence_is_tried() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from campaign import ledger
 from campaign.__main__ import main
+from campaign.faults import THEMES
 from campaign.finding import Checker, Findings
 from campaign.round import RoundResult
 from campaign.round_plan import plan_round
@@ -73,3 +74,25 @@ def test_a_seed_makes_the_whole_plan() -> None:
     assert calm.faults == ()
     assert (calm.types, calm.constrained, calm.standbys) == (plan.types, plan.constrained, plan.standbys)
     assert all(len(plan_round(seed).faults) >= 2 for seed in range(200))
+
+
+def test_ten_seeds_have_ten_themes() -> None:
+    """Each with what it needs: small limits, rows that are read again, handlers that fail, standbys."""
+    plans = [plan_round(seed) for seed in range(80)]
+    assert [plan.theme for plan in plans[:10]] == [theme.name for theme in THEMES]
+    for plan, theme in zip(plans, THEMES * 8, strict=True):
+        assert plan.limits or not theme.small
+        assert plan.rereads or not theme.reread
+        assert plan.failing or not theme.failing
+        assert all(plan.standbys[each.target] for each in plan.faults if each.kind == "leave")
+        from_start = [each.target for each in plan.faults if each.kind in ("failpoint", "slow", "leave")]
+        assert len(from_start) == len(set(from_start))
+
+
+def test_random_schemas_have_all_that_a_mapping_can_say() -> None:
+    """Embedded tables, link tables, chains of parents, contracts that refuse."""
+    types = [each for seed in range(30) for each in plan_round(seed).types]
+    assert any(each.embedded and each.place for each in types)
+    assert any(each.through and each.above for each in types)
+    assert any(len(each.above) > 1 for each in types)
+    assert any(each.short for each in types)

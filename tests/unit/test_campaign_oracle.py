@@ -6,9 +6,10 @@ import random
 
 import pytest
 
-from campaign.oracle import Commit, expected_events, token
+from campaign.oracle import Commit, expect, expected_events, token
 from campaign.random_schema import Rows, Type, expected, random_row, random_schema
 from campaign.rows import RowChange, apply_changes, key_of
+from rowcast.sources.field import FieldDefinition
 
 
 def random_changes(rng: random.Random, types: list[Type], rows: Rows) -> list[RowChange]:
@@ -32,7 +33,7 @@ def random_changes(rng: random.Random, types: list[Type], rows: Rows) -> list[Ro
     return changes
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(40))
 def test_the_campaign_expects_what_the_plain_oracle_expects(seed: int) -> None:
     """Chains of parents, moved keys, filters, soft deletes: event by event."""
     rng = random.Random(seed)
@@ -47,3 +48,30 @@ def test_the_campaign_expects_what_the_plain_oracle_expects(seed: int) -> None:
         for event in events
     ]
     assert sorted(map(token, found)) == sorted(map(token, expected(types, history)))
+
+
+def test_what_a_contract_does_not_take_is_refused() -> None:
+    """No event and no version; the next state that it takes tells what changed since the last event."""
+    fields = {"name": FieldDefinition(place="c0")}
+    made = Type("thing", 0, {"k0": "integer", "c0": "text"}, ("k0",), None, (), fields, short=frozenset(["name"]))
+    texts = ["a", "x" * 2_000, "b"]
+    commits = [Commit(n, n, 0.0, [RowChange("thing", None, {"k0": 1, "c0": text})]) for n, text in enumerate(texts, 1)]
+    oracle = expect([made], {}, commits)
+    told = [(each.version, each.kind, each.lsn, each.after) for each in oracle.events["thing", "1"]]
+    assert told == [(1, "created", 1, {"name": "a"}), (2, "updated", 3, {"name": "b"})]
+    assert oracle.refused == [(0, 0), (2, 1), (3, 0)]
+
+
+def test_what_no_log_has_is_told_when_it_is_read() -> None:
+    """As snapshots and ends, at a place that nobody knows beforehand."""
+    made = Type("thing", 0, {"k0": "integer"}, ("k0",), None, (), {"kind": FieldDefinition(constant="thing")})
+    commits = [
+        Commit(1, 1, 0.0, [RowChange("thing", None, {"k0": 1})]),
+        Commit(2, 2, 0.0, [RowChange("thing", (1,), None), RowChange("thing", None, {"k0": 2})], hidden=True),
+    ]
+    events = expect([made], {}, commits).events
+    first, last = events["thing", "1"][-1], events["thing", "2"][-1]
+    assert [(each.kind, each.lsn, each.asked) for each in (first, last)] == [
+        ("deleted", None, True),
+        ("snapshot", None, True),
+    ]
