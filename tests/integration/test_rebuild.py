@@ -88,6 +88,8 @@ def test_a_lost_control_database_is_rebuilt_from_the_topics(project: TestProject
     refused = rowcast(project, "sources", "rebuild", project.name, "--yes")
     assert (refused.returncode, "is not there" in refused.stderr) == (2, True)
     project.apply()
+    with project.control() as control:
+        control.execute("UPDATE rowcast.source SET epoch = 40")  # as after many claims
     workers.start().wait_owned()
     wait_agreement(project)
     project.execute("UPDATE item SET status = 'Missing' WHERE id = %s", trees[0][2])
