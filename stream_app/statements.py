@@ -53,12 +53,17 @@ CREATE TEMPORARY TABLE IF NOT EXISTS changed_aggregate (
 """
 COPY_CHANGED_ROWS = "COPY pg_temp.changed_row FROM STDIN"
 # Never a join, for the same reason: each row finds the one that it replaces by its key.
-UPDATE_ROWS = """
+_PUT_ROWS = """
 INSERT INTO rowcast.row_state (source, table_name, row_key, columns, generation, owner)
-SELECT %s, * FROM pg_temp.changed_row
+SELECT %s, * FROM """
+_OVER_ROWS = """
 ON CONFLICT (source, table_name, row_key) DO UPDATE SET
     columns = excluded.columns, generation = excluded.generation, owner = excluded.owner
 """
+UPDATE_ROWS = f"{_PUT_ROWS}pg_temp.changed_row{_OVER_ROWS}"
+# A few rows go in one statement, as arrays: each COPY waits for the server twice.
+INSERT_FEW_ROWS = f"{_PUT_ROWS}unnest(%b::text[], %b::text[], %b::text[], %b::bigint[], %b::text[])"
+UPDATE_FEW_ROWS = f"{INSERT_FEW_ROWS}{_OVER_ROWS}"
 DELETE_ROWS = """
 DELETE FROM rowcast.row_state WHERE ctid = ANY (ARRAY(
     SELECT r.ctid FROM unnest(%s::text[], %s::text[]) AS w(table_name, row_key) CROSS JOIN LATERAL (
@@ -74,16 +79,23 @@ COPY rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, pre
                         refused_reason, refused_record, refused_since, refused_lsn, majors) FROM STDIN
 """
 COPY_CHANGED_AGGREGATES = "COPY pg_temp.changed_aggregate FROM STDIN"
-UPDATE_AGGREGATES = """
+_PUT_AGGREGATES = """
 INSERT INTO rowcast.aggregate (source, aggregate, id_text, version, parent_id_text, present, published,
                                refused_reason, refused_record, refused_since, refused_lsn, majors)
-SELECT %s, * FROM pg_temp.changed_aggregate
+SELECT %s, * FROM """
+_OVER_AGGREGATES = """
 ON CONFLICT (source, aggregate, id_text) DO UPDATE SET
     version = excluded.version, parent_id_text = excluded.parent_id_text, present = excluded.present,
     published = excluded.published, refused_reason = excluded.refused_reason,
     refused_record = excluded.refused_record, refused_since = excluded.refused_since,
     refused_lsn = excluded.refused_lsn, majors = excluded.majors
 """
+UPDATE_AGGREGATES = f"{_PUT_AGGREGATES}pg_temp.changed_aggregate{_OVER_AGGREGATES}"
+INSERT_FEW_AGGREGATES = (
+    f"{_PUT_AGGREGATES}unnest(%b::text[], %b::text[], %b::bigint[], %b::text[], %b::boolean[], %b::text[],"
+    " %b::text[], %b::text[], %b::text[]::timestamptz[], %b::bigint[], %b::text[])"
+)
+UPDATE_FEW_AGGREGATES = f"{INSERT_FEW_AGGREGATES}{_OVER_AGGREGATES}"
 # Another row may hold the aggregate still. The rows that go are seen here, too: none of them has this generation.
 HELD_NO_MORE = (
     " AND a.id_text = gone.owner AND NOT EXISTS (SELECT 1 FROM rowcast.row_state r WHERE r.source = %(source)s"

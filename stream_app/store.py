@@ -8,7 +8,7 @@ One transaction writes rows, versions, generations, commands and position togeth
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
@@ -20,7 +20,6 @@ import psycopg
 from rowcast.errors import OwnershipLostError
 from rowcast.failpoint import failpoint
 from stream_app import statements
-from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.embedding import LinkMapping
 from stream_app.core.loading import DESCENDANTS_MAX, LargeFanOutError
 from stream_app.core.mapping import SourceMapping
@@ -30,6 +29,7 @@ from stream_app.core.statement import RefusedStatement, Statement
 from stream_app.generation import Generation
 from stream_app.live_majors import Opening
 from stream_app.position import EndOffsets, Position
+from stream_app.state_writer import StateWriter, is_few
 from stream_app.stated import StatedEvents
 
 # Ways to execute a query that are for whole tables, and off for everything else.
@@ -41,7 +41,6 @@ _HOLD = "SELECT 1 FROM rowcast.source WHERE source = %s AND epoch = %s AND holde
 LEASE_S = 8
 _RESEND_WINDOW_MS = 15 * 60 * 1000
 _PRUNE_INTERVAL_S = 60.0
-_NOT_REFUSED = b"\t".join([NULL] * 4)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +85,12 @@ class Step:
     said: bool = False
     placed: tuple[int, str] | None = None
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether it may touch every row of a type."""
+        types = self.ended_generations, self.truncated_types, self.pending_types, self.pending_referring
+        return any(types) or self.placed is not None
+
 
 class Store:
     """
@@ -99,13 +104,13 @@ class Store:
         self._ownership = ownership
         self._mapping = mapping
         self._source = ownership.source
-        self._first = copy_text(self._source) + b"\t"
+        self._writer = StateWriter(connection, mapping)
         self._prune_s = 0.0
         self._stated = StatedEvents(connection, mapping)
 
     def prepare(self) -> None:
         """Make ready to `commit`."""
-        self._connection.execute(statements.CHANGED)
+        self._writer.prepare()
 
     def close(self) -> None:
         """Close the connection."""
@@ -150,7 +155,11 @@ class Store:
             view.note_row(row, None, None)  # those that are not there
 
     def _load_states(self, aggregate: str, wanted: str, view: View) -> None:
-        for row in self._connection.execute(statements.LOAD_AGGREGATES, (wanted, self._source, aggregate)):
+        found = self._connection.execute(statements.LOAD_AGGREGATES, (wanted, self._source, aggregate))
+        self._take_states(aggregate, found, view)
+
+    def _take_states(self, aggregate: str, found: Iterable[Any], view: View) -> None:
+        for row in found:
             key = Key(aggregate, row[0])
             view.aggregates[key] = _state(row)
             view.stored.add(key)
@@ -161,14 +170,19 @@ class Store:
             view.aggregates[key] = ABSENT
             view.rows[key] = None
             by_type.setdefault(key.aggregate, []).append(key.id_text)
-        for aggregate, ids in by_type.items():
-            wanted = "\n".join(ids)
-            self._load_states(aggregate, wanted, view)
-            table = self._mapping.tables[aggregate]
-            for row_key, columns in self._connection.execute(statements.LOAD_ROWS, (wanted, self._source, table)):
+        with self._connection.pipeline():
+            found = [(each, *self._ask_for(each, "\n".join(ids))) for each, ids in by_type.items()]
+        for aggregate, states, rows in found:
+            self._take_states(aggregate, states, view)
+            for row_key, columns in rows:
                 key = Key(aggregate, row_key)
                 view.rows[key] = orjson.loads(columns)
                 view.stored_rows.add(key)
+
+    def _ask_for(self, aggregate: str, wanted: str) -> tuple[psycopg.Cursor[Any], psycopg.Cursor[Any]]:
+        states = self._connection.execute(statements.LOAD_AGGREGATES, (wanted, self._source, aggregate))
+        table = self._mapping.tables[aggregate]
+        return states, self._connection.execute(statements.LOAD_ROWS, (wanted, self._source, table))
 
     def _load_children(self, lookup: Lookup, view: View) -> None:
         by_type: dict[tuple[str, str | None], list[str]] = {}
@@ -279,22 +293,35 @@ class Store:
 
         """
         with self._connection.transaction():
-            self.hold()
-            whole = (
-                step.ended_generations,
-                step.truncated_types,
-                step.pending_types,
-                step.pending_referring,
-                step.placed,
-            )
-            if any(whole):
-                # Touches every row of a type; the lease is extended with the position below.
-                self._connection.execute(_WHOLE_TABLES.encode())
-            elif step.pending_children:
-                self._connection.execute("SET LOCAL statement_timeout = 0")  # of a parent that has any number of them
-            self._save(view, step)
-            self._advance(former, position)
+            if is_few(view) and not step.is_wide:
+                self._commit_few(view, step, former, position)
+            else:
+                self.hold()
+                if step.is_wide:
+                    # Touches every row of a type; the lease is extended with the position below.
+                    self._connection.execute(_WHOLE_TABLES.encode())
+                elif step.pending_children:
+                    # Of a parent that has any number of them.
+                    self._connection.execute("SET LOCAL statement_timeout = 0")
+                self._save(view, step)
+                self._check_advanced(self._advance(former, position))
             failpoint("sequencer.in_commit")
+
+    def _commit_few(self, view: View, step: Step, former: Position | None, position: Position) -> None:
+        """All statements in one round trip: of a small batch that is what its commit takes."""
+        held: psycopg.Cursor[Any] | None = None
+        try:
+            with self._connection.pipeline():
+                held = self._connection.execute(_HOLD, self._whose)
+                self._save(view, step)
+                advanced = self._advance(former, position)
+        except psycopg.errors.IntegrityError:
+            # Rows that another owner has written meanwhile.
+            if held is not None:
+                self._check_held(held)
+            raise
+        self._check_held(held)
+        self._check_advanced(advanced)
 
     def open_majors(self, opening: Opening, end_offsets: EndOffsets) -> None:
         """
@@ -333,12 +360,18 @@ class Store:
             OwnershipLostError: another claim was made.
 
         """
-        held = self._connection.execute(_HOLD, (self._source, self._ownership.epoch, self._ownership.holder)).fetchone()
-        if held is None:
+        self._check_held(self._connection.execute(_HOLD, self._whose))
+
+    @property
+    def _whose(self) -> tuple[str, int, str]:
+        return self._source, self._ownership.epoch, self._ownership.holder
+
+    def _check_held(self, cursor: psycopg.Cursor[Any]) -> None:
+        if cursor.fetchone() is None:
             raise OwnershipLostError(f"{self._source}: epoch {self._ownership.epoch} is over")
 
-    def _advance(self, former: Position | None, position: Position) -> None:
-        written = self._connection.execute(
+    def _advance(self, former: Position | None, position: Position) -> psycopg.Cursor[Any]:
+        return self._connection.execute(
             statements.ADVANCE,
             {
                 "source": self._source,
@@ -356,8 +389,10 @@ class Store:
                 "expected_offset": None if former is None else former.next_offset,
                 "expected_sub": None if former is None else _json(former.sub_position),
             },
-        ).rowcount
-        if written != 1:
+        )
+
+    def _check_advanced(self, advanced: psycopg.Cursor[Any]) -> None:
+        if advanced.rowcount != 1:
             raise OwnershipLostError(f"{self._source}: the position is not what epoch {self._ownership.epoch} left")
 
     def _save(self, view: View, step: Step) -> None:
@@ -367,8 +402,7 @@ class Store:
         view.stored_rows -= {key for key in view.stored_rows if key.aggregate in step.truncated_types}
         if step.comparing:
             self._note_deleted(view, step)
-        self._save_rows(view, step.generation)
-        self._save_aggregates(view)
+        self._writer.write(view, step.generation)
         for generation in step.generations:
             self._save_generation(generation)
         for generation in step.ended_generations:
@@ -392,21 +426,6 @@ class Store:
                 (outcome, number),
             )
 
-    def _save_rows(self, view: View, generation: int) -> None:
-        kept = [key for key in view.dirty_rows if view.rows[key] is not None]
-        gone = [key for key in view.dirty_rows if view.rows[key] is None and key in view.stored_rows]
-        fresh = [key for key in kept if key not in view.stored_rows]
-        known = [key for key in kept if key in view.stored_rows]
-        if fresh:
-            copy_lines(self._connection, statements.COPY_ROWS, self._row_lines(fresh, view, generation, self._first))
-        if known:
-            copy_lines(self._connection, statements.COPY_CHANGED_ROWS, self._row_lines(known, view, generation, b""))
-            self._connection.execute(statements.UPDATE_ROWS, (self._source,))
-        if gone:
-            self._connection.execute(
-                statements.DELETE_ROWS, (self._tables(gone), [key.id_text for key in gone], self._source)
-            )
-
     def _note_deleted(self, view: View, step: Step) -> None:
         """What a resync has read of these rows is out of date."""
         gone = [key for key in view.dirty_rows if view.rows[key] is None]
@@ -417,40 +436,6 @@ class Store:
 
     def _tables(self, keys: Iterable[Key]) -> list[str]:
         return [self._mapping.tables[key.aggregate] for key in keys]
-
-    def _row_lines(self, keys: Iterable[Key], view: View, generation: int, first: bytes) -> Iterator[bytes]:
-        number = b"%d" % generation
-        tables = {name: first + copy_text(table) for name, table in self._mapping.tables.items()}
-        owners = view.owners
-        for key in keys:
-            columns = copy_text(orjson.dumps(view.rows[key]))
-            owner = owners.get(key) if owners else None
-            holds = NULL if owner is None else owner.encode()
-            yield b"%b\t%b\t%b\t%b\t%b\n" % (tables[key.aggregate], key.id_text.encode(), columns, number, holds)
-
-    def _save_aggregates(self, view: View) -> None:
-        fresh = [key for key in view.dirty if key not in view.stored]
-        if fresh:
-            copy_lines(self._connection, statements.COPY_AGGREGATES, self._aggregate_lines(fresh, view, self._first))
-        known = [key for key in view.dirty if key in view.stored]
-        if known:
-            copy_lines(self._connection, statements.COPY_CHANGED_AGGREGATES, self._aggregate_lines(known, view, b""))
-            self._connection.execute(statements.UPDATE_AGGREGATES, (self._source,))
-
-    def _aggregate_lines(self, keys: Iterable[Key], view: View, first: bytes) -> Iterator[bytes]:
-        types = {each.name: first + copy_text(each.name) for each in self._mapping.by_rank}
-        for key in keys:
-            state = view.aggregates[key]
-            yield b"%b\t%b\t%d\t%b\t%b\t%b\t%b\t%b\n" % (
-                types[key.aggregate],
-                key.id_text.encode(),
-                state.version,
-                NULL if state.parent_id_text is None else state.parent_id_text.encode(),
-                b"t" if state.present else b"f",
-                NULL if state.published is None else copy_text(state.published),
-                _NOT_REFUSED if state.refusal is None else _refusal_fields(state.refusal),
-                NULL if state.majors is None else b",".join(b"%d" % each for each in state.majors),
-            )
 
     def _save_generation(self, generation: Generation) -> None:
         self._connection.execute(
@@ -632,11 +617,6 @@ def _state(row: Sequence[Any]) -> AggregateState:
     refusal = None if reason is None else Refusal(reason, record, _instant(since), int(lsn))
     majors = None if owed is None else tuple(map(int, owed.split(",")))
     return AggregateState(version, parent, present, None if published is None else published.encode(), refusal, majors)
-
-
-def _refusal_fields(refusal: Refusal) -> bytes:
-    fields = (refusal.reason, refusal.record, refusal.since)
-    return b"\t".join([*(copy_text(each) for each in fields), b"%d" % refusal.lsn])
 
 
 def _instant(value: object) -> str:

@@ -33,8 +33,8 @@ from stream_app.broker_fault import broker_error
 _REQUEST_TIMEOUT_S = 10
 _SETTLED_TIMEOUT_S = 20.0
 _PAUSE_S = 0.1
-# What one Kafka transaction of Connect made readable arrives within this time.
-_LINGER_S = 0.003
+# While a batch is landing, this long passes between two looks at whether it has.
+_LINGER_S = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,8 @@ class ChangeLogReader:
             return []
         self.quiet_since_s = None
         self.oldest_ms = first.timestamp()[1]
-        messages = [first, *self._consumer.consume(limit - 1, _LINGER_S)]
+        # What one Kafka transaction of Connect made readable came with it.
+        messages = [first, *self._consumer.consume(limit - 1, 0)]
         while len(messages) < limit and busy():
             messages += self._consumer.consume(limit - len(messages), _LINGER_S)
         return [(self._offset(message), message.value()) for message in messages]

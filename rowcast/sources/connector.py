@@ -259,9 +259,9 @@ def _delivery(definition: SourceDefinition) -> dict[str, str]:
         "transforms.route.replacement": definition.change_log,
         "exactly.once.support": "required",
         "transaction.boundary": "poll",
-        # Debezium gathers for this long, then writes one Kafka transaction: 5 ms asks five times as
+        # Debezium gathers for this long, then writes one Kafka transaction: 5 ms asks twice as
         # often while nothing happens; the default of 500 is half a second of delay.
-        "poll.interval.ms": "25",
+        "poll.interval.ms": "10",
         "max.batch.size": "8192",
         "max.queue.size": "32768",
         "max.queue.size.in.bytes": str(_QUEUE_BYTES_MAX),  # the default has no limit
