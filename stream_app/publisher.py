@@ -54,7 +54,10 @@ class Publisher:
         try:
             self._producer.init_transactions(TRANSACTION_TIMEOUT_S)
         except KafkaException as error:
-            raise self._sorted(error) from error
+            fault = self._sorted(error)
+            # What it goes on asking for in the background would fence the claim that follows.
+            self.close()
+            raise fault from error
 
     def publish(self, records: Sequence[Record]) -> EndOffsets:
         """
