@@ -23,12 +23,13 @@ WHERE source = %(source)s AND NOT removed
 RETURNING epoch, CASE WHEN status = 'stopped' THEN stopped_code END
 """
 # The server ends a transaction whose client is silent between two statements, but one in the middle of a COPY only
-# after its statement timeout. NAMEDATALEN cuts the names of applications.
+# after its statement timeout, and one right behind a pipeline not at all. NAMEDATALEN cuts the names of applications.
 _END_FROZEN = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
-  AND application_name = left(%(application)s, 63) AND state = 'active' AND wait_event = 'ClientRead'
-  AND query_start < clock_timestamp() - make_interval(secs => %(lease_s)s)
+  AND application_name = left(%(application)s, 63) AND wait_event = 'ClientRead'
+  AND (state = 'active' AND query_start < clock_timestamp() - make_interval(secs => %(lease_s)s)
+       OR state LIKE 'idle in transaction%%' AND state_change < clock_timestamp() - make_interval(secs => %(lease_s)s))
   AND EXISTS (SELECT FROM rowcast.source WHERE source = %(source)s AND NOT removed
               AND (holder IS NULL OR holder = %(holder)s OR lease_until IS NULL OR lease_until < clock_timestamp()))
 """

@@ -304,24 +304,28 @@ class Store:
                     # Of a parent that has any number of them.
                     self._connection.execute("SET LOCAL statement_timeout = 0")
                 self._save(view, step)
-                self._check_advanced(self._advance(former, position))
+                self._advance(former, position)
             failpoint("sequencer.in_commit")
 
     def _commit_few(self, view: View, step: Step, former: Position | None, position: Position) -> None:
-        """All statements in one round trip: of a small batch that is what its commit takes."""
+        """
+        In two round trips: of a small batch that is what its commit takes.
+
+        The position moves behind the pipeline: only then does the server count how long this client is idle in its
+        transaction, and end it when it is frozen.
+        """
         held: psycopg.Cursor[Any] | None = None
         try:
             with self._connection.pipeline():
                 held = self._connection.execute(_HOLD, self._whose)
                 self._save(view, step)
-                advanced = self._advance(former, position)
         except psycopg.errors.IntegrityError:
             # Rows that another owner has written meanwhile.
             if held is not None:
                 self._check_held(held)
             raise
         self._check_held(held)
-        self._check_advanced(advanced)
+        self._advance(former, position)
 
     def open_majors(self, opening: Opening, end_offsets: EndOffsets) -> None:
         """
@@ -370,8 +374,8 @@ class Store:
         if cursor.fetchone() is None:
             raise OwnershipLostError(f"{self._source}: epoch {self._ownership.epoch} is over")
 
-    def _advance(self, former: Position | None, position: Position) -> psycopg.Cursor[Any]:
-        return self._connection.execute(
+    def _advance(self, former: Position | None, position: Position) -> None:
+        written = self._connection.execute(
             statements.ADVANCE,
             {
                 "source": self._source,
@@ -389,10 +393,8 @@ class Store:
                 "expected_offset": None if former is None else former.next_offset,
                 "expected_sub": None if former is None else _json(former.sub_position),
             },
-        )
-
-    def _check_advanced(self, advanced: psycopg.Cursor[Any]) -> None:
-        if advanced.rowcount != 1:
+        ).rowcount
+        if written != 1:
             raise OwnershipLostError(f"{self._source}: the position is not what epoch {self._ownership.epoch} left")
 
     def _save(self, view: View, step: Step) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 
 import psycopg
 import pytest
@@ -14,11 +15,13 @@ from rowcast.errors import DatabaseUnavailableError, OwnershipLostError
 from stream_app.contract import compile_validators
 from stream_app.core.change import Operation, RowChange
 from stream_app.core.mapping import SourceMapping, compile_mapping
+from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Refusal, View
 from stream_app.lease import application, claim, held, read_definition, renew
 from stream_app.metrics import Metrics, SourceMetrics
 from stream_app.owner import Owner
+from stream_app.position import Position
 from stream_app.staging import Staging
-from stream_app.store import Ownership, Store
+from stream_app.store import Ownership, Step, Store
 
 
 def claimed(connection: psycopg.Connection, project: TestProject, holder: str) -> Ownership:
@@ -77,14 +80,24 @@ def renewed_revision(control: psycopg.Connection, project: TestProject) -> str:
 
 
 @pytest.mark.guarantee("Any instance may die")
-def test_an_owner_that_froze_inside_a_copy_loses_its_session_to_the_next_claim(project: TestProject) -> None:
-    """The server would wait for the rest of the COPY, and the next owner for the row, until the statement times out."""
+@pytest.mark.parametrize("place", ["copy", "pipeline"])
+def test_an_owner_that_froze_where_no_limit_counts_loses_its_session_to_the_next_claim(
+    project: TestProject, place: str
+) -> None:
+    """
+    The server would wait for the rest of a COPY until the statement times out, and behind a pipeline for ever; the next
+    owner waits for the row.
+    """
     project.apply()
     owner = connect(project.settings.control().url, application=application(project.name))
     with project.control() as control:
         claimed(control, project, "one")
         owner.execute("SELECT 1 FROM rowcast.source FOR UPDATE")
-        owner.pgconn.exec_(b"COPY rowcast.pending FROM STDIN")
+        if place == "copy":
+            owner.pgconn.exec_(b"COPY rowcast.pending FROM STDIN")
+        else:
+            with owner.pipeline():
+                owner.execute("SELECT 1")
         pid = owner.info.backend_pid
         begun = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND query_start < clock_timestamp() - interval '9 s'"
         wait_until(lambda: control.execute(begun, (pid,)).fetchone(), "the lease runs out", 20)
@@ -116,6 +129,43 @@ def test_a_former_owner_can_stage_clear_and_commit_nothing(project: TestProject)
                 attempt()
         query = "SELECT array_agg(ord) FROM rowcast.staged_change"
         assert control.execute(query).fetchone() == ([2],)
+
+
+@pytest.mark.guarantee("Effects exactly once")
+@pytest.mark.parametrize("count", [3, 300])
+def test_a_former_owner_commits_nothing_over_what_the_new_one_has_written(project: TestProject, count: int) -> None:
+    """Few rows and many: it is turned away before the same rows are, because it is too late and not wrong."""
+    project.apply()
+    view = View()
+    for number in range(count):
+        key = Key("instance", f"{number:03}")
+        view.aggregates[key] = ABSENT
+        view.put_row(key, {"id": str(number), "title": "a\\b\tc\nd"}, None)
+        view.put(
+            key, AggregateState(1, None, True, b'{"after": "\\\\"}', Refusal("why\t", "{}", "2024-01-01T00:00Z", 7))
+        )
+    position = Position(change_log_topic_id="t", next_offset=5, commit_lsn=9, end_offsets={})
+    with project.control() as control:
+        mapping = compiled(control, project)
+        former = Store(control, claimed(control, project, "one"), mapping)
+        former.prepare()
+        control.execute("UPDATE rowcast.source SET lease_until = clock_timestamp()")
+        newer = Store(control, claimed(control, project, "two"), mapping)
+        newer.commit(view, Step(generation=4), None, position)
+        for after in (None, position):
+            with pytest.raises(OwnershipLostError):
+                former.commit(view, Step(), after, replace(position, next_offset=6))
+
+        read = View()
+        newer.load(Lookup(frozenset(view.aggregates)), read)
+        assert read.rows == view.rows
+        changed = {key: state._replace(refusal=None) for key, state in view.aggregates.items()}
+        assert {key: state._replace(refusal=None) for key, state in read.aggregates.items()} == changed
+        assert {state.refusal and state.refusal.reason for state in read.aggregates.values()} == {"why\t"}
+        read.dirty, read.dirty_rows = view.dirty, view.dirty_rows
+        newer.commit(read, Step(generation=5), position, replace(position, next_offset=6))
+        counted = "SELECT count(*), min(generation), (SELECT count(*) FROM rowcast.aggregate) FROM rowcast.row_state"
+        assert control.execute(counted).fetchone() == (count, 5, count)
 
 
 @pytest.mark.parametrize(
