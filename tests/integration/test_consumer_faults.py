@@ -63,7 +63,7 @@ def test_a_consumer_killed_at_any_step_applies_everything_once(
 @pytest.mark.guarantee("Effects exactly once")
 @pytest.mark.guarantee("Any instance may die")
 @pytest.mark.slow
-@pytest.mark.parametrize("step", chosen("after_lock", "in_commit"))
+@pytest.mark.parametrize("step", chosen("in_commit"))
 def test_a_consumer_frozen_at_any_step_is_replaced_and_does_no_harm_when_woken(
     broker: Broker, service: Service, consumers: ConsumerPool, step: str
 ) -> None:
@@ -86,7 +86,7 @@ def test_a_consumer_frozen_at_any_step_is_replaced_and_does_no_harm_when_woken(
 
 @pytest.mark.slow
 @pytest.mark.guarantee("Any instance may die")
-@pytest.mark.parametrize("silent", [False, True])
+@pytest.mark.parametrize("silent", [pytest.param(False, marks=pytest.mark.matrix), True])
 def test_an_instance_cut_off_from_its_database_leaves_its_partitions_to_others(
     broker: Broker, service: Service, consumers: ConsumerPool, proxies: Proxies, tmp_path: Path, *, silent: bool
 ) -> None:

@@ -25,7 +25,7 @@ def new_ids() -> list[str]:
 @pytest.mark.parametrize(
     "step",
     [
-        pytest.param("", marks=SLOW),
+        pytest.param("", marks=pytest.mark.matrix),
         "in_commit=kill@8",
         *(pytest.param(each, marks=SLOW) for each in ("in_staging=kill@2",)),
         pytest.param("after_publish=kill@3", marks=pytest.mark.matrix),
@@ -67,7 +67,11 @@ def test_a_transaction_too_large_for_memory_is_staged_and_gives_one_event_for_ea
 @pytest.mark.guarantee("Order per aggregate")
 @pytest.mark.parametrize(
     "step",
-    [pytest.param("", marks=pytest.mark.matrix), "after_publish=kill@3", pytest.param("in_commit=kill@3", marks=SLOW)],
+    [
+        pytest.param("", marks=pytest.mark.matrix),
+        "after_publish=kill@3",
+        pytest.param("in_commit=kill@3", marks=pytest.mark.matrix),
+    ],
 )
 def test_a_moved_parent_of_many_corrects_all_of_them_in_chunks(
     project: TestProject, workers: WorkerPool, step: str

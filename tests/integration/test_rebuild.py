@@ -78,6 +78,7 @@ def told_epochs(project: TestProject) -> list[int]:
     return [claim.epoch for claim in read_claims(project.stack.brokers, project.name)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.guarantee("Nothing committed is lost")
 def test_a_lost_control_database_is_rebuilt_from_the_topics(project: TestProject, workers: WorkerPool) -> None:
