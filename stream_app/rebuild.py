@@ -175,7 +175,7 @@ def rebuild(asked: Rebuilding) -> Rebuilt:
         # Every older producer is fenced, and what it had begun ends: the topics cannot grow any more.
         Publisher(asked.brokers, source).close()
         failpoint("rebuild.fenced")
-        settled = read_settled_ends(asked.brokers, topics)
+        settled = read_settled_ends(asked.brokers, source, topics)
         events += _read(last, asked, topics, ends)
         place = _place(asked, definition, settled)
         with _held(control, source, withdrawn):

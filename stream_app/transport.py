@@ -25,13 +25,16 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from rowcast.brokers import Brokers
-from rowcast.errors import BrokerUnavailableError, MalformedEventError, StopError
+from rowcast.errors import BrokerUnavailableError, MalformedEventError, OwnershipLostError, StopError
 from rowcast.event import Record
-from rowcast.sources.connector import worker_group
+from rowcast.sources.connector import transactional_id, worker_group
 from stream_app.broker_fault import broker_error
+from stream_app.forgotten_transaction import end_forgotten
 
 _REQUEST_TIMEOUT_S = 10
 _SETTLED_TIMEOUT_S = 20.0
+# A transaction that is open for longer, although its producer was fenced, was forgotten.
+_FORGOTTEN_S = 5.0
 _PAUSE_S = 0.1
 # While a batch is landing, this long passes between two looks at whether it has.
 _LINGER_S = 0.002
@@ -188,25 +191,46 @@ def read_ends(
     return ends
 
 
-def read_settled_ends(brokers: Brokers, partitions: Mapping[str, int]) -> dict[str, dict[str, int]]:
+def read_settled_ends(brokers: Brokers, source: str, partitions: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """
-    The end offsets once no transaction is open.
-
-    Kafka acknowledges a commit before it has marked every partition. A broker that dies in between hides what
-    was committed from readers for a moment after its return; the tail must not be read without it.
+    The end offsets once no transaction of *source* is open; its producers may be fenced afterwards.
 
     Raises:
         BrokerUnavailableError: a transaction stays open, although the only writer was fenced.
 
     """
-    deadline_s = time.monotonic() + _SETTLED_TIMEOUT_S
+    return _settle(brokers, source, partitions)[0]
+
+
+def _settle(brokers: Brokers, source: str, partitions: Mapping[str, int]) -> tuple[dict[str, dict[str, int]], bool]:
+    """
+    The same, and whether a transaction was ended for that.
+
+    Kafka acknowledges a commit before it has marked every partition. A broker that dies in between hides what
+    was committed from readers for a moment after its return, or for ever; the tail must not be read without it.
+    """
+    started_s, ended = time.monotonic(), False
     while True:
         ends = read_ends(brokers, partitions, IsolationLevel.READ_UNCOMMITTED)
-        if ends == read_ends(brokers, partitions):
-            return ends
-        if time.monotonic() > deadline_s:
+        stable = read_ends(brokers, partitions)
+        if ends == stable:
+            return ends, ended
+        waited_s = time.monotonic() - started_s
+        if waited_s > _SETTLED_TIMEOUT_S:
             raise BrokerUnavailableError(f"a transaction on {', '.join(sorted(partitions))} does not come to its end")
+        if waited_s > _FORGOTTEN_S and not ended:
+            end_forgotten(brokers, transactional_id(source), _apart(ends, stable))
+            ended = True
         time.sleep(_PAUSE_S)
+
+
+def _apart(ends: Mapping[str, Mapping[str, int]], stable: Mapping[str, Mapping[str, int]]) -> list[tuple[str, int]]:
+    return [
+        (topic, int(number))
+        for topic, offsets in ends.items()
+        for number, offset in offsets.items()
+        if stable[topic][number] != offset
+    ]
 
 
 def read_tail(brokers: Brokers, source: str, ends: Mapping[str, Mapping[str, int]]) -> list[Record]:
@@ -216,10 +240,13 @@ def read_tail(brokers: Brokers, source: str, ends: Mapping[str, Mapping[str, int
     Raises:
         MalformedEventError: somebody else writes to a domain topic.
         StopError: a topic ends before what was written to it.
+        OwnershipLostError: a transaction had to be ended, which has fenced the claim's own producer.
         BrokerUnavailableError: Kafka did not answer, or a transaction is still open.
 
     """
-    current = read_settled_ends(brokers, {topic: len(offsets) for topic, offsets in ends.items()})
+    current, ended = _settle(brokers, source, {topic: len(offsets) for topic, offsets in ends.items()})
+    if ended:
+        raise OwnershipLostError(f"{source}: ended a transaction that the brokers had forgotten; claiming anew")
     for topic, offsets in ends.items():
         for number, offset in offsets.items():
             if offset > current[topic][number]:
