@@ -437,8 +437,8 @@ def test_stop_during_backoff_is_immediate(broker: Broker, service: Service) -> N
 
 
 @pytest.mark.guarantee("Any instance may die")
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.matrix)])
+@pytest.mark.matrix
+@pytest.mark.parametrize("seed", [1, 2])
 def test_kill_nine_at_random_moments(broker: Broker, service: Service, tmp_path: Path, seed: int) -> None:
     """A consumer killed and started again, many times under load, leaves every effect exactly once."""
     broker.create_topic()

@@ -124,7 +124,8 @@ def _demand_encryption(project: TestProject, ca: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "major",
-    [pytest.param(each, marks=pytest.mark.matrix) if each in ("15", "16", "17") else each for each in sorted(VERSIONS)],
+    # The oldest; the newest is what all other tests run on.
+    [each if each == "14" else pytest.param(each, marks=pytest.mark.matrix) for each in sorted(VERSIONS)],
 )
 def test_rows_become_events_on_every_major_version(major: str, folder: Path, tmp_path: Path, reachable: Path) -> None:
     """

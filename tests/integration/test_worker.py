@@ -119,7 +119,7 @@ def test_a_standby_idle_for_longer_than_any_interval_takes_over_within_30_s(
 
 
 @pytest.mark.guarantee("Any instance may die")
-@pytest.mark.parametrize("step", ["in_publish", pytest.param("after_publish", marks=SLOW), "in_commit"])
+@pytest.mark.parametrize("step", ["in_publish", pytest.param("after_publish", marks=pytest.mark.matrix), "in_commit"])
 def test_a_frozen_worker_delays_by_at_most_30_s_and_does_no_harm_when_woken(
     project: TestProject, workers: WorkerPool, step: str
 ) -> None:
