@@ -91,6 +91,11 @@ class Step:
         types = self.ended_generations, self.truncated_types, self.pending_types, self.pending_referring
         return any(types) or self.placed is not None
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it ends within the usual time limit, and needs no COPY, which there is none of in a pipeline."""
+        return not (self.is_wide or self.pending_children or self.statements)
+
 
 class Store:
     """
@@ -293,7 +298,7 @@ class Store:
 
         """
         with self._connection.transaction():
-            if is_few(view) and not step.is_wide:
+            if is_few(view) and step.is_small:
                 self._commit_few(view, step, former, position)
             else:
                 self.hold()

@@ -16,6 +16,7 @@ from stream_app.contract import compile_validators
 from stream_app.core.change import Operation, RowChange
 from stream_app.core.mapping import SourceMapping, compile_mapping
 from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Refusal, View
+from stream_app.core.statement import Statement
 from stream_app.lease import application, claim, held, read_definition, renew
 from stream_app.metrics import Metrics, SourceMetrics
 from stream_app.owner import Owner
@@ -166,6 +167,23 @@ def test_a_former_owner_commits_nothing_over_what_the_new_one_has_written(projec
         newer.commit(read, Step(generation=5), position, replace(position, next_offset=6))
         counted = "SELECT count(*), min(generation), (SELECT count(*) FROM rowcast.aggregate) FROM rowcast.row_state"
         assert control.execute(counted).fetchone() == (count, 5, count)
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_a_small_batch_leaves_what_was_stated_and_children_for_chunks(project: TestProject) -> None:
+    """What waits for chunks is committed with few rows as with many."""
+    project.apply()
+    key = Key("instance", "1")
+    view = View()
+    view.aggregates[key] = ABSENT
+    view.put_row(key, {"id": "1"}, None)
+    step = Step(pending=[key], pending_children=True, statements=[Statement(1, key, "noted", b"{}")])
+    with project.control() as control:
+        store = Store(control, claimed(control, project, "one"), compiled(control, project))
+        store.commit(view, step, None, Position(change_log_topic_id="t", next_offset=5, commit_lsn=9, end_offsets={}))
+        assert store.pending(5, None) == [key]
+        _, stated = store.stated([key])
+        assert [(each.event, each.data) for each in stated[key]] == [("noted", b"{}")]
 
 
 @pytest.mark.parametrize(
