@@ -12,13 +12,10 @@ import socket
 from typing import Self
 
 from kafka.admin import KafkaAdminClient
-from kafka.errors import (
-    KafkaError,
-    SaslAuthenticationFailedError,
-    UnsupportedSaslMechanismError,
-)
+from kafka.errors import KafkaError, SaslAuthenticationFailedError
 
 from rowcast.brokers import Brokers
+from rowcast.sasl_offer import offered_mechanisms
 from rowcast.tls import TlsFault, speaks_tls, why_not_trusted
 
 _TIMEOUT_S = 6.0
@@ -103,10 +100,13 @@ def _login_fault(brokers: Brokers, errors: list[BaseException]) -> str | None:
             f"Kafka refuses the login of {brokers.principal} (kafka.sasl_plain_username and kafka.sasl_plain_password)"
         )
     mechanism = brokers.security.get("sasl_mechanism")
-    if any(isinstance(each, UnsupportedSaslMechanismError) for each in errors):
-        return f"Kafka takes no login by {mechanism} (kafka.sasl_mechanism)"
     if mechanism is None:
         return "Kafka ends the connection; it may want a login (kafka.security_protocol, kafka.sasl_mechanism)"
+    offers = [offered_mechanisms(brokers, *place) for place in brokers.places()]
+    offered = next((each for each in offers if each is not None), (mechanism,))
+    if mechanism not in offered:
+        known = " or ".join(offered) or "none"
+        return f"Kafka takes no login by {mechanism}, but by {known} (kafka.sasl_mechanism)"
     return None
 
 

@@ -85,7 +85,7 @@ def test_all_clients_pass_tls_and_scram(
         ({"sasl_plain_username": "nobody"}, "refuses the login of User:nobody (kafka.sasl_plain_username and"),
         ({"ssl_cafile": "none.pem"}, "kafka.ssl_cafile: there is no file "),
         ({"ssl_cafile": "stranger/ca.pem"}, "is not from an authority that is trusted here (kafka.ssl_cafile"),
-        ({"sasl_mechanism": "SCRAM-SHA-256"}, "takes no login by SCRAM-SHA-256 (kafka.sasl_mechanism)"),
+        ({"sasl_mechanism": "SCRAM-SHA-256"}, "no login by SCRAM-SHA-256, but by SCRAM-SHA-512 (kafka.sasl_mechanism)"),
         ({"security_protocol": "SASL_PLAINTEXT", "ssl_cafile": ""}, "speaks TLS, and SASL_PLAINTEXT is set"),
     ],
 )
