@@ -125,6 +125,10 @@ class _Bucket:
         while change := early.pop(self.spilled + len(self.changes) + 1, None):
             self.changes.append(change)
 
+    def forget(self) -> None:
+        """Drop what stands here: if END does not say that it is known, it is missing."""
+        self.changes, self.early = [], None
+
     @property
     def count(self) -> int:
         """How many changes stand here."""
@@ -231,7 +235,16 @@ class Assembler:
         bucket.put(change.order, change)
         if len(bucket.changes) < self._changes_max and bucket.early is None:
             return None
-        return bucket.spill(change.xid) if bucket.count >= self._changes_max else None
+        if bucket.count < self._changes_max:
+            return None
+        if self._may_be_processed(change.xid):
+            bucket.forget()  # nobody would take back what is handed over, and of its beginning nothing may come
+            return None
+        return bucket.spill(change.xid)
+
+    def _may_be_processed(self, xid: int) -> bool:
+        """Whether the open transaction *xid* is one of the re-send window, delivered again; only its END tells."""
+        return any(known == xid for _, known in self._processed)
 
     def _finish(self, end: End, offset: int) -> Unit:
         bucket = self._buckets.pop(end.xid, None) or _Bucket(offset)

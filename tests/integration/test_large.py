@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
+import orjson
 import pytest
+from confluent_kafka import Producer
 from stack_fixture import TestProject, wait_until
 from worker_fixture import WorkerPool, add_tree, histories, read_topics, wait_agreement, wait_published
 
@@ -62,6 +65,41 @@ def test_a_transaction_too_large_for_memory_is_staged_and_gives_one_event_for_ea
     with project.control() as control:
         assert control.execute("SELECT count(*) FROM rowcast.staged_change").fetchone() == (0,)
         assert control.execute("SELECT count(*) FROM rowcast.pending").fetchone() == (0,)
+
+
+@SLOW
+@pytest.mark.guarantee("Order per aggregate")
+def test_a_large_transaction_that_is_delivered_again_changes_nothing(project: TestProject, workers: WorkerPool) -> None:
+    """Whole, then from its middle, as a connector sends it that writes without Kafka transactions, or dies twice."""
+    project.apply()
+    worker = workers.start(settings={"ROWCAST_LIMITS": "transaction_changes=40,chunk_aggregates=25,descendants=60"})
+    worker.wait_owned()
+    with project.connection.transaction():
+        xid = str((project.execute("SELECT pg_current_xact_id()::text").fetchone() or ("",))[0])
+        for _ in range(30):
+            add_tree(project.connection, new_ids())
+    project.execute("UPDATE item SET status = 'Missing'")
+    wait_until(lambda: len(read_topics(project)) >= 120, "the events of both", 60)
+
+    log = project.change_log(lambda values: any(id_of(each) == xid and each.get("status") == "END" for each in values))
+    sent = [each for each in log if id_of(each) == xid]
+    assert len(sent) == 92
+    producer = Producer({"bootstrap.servers": project.stack.brokers})
+    for each in [*sent, *sent[30:]]:
+        producer.produce(f"{project.name}.changes", orjson.dumps(each), partition=0)
+    assert producer.flush(30) == 0
+    with project.connection.transaction():
+        project.execute("UPDATE instance SET title = 'again'")
+        project.execute("UPDATE holdings SET hrid = hrid || '!'")
+    wait_until(lambda: len(read_topics(project)) >= 180, "the events of the next large one", 60)
+    wait_agreement(project)
+    assert len(read_topics(project)) == 180
+    assert {events[-1].version for events in histories(project).values()} == {2}
+
+
+def id_of(value: dict[str, Any]) -> str:
+    """The xid of a record of the change log."""
+    return str((value.get("transaction") or value).get("id", "")).partition(":")[0]
 
 
 @pytest.mark.guarantee("Order per aggregate")

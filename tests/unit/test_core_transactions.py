@@ -115,6 +115,31 @@ def test_a_large_transaction_is_spilled_and_comes_out_at_its_end() -> None:
     assert large.unit.messages[0].prefix == "rowcast.context"
 
 
+@pytest.mark.parametrize("first", [0, 1, 4])
+def test_a_large_transaction_that_was_processed_is_not_handed_over_again(first: int) -> None:
+    """Whole or from its middle, in two deliveries: it moves the position, nothing of it is in the next one."""
+    log = ChangeLog()
+    lsn = log.transaction([ROW] * 7)
+    again, length = log.values[first:-1] + log.values, len(log.values)
+    log.transaction([ROW] * 5)
+    records = list(enumerate([*again, *log.values[length:]]))
+    placed = list(Assembler(lsn, [(lsn, 701, 7)], changes_max=3).feed(records))
+
+    assert isinstance(placed[0].unit, Skipped)
+    assert placed[0].next_offset == len(again)
+    (large,) = [each.unit for each in placed if isinstance(each.unit, LargeTransaction)]
+    spills = [each.unit for each in placed if isinstance(each.unit, Spill)]
+    assert [order for each in [*spills, large.rest] for order, _ in each.changes] == [1, 2, 3, 4, 5]
+
+
+def test_a_large_transaction_with_the_xid_of_a_processed_one_stops_the_source() -> None:
+    """It cannot be another one within the window; that is found at END, and nothing of it goes out."""
+    log = ChangeLog()
+    lsn = log.transaction([ROW] * 7)
+    with pytest.raises(StopError, match="INCOMPLETE_TRANSACTION"):
+        list(Assembler(lsn - 1, [(lsn - 1, 701, 7)], changes_max=3).feed(log.records()))
+
+
 def test_a_spilled_transaction_with_a_hole_stops_the_source() -> None:
     """A change that is missing from a large transaction is found as well."""
     log = ChangeLog()
