@@ -38,8 +38,8 @@ class Progress:
         told = position == self._published or position.heartbeat is None or position.sub_position is not None
         return not told and time.monotonic() >= self._next_s
 
-    def publish(self, position: Position) -> None:
-        """Publish *position*, which has to be committed and `due`."""
+    def record(self, position: Position) -> Record:
+        """The record of *position*, which has to be committed and `due`; it counts as published."""
         assert position.heartbeat is not None, "a position without heartbeat says nothing"
         refused, oldest = self._store.refused()
         value = {
@@ -50,9 +50,13 @@ class Progress:
             "end_offsets": position.end_offsets,
             "refused": {"count": refused, "oldest": oldest},
         }
-        body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-        self._publisher.publish([Record(PROGRESS_TOPIC, self._ownership.source.encode(), body, ())])
         self._published, self._next_s = position, time.monotonic() + _INTERVAL_S
+        body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        return Record(PROGRESS_TOPIC, self._ownership.source.encode(), body, ())
+
+    def publish(self, record: Record) -> None:
+        """Publish *record* by itself."""
+        self._publisher.publish([record])
 
 
 def told_epoch(brokers: Brokers, source: str) -> int:

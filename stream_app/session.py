@@ -593,6 +593,7 @@ class Session:
     def _land_alone(self, view: View, emitted: Emitted, step: Step, position: Position) -> None:
         """Land what no unit of the change log stands for; the position has to move, so it moves there and back."""
         alone = Origin(position.commit_lsn, "").to_dict()
+        self._landing.wait()
         self._land(view, emitted, step, replace(position, sub_position=alone))
         self._land(View(), Emitted(), Step(), replace(position, sub_position=None))
         self._landing.wait()
@@ -625,8 +626,8 @@ class Session:
         for lookup in lookups:
             load_s = time.monotonic()
             self._reads.load(lookup, view)
-            if self._landing.view is not None:
-                view.lay_over(self._landing.view, lookup)
+            for newer in self._landing.views:
+                view.lay_over(newer, lookup)
             loading_s += time.monotonic() - load_s
         self._metrics.stage("load", loading_s)
         self._metrics.stage("core", time.monotonic() - started_s - loading_s)
