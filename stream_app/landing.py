@@ -97,6 +97,16 @@ class Landing:
         """
         self._settle(0)
 
+    def check(self) -> None:
+        """
+        Wait for nothing.
+
+        Raises:
+            RowcastError: a step failed; the session is over.
+
+        """
+        self._settle(_UNDER_WAY_MAX)
+
     def tell_progress(self, tail_open: bool) -> None:
         """Publish the committed position, when it is due and nothing is under way."""
         if not self._under_way and not tail_open and self._progress.due(self.committed):

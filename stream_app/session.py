@@ -219,7 +219,7 @@ class Session:
             self._metrics.read(len(records))
             self._process(list(self._assembler.feed(records)))
         else:
-            self._landing.wait()
+            self._landing.check()
             self._landing.tell_progress(bool(self._tail))
 
     def _process(self, placed: Sequence[PlacedUnit]) -> None:

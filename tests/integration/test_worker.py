@@ -7,6 +7,7 @@ import uuid
 
 import orjson
 import pytest
+from kafka import KafkaConsumer, TopicPartition
 from stack_fixture import TestProject, wait_until
 from worker_fixture import (
     Load,
@@ -70,6 +71,52 @@ def test_a_worker_killed_at_any_step_loses_and_repeats_nothing(
     assert first.wait_ended(60) == -9
     second = workers.start()
     second.wait_owned(TAKEOVER_S)
+    wait_until(lambda: load.transactions > 100, "enough load")
+    load.finish()
+    wait_agreement(project)
+
+
+def appended_and_not_committed_ms(project: TestProject) -> list[int]:
+    """When the records behind the committed end offsets were appended, in ms since 1970."""
+    with project.control() as control:
+        (text,) = control.execute("SELECT end_offsets FROM rowcast.source").fetchone() or ("",)
+    ends = {
+        TopicPartition(topic, int(partition)): offset
+        for topic, offsets in orjson.loads(text).items()
+        for partition, offset in offsets.items()
+    }
+    consumer = KafkaConsumer(bootstrap_servers=project.stack.brokers, isolation_level="read_committed")
+    try:
+        consumer.assign(list(ends))
+        for partition, offset in ends.items():
+            consumer.seek(partition, offset)
+        last, found = consumer.end_offsets(list(ends)), list[int]()
+
+        def is_read() -> bool:
+            found.extend(each.timestamp for records in consumer.poll(1_000).values() for each in records)
+            return all(consumer.position(partition) >= offset for partition, offset in last.items())
+
+        wait_until(is_read, "the records behind the committed ends")
+        return found
+    finally:
+        consumer.close(autocommit=False)
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Effects exactly once")
+def test_two_batches_published_before_the_first_is_committed_are_repeated_by_nobody(
+    project: TestProject, workers: WorkerPool
+) -> None:
+    """A batch goes out while the one before it is being committed; a worker that dies then leaves both."""
+    project.apply()
+    first = workers.start("sequencer.in_commit=sleep:1@2-99,sequencer.after_publish=kill@6")
+    first.wait_owned()
+    load = Load(project, seed=8)
+    load.start()
+    assert first.wait_ended(60) == -9
+    appended_ms = appended_and_not_committed_ms(project)
+    assert max(appended_ms) - min(appended_ms) > 500, "one batch alone was behind"
+    workers.start().wait_owned(TAKEOVER_S)
     wait_until(lambda: load.transactions > 100, "enough load")
     load.finish()
     wait_agreement(project)
