@@ -25,6 +25,7 @@ from stream_app.connector_watch import ConnectorWatch
 from stream_app.hosting import Application
 from stream_app.metrics import Metrics
 from stream_app.reader_watch import ReaderWatch
+from stream_app.slot_watch import SlotWatch
 from stream_app.supervisor import TICK_S, Supervisor
 from stream_app.web import HOST, open_listener, port_of
 
@@ -39,7 +40,8 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
     brokers, control = settings.kafka(), settings.control()
     metrics = Metrics()
     supervisor = Supervisor((brokers, control.url, settings.hash_key()), metrics)
-    watch = ConnectorWatch(settings.connect(), supervisor.silences, supervisor.stop_source, metrics)
+    fault = SlotWatch(settings).fault
+    watch = ConnectorWatch(settings.connect(), supervisor.silences, supervisor.stop_source, fault, metrics)
     readers = ReaderWatch(brokers, supervisor.ending, metrics)
     app = Application(
         listener,

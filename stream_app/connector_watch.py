@@ -18,8 +18,9 @@ from collections.abc import Callable, Mapping
 from rowcast.connect import ConnectClient, ConnectorStatus
 from rowcast.connect_address import ConnectAddress
 from rowcast.errors import RowcastError, StopError
-from rowcast.sources.connector import connector_name, slot_name
+from rowcast.sources.connector import connector_name
 from stream_app.metrics import Metrics
+from stream_app.slot_watch import lost_slot
 
 log = logging.getLogger("rowcast.worker")
 _INTERVAL_S = 2.0
@@ -38,8 +39,8 @@ class ConnectorWatch:
     """
     Looks after the connectors of some sources in a thread of its own, from `start` to `stop`.
 
-    *silences* names the sources, each with the seconds for which it was silent although it should not be. *stop* stops
-    one of them.
+    *silences* names the sources, each with the seconds for which it was silent although it should not be. *fault* knows
+    of one of them why it stays so, *stop* stops it.
     """
 
     def __init__(
@@ -47,11 +48,13 @@ class ConnectorWatch:
         address: ConnectAddress,
         silences: Callable[[], Mapping[str, float]],
         stop: Callable[[str, StopError], None],
+        fault: Callable[[str, float], StopError | None],
         metrics: Metrics,
     ) -> None:
         self._address = address
         self._silences = silences
         self._stop_source = stop
+        self._fault = fault
         self._metrics = metrics
         self._stopping = threading.Event()
         # By source: when the next restart may be asked for, and how long the pause after it is.
@@ -76,12 +79,18 @@ class ConnectorWatch:
                 for source, silent_s in sorted(self._silences().items()):
                     try:
                         status = connect.status(connector_name(source))
+                        self._stop_lost(source, silent_s if status is not None else 0.0)
                         self._restart_failed(connect, source, status)
                         self._restart_silent(connect, source, silent_s if status and status.running else None)
                         self._reached(True)
                     except RowcastError as error:
                         self._running_since_s.pop(source, None)
                         self._reached(False, error)
+
+    def _stop_lost(self, source: str, silent_s: float) -> None:
+        fault = self._fault(source, silent_s)
+        if fault is not None:
+            self._stop_source(source, fault)
 
     def _restart_failed(self, connect: ConnectClient, source: str, status: ConnectorStatus | None) -> None:
         name = connector_name(source)
@@ -97,7 +106,7 @@ class ConnectorWatch:
             return
         if due_s and _NOT_THERE in status.trace:
             # Again after a restart. It is restarted all the same, for whoever mends it without a word to the worker.
-            self._stop_source(source, lost_slot(source))
+            self._stop_source(source, lost_slot(source, "was dropped, or made anew"))
         log.warning("source %s: connector %s failed and is restarted: %s", source, name, status.trace[:_TRACE_MAX])
         connect.restart_failed(name)
         self._metrics.connector_restarts.labels(source).inc()
@@ -132,9 +141,3 @@ class ConnectorWatch:
         if reachable != self._reachable:
             log.warning("Kafka Connect answers again" if reachable else f"connectors cannot be looked after: {error}")
         self._reachable = reachable
-
-
-def lost_slot(source: str) -> StopError:
-    """Why a source stops whose slot does not have what follows what was read last."""
-    message = f"replication slot {slot_name(source)} was dropped, or made anew: changes since then are in no event"
-    return StopError("SLOT_LOST", message, remedy=f"rowcast sources resnapshot {source} --yes")

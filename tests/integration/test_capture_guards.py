@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from worker_fixture import Worker, WorkerPool, histories, rowcast
 
 from rowcast.connect import ConnectClient
 from rowcast.sources.connector import connector_name, publication_name, slot_name
+from stream_app.slot_watch import SlotWatch
 
 
 @pytest.fixture
@@ -117,6 +119,19 @@ def test_what_alter_does_to_captured_tables_stops_the_source(shop: TestProject, 
     wait_until(lambda: names(shop, "product") == {1: "one", 2: "two"}, "the snapshot", 60)
 
 
+def resume_connector(project: TestProject) -> None:
+    url = f"{project.stack.connect_url}/connectors/{connector_name(project.name)}/resume"
+    requests.put(url, timeout=30).raise_for_status()
+
+
+def invalidate_slot(project: TestProject) -> bool:
+    """Whether the server has given the slot up, which nobody reads, because it keeps too much WAL."""
+    for statement in ("SELECT pg_logical_emit_message(false, '', '')", "SELECT pg_switch_wal()", "CHECKPOINT"):
+        project.execute(statement)
+    status = "SELECT wal_status FROM pg_replication_slots WHERE slot_name = %s"
+    return project.execute(status, slot_name(project.name)).fetchone() == ("lost",)
+
+
 def drop_slot(project: TestProject) -> bool:
     """Whether the slot could be dropped, which is in use until the server has noticed that nobody reads it."""
     name = slot_name(project.name)
@@ -145,8 +160,45 @@ def test_a_slot_that_is_dropped_stops_the_source(shop: TestProject, workers: Wor
         shop.execute("INSERT INTO customer VALUES (2, 'two', now(), 2)")
         if anew:
             shop.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", slot_name(shop.name))
-            url = f"{shop.stack.connect_url}/connectors/{connector_name(shop.name)}/resume"
-            requests.put(url, timeout=30).raise_for_status()
+            resume_connector(shop)
     wait_stop(shop, worker, "SLOT_LOST", f"replication slot {slot_name(shop.name)} was dropped, or made anew")
     resnapshot(shop)
     wait_until(lambda: names(shop, "customer") == {1: "one", 2: "two"}, "the snapshot", 60)
+
+
+@pytest.mark.slow
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_a_slot_that_the_server_made_invalid_stops_the_source(shop: TestProject, workers: WorkerPool) -> None:
+    """Connect was away for longer than the server keeps WAL; what the connector says of itself does not tell."""
+    shop.apply()
+    worker = workers.start()
+    worker.wait_owned()
+    wait_until(lambda: kept(shop).get("counter", 0) > 1, "heartbeats", 60)
+    with ConnectClient(shop.stack.connect_url) as connect:
+        connect.stop(connector_name(shop.name))
+        connect.wait_stopped(connector_name(shop.name), 30)
+    try:
+        shop.execute("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+        shop.execute("SELECT pg_reload_conf()")
+        shop.execute("INSERT INTO customer VALUES (2, 'two', now(), 2)")
+        wait_until(lambda: invalidate_slot(shop), "an invalid slot")
+    finally:
+        shop.execute("ALTER SYSTEM RESET max_slot_wal_keep_size")
+        shop.execute("SELECT pg_reload_conf()")
+    resume_connector(shop)
+    wait_stop(shop, worker, "SLOT_LOST", f"replication slot {slot_name(shop.name)} is invalid")
+    recovered = rowcast(shop, "sources", "recover", shop.name, "--code", "SLOT_LOST", "--yes")
+    assert recovered.returncode == 0, recovered.stdout + recovered.stderr
+    wait_until(lambda: names(shop, "customer") == {1: "one", 2: "two"}, "the snapshot", 60)
+    shop.execute("INSERT INTO customer VALUES (3, 'three', now(), 3)")
+    wait_until(lambda: names(shop, "customer") == {1: "one", 2: "two", 3: "three"}, "the stream", 60)
+
+    with ConnectClient(shop.stack.connect_url) as connect:
+        connect.stop(connector_name(shop.name))
+        connect.wait_stopped(connector_name(shop.name), 30)
+    shop.execute(f"DROP PUBLICATION {publication_name(shop.name)}")
+    watch = SlotWatch(shop.settings)
+    fault = wait_until(lambda: watch.fault(shop.name, 15.0), "the second look")
+    assert fault.code == "PUBLICATION_MISSING"
+    assert watch.fault(shop.name, 14.0) is None
+    assert SlotWatch(replace(shop.settings, stack_postgres=None, databases={})).fault(shop.name, 15.0) is None
