@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import subprocess
 import threading
-import time
 
 import psycopg
 import pytest
@@ -32,6 +31,11 @@ TABLES = ("instance", "holdings", "item")
 _ITEM = (
     "INSERT INTO item (id, hrid, holdings_id, material_type, status)"
     " VALUES (%s, %s, %s, 'book', 'Available') ON CONFLICT DO NOTHING"
+)
+# The owner reads the open commands each second, on a connection that does nothing else while no change comes.
+_LOOKED = (
+    "SELECT 1 FROM pg_stat_activity WHERE application_name = %s AND query_start > %s AND state = 'idle'"
+    " AND query LIKE '%%FROM rowcast.command%%'"
 )
 _ASKED = "SELECT number FROM rowcast.command WHERE verb = 'resync_apply'"
 
@@ -227,7 +231,9 @@ def test_what_the_change_log_has_not_brought_yet_is_waited_for(project: TestProj
         wait_until(lambda: control.execute(_ASKED).fetchone(), "all is read")
         second = rowcast(project, *RESYNC, project.name)
         assert (second.returncode, "another resync is under way" in second.stderr) == (2, True)
-        time.sleep(2)  # the worker looks each second
+        (asked_at,) = control.execute("SELECT clock_timestamp()").fetchone() or (None,)
+        looked = (_LOOKED, (f"rowcast worker {project.name} reads", asked_at))
+        wait_until(lambda: control.execute(*looked).fetchone(), "the worker looks and does nothing")
     requests.put(f"{connector}/resume", timeout=10).raise_for_status()
     said, _ = asked.communicate(timeout=60)
 
