@@ -178,6 +178,8 @@ class Session:
                 if self._opening is not None and not self._tail:
                     self._open_majors(self._opening)
                 self._read()
+            elif "unmerged" in self._position.sub_position:
+                self._read()
             elif "resync" in self._position.sub_position:
                 self._apply_drift()
             else:
@@ -393,6 +395,7 @@ class Session:
         origin = origin_of(unit)
         step = Step(pending_types=types_below(self._mapping, truncated), pending_children=True)
         step.placed = (unit.lsn, origin.time)
+        self._landing.wait()  # on its connection the last part may still be committed
         step.refused, step.refused_statements = self._staging.misread(step.placed)
         self._commit_units([placed], (step, origin), frozenset(self._mapping.by_type))
         self._landing.wait()
@@ -429,9 +432,16 @@ class Session:
         """
         A large transaction was being folded when the claim ended: it is read again from its BEGIN.
 
-        What it left pending stays: a parent that has moved already does not move again.
+        What it left pending stays: a parent that has moved already does not move again. Row state is ahead of what was
+        published until then, so that no command may send any of it.
         """
-        self._land(View(), Emitted(), Step(), replace(self._position, sub_position=None))
+        unmerged = {"unmerged": (self._position.sub_position or {})["merging"]}
+        self._land(View(), Emitted(), Step(), replace(self._position, sub_position=unmerged))
+
+    def _unmerged(self, commit_lsn: int) -> Mapping[str, int] | None:
+        """The sub-position at *commit_lsn* while a large transaction behind it is to be read again, None otherwise."""
+        unmerged: int = (self._position.sub_position or {}).get("unmerged", 0)
+        return {"unmerged": unmerged} if unmerged > commit_lsn else None
 
     def _commit_units(
         self, piece: Sequence[PlacedUnit], then: tuple[Step, Origin | None], reading: frozenset[str]
@@ -450,12 +460,13 @@ class Session:
         heartbeat = newest_heartbeat(self._source, self._position.heartbeat, transactions, self._capture)
         if heartbeat is not None and self._capture.truncated:
             self._capture = self._capture._replace(truncated=frozenset())  # it has them
+        commit_lsn = transactions[-1].lsn if transactions else self._position.commit_lsn
         position = replace(
             self._position,
             next_offset=piece[-1].next_offset if piece else self._position.next_offset,
-            commit_lsn=transactions[-1].lsn if transactions else self._position.commit_lsn,
+            commit_lsn=commit_lsn,
             heartbeat=heartbeat,
-            sub_position=None if origin is None else origin.to_dict(),
+            sub_position=self._unmerged(commit_lsn) if origin is None else origin.to_dict(),
         )
         work = [unit for unit in units if not isinstance(unit, LargeTransaction)]
         loose = [each.unit for each in piece if isinstance(each.unit, LooseMessage)]
@@ -595,7 +606,7 @@ class Session:
         alone = Origin(position.commit_lsn, "").to_dict()
         self._landing.wait()
         self._land(view, emitted, step, replace(position, sub_position=alone))
-        self._land(View(), Emitted(), Step(), replace(position, sub_position=None))
+        self._land(View(), Emitted(), Step(), position)
         self._landing.wait()
 
     def _skip_snapshot(self, next_offset: int) -> tuple[str, int]:

@@ -87,6 +87,38 @@ def test_one_aggregate_and_then_a_type_is_sent_again(project: TestProject, worke
 
 
 @pytest.mark.slow
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_nothing_is_sent_again_before_a_large_transaction_that_was_begun_is_through(
+    project: TestProject, worker: Worker, workers: WorkerPool
+) -> None:
+    """Its rows are in row state, and not all of its events are out, when the worker dies: these are the first."""
+    limits = {"ROWCAST_LIMITS": "transaction_changes=40,chunk_aggregates=25,descendants=60"}
+    worker.kill()
+    former = lengths(project)
+    # It waits before the last part, until the one before it is committed: nothing is published that is not.
+    first = workers.start("sequencer.before_publish=sleep:60@4", limits)
+    first.wait_owned(40)
+    with project.connection.transaction():
+        project.execute("UPDATE instance SET title = 'After'")
+        project.execute("UPDATE holdings SET instance_id = %s", IDS[0][0])
+    with project.control() as control:
+        place = "SELECT sub_position FROM rowcast.source WHERE sub_position::jsonb #>> '{last,0}' = 'holdings'"
+        wait_until(lambda: control.execute(place).fetchone() is not None, "some have moved, and no item is told", 60)
+    first.kill()
+    asked = ask(project)
+    workers.start(settings=limits)
+    said, _ = asked.communicate(timeout=90)
+
+    assert (asked.returncode, said.strip()) == (0, f"{project.name}: sent again")
+    sent = added(project, former)
+    unmoved = {IDS[0][1], IDS[0][2]}
+    for name, events in sent.items():
+        kinds = [EventKind.UPDATED, EventKind.SNAPSHOT][name.rpartition("/")[2] in unmoved :]
+        assert [each.kind for each in events] == kinds, name
+    assert len(sent) == 3 * len(IDS)
+
+
+@pytest.mark.slow
 @pytest.mark.guarantee("Any instance may die")
 @pytest.mark.parametrize("step", ["after_publish", pytest.param("in_commit", marks=pytest.mark.matrix)])
 def test_a_worker_killed_while_it_sends_again_leaves_it_to_the_next(
