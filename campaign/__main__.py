@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 import signal
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
-import requests
-from confluent_kafka import KafkaException
-
 from benchmarks.machine import commit
 from campaign import ledger
-from campaign.errors import NoVerdictError
-from campaign.faults import THEMES
 from campaign.options import Options, parse_options
-from campaign.round import Round
+from campaign.relay import NO_VERDICT, Outcome, Relay
 from campaign.round_plan import RoundPlan, plan_round
+from campaign.seeds import Seeds
 from campaign.stand import Stand
 from examples.main_job.progress import tell
-from rowcast.errors import RowcastError
-
-_SEEDS = 2**31
-_NO_VERDICT = (NoVerdictError, RowcastError, psycopg.Error, KafkaException, requests.RequestException, OSError)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,11 +35,11 @@ def main(argv: list[str] | None = None) -> int:
             "all": ledger.sums([*former, *rounds]),
             "rounds": rounds,
         }
-    except _NO_VERDICT as error:
+    except NO_VERDICT as error:
         tell(f"campaign: {error}")
         return 2
     except KeyboardInterrupt:
-        tell("interrupted: what this campaign started is stopped")
+        tell("what this campaign started is stopped")
         return 130
     text = json.dumps(content, indent=1)
     if options.json is not None:
@@ -70,33 +59,46 @@ def _run(options: Options) -> list[dict[str, Any]]:
     rounds: list[dict[str, Any]] = []
     if options.seeds == 0:
         return rounds
-    began_s, now = time.monotonic(), commit()
+    now = commit()
     with _stand(options) as stand:
         folder = Path(tempfile.mkdtemp(prefix="rowcast-campaign-")).resolve()
+        seeds = Seeds(options)
+        relay = Relay(stand, folder)
         try:
-            for seed in _seeds(options):
-                if options.minutes is not None and time.monotonic() - began_s > 60 * options.minutes:
-                    break
-                rounds.append(_round(options, seed, stand, folder, now))
+            for outcome in relay.outcomes(lambda: _begin(options, seeds)):
+                rounds.append(_line(outcome, folder, now))
                 if options.ledger is not None:
                     ledger.append(options.ledger, rounds[-1])
                 if options.until is not None and rounds[-1].get("checks", {}).get(options.until):
                     break
+                if rounds[-1]["verdict"] == "void" and seeds.repeat(outcome.seed):
+                    tell(f"seed {outcome.seed}: its theme is taken again")
+        except KeyboardInterrupt:
+            tell(f"interrupted: {relay}")
+            raise
         finally:
             _finish_undisturbed()
+            relay.close()
             if not any(folder.iterdir()):
                 folder.rmdir()  # kept: the files of rounds that were not clean
     return rounds
 
 
-def _round(options: Options, seed: int, stand: Stand, folder: Path, now: str | None) -> dict[str, Any]:
+def _begin(options: Options, seeds: Seeds) -> RoundPlan | None:
+    seed = seeds.take()
+    if seed is None:
+        return None
     plan = plan_round(seed, faults=not options.no_faults)
-    tell(f"seed {seed} ({plan.theme}): {len(plan.types)} tables, exactly-once source {_switch(plan)}")
-    try:
-        result = Round(plan, stand, folder).run()
-    except _NO_VERDICT as error:
-        tell(f"seed {seed}: no verdict: {error}")
-        return ledger.without_verdict(seed, now, f"{type(error).__name__}: {error}")
+    switch = "on" if plan.exactly_once else "off"
+    tell(f"seed {seed} ({plan.theme}): {len(plan.types)} tables, exactly-once source {switch}")
+    return plan
+
+
+def _line(outcome: Outcome, folder: Path, now: str | None) -> dict[str, Any]:
+    seed, result = outcome.seed, outcome.result
+    if result is None:
+        tell(f"seed {seed}: no verdict: {outcome.error}")
+        return ledger.without_verdict(seed, now, f"{type(outcome.error).__name__}: {outcome.error}")
     line = ledger.entry(result, now)
     tell(
         f"seed {seed}: {result.verdict}{f' ({result.void})' if result.void else ''} in {result.seconds:.0f} s:"
@@ -108,21 +110,6 @@ def _round(options: Options, seed: int, stand: Stand, folder: Path, now: str | N
     if result.findings.found:
         tell(f"  {len(result.findings.found)} findings; logs and journal: {folder}")
     return line
-
-
-def _switch(plan: RoundPlan) -> str:
-    return "on" if plan.exactly_once else "off"
-
-
-def _seeds(options: Options) -> Iterator[int]:
-    if options.seed is not None:
-        yield options.seed
-        return
-    count = 0
-    while options.seeds is None or count < options.seeds:
-        theme = count % len(THEMES)
-        yield secrets.randbelow(_SEEDS // len(THEMES)) * len(THEMES) + theme
-        count += 1
 
 
 @contextmanager

@@ -224,7 +224,7 @@ THEMES = (
     Theme("read again", True, _behind, reread=True),
     Theme("consumer", True, _alone(_consumer)),
     Theme("applied before", True, _alone(_read_again), failing=True),
-    Theme("sent again", False, _alone(_again)),
+    Theme("sent again", False, _alone(_again), small=True),
     Theme("sent again to another", False, _again_to_another),
 )
 
@@ -283,11 +283,12 @@ class Faults:
 
     def _kill(self, fault: Fault) -> None:
         target = fault.plan.target
-        self._hits(fault)
         if target in self.roles:
+            self._hits(fault)
             self._first(target).kill()
             return
         start = self.stand.kill(target)
+        self._hits(fault)
         self._wait(fault.plan.lasts_s)
         start()
 

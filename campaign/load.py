@@ -14,7 +14,7 @@ from campaign.known_keys import KnownKeys
 from campaign.rows import RowChange
 from campaign.writer import Writer
 
-CLIENTS = 4
+CLIENTS = 6
 _DIAL_S = 0.2
 _JOIN_S = 60.0
 _LOOK_S = 0.1

@@ -119,13 +119,17 @@ class EffectCount:
         self._connection = None
 
 
-def count_sent_again(brokers: str, change_log: str) -> int:
-    """How many rows the change log has more than once: what the connector sent again. A figure, of no verdict."""
+def change_log_values(brokers: str, change_log: str) -> list[bytes]:
+    """What the connector sent. For a figure and for whoever looks into a finding, of no verdict."""
     with TopicsReader(brokers, [change_log]) as reader:
-        records = reader.read_to_end(_READ_TIMEOUT_S)
+        return [record.value or b"null" for record in reader.read_to_end(_READ_TIMEOUT_S)]
+
+
+def count_sent_again(values: Iterable[bytes]) -> int:
+    """How many rows the change log has more than once: what the connector sent again."""
     seen = Counter[tuple[str, int]]()
-    for record in records:
-        value = orjson.loads(record.value or b"null")
+    for each in values:
+        value = orjson.loads(each)
         if isinstance(value, dict) and (transaction := value.get("transaction")):
             seen[transaction["id"], transaction["total_order"]] += 1
     return seen.total() - len(seen)

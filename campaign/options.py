@@ -25,6 +25,8 @@ class Options:
     """
     Checked options. *seeds* fresh seeds, or *seed* alone, or, with only *minutes*, seeds without end.
 
+    At most *repeats* times another seed of the same theme is drawn for a round that was void.
+
     *until* ends the campaign at the first finding of that checker. *stack* is the project folder of a stack to use,
     None for a temporary one.
     """
@@ -32,6 +34,7 @@ class Options:
     seeds: int | None
     seed: int | None
     minutes: float | None
+    repeats: int
     ledger: Path | None
     json: Path | None
     stack: Path | None
@@ -54,6 +57,8 @@ def parse_options(argv: list[str] | None = None) -> Options:
         parser.error("--seed repeats one round, --seeds draws others: give one of them")
     if values["seed"] is None and values["seeds"] is None and values["minutes"] is None:
         parser.error("give --seeds N, --seed S or --minutes M")
+    if values["repeats"] and values["seeds"] is None:
+        parser.error("--repeats: only of fresh seeds another one can be taken, give --seeds too")
     if values["keep"] and values["stack"] is None:
         parser.error("--keep: nothing of a temporary stack is kept, name one with --stack")
     for name in ("json", "stack", "ledger"):
@@ -75,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=_count, metavar="N", help="so many rounds, each with a fresh seed")
     parser.add_argument("--seed", type=_seed, metavar="S", help="the round of this seed again")
     parser.add_argument("--minutes", type=_minutes, metavar="M", help="begin no round after so many minutes")
+    parser.add_argument(
+        "--repeats", type=_count, default=0, metavar="N", help="take another seed for a void round, at most N times"
+    )
     parser.add_argument("--ledger", type=Path, metavar="FILE", help="append a line of JSON for each round")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write rounds and sums here, those of the ledger too")
     parser.add_argument("--stack", type=Path, metavar="FOLDER", help="use the stack of this folder")

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import psutil
@@ -23,6 +25,7 @@ from rowcast.settings import Settings, load_settings
 
 SOURCE, CONTROL, KAFKA, CONNECT = "source", "control", "kafka", "connect"
 _DEAD_TIMEOUT_S = 20.0
+_KAFKA_BACK_S = 60.0
 _PAUSE_S = 0.02
 _SUPPORT = "exactly.once.source.support"
 _FLUSH = "offset.flush.interval.ms"
@@ -40,6 +43,7 @@ class Stand:
         self._main = Stack(self.folder)
         self._other = Stack(self.folder / "other")
         self._delivery: bool | None = None
+        self._starting = threading.Lock()
         others = self._other.status()
         self._ran = self._main.meant_to_run(), any(each.alive for each in others)
 
@@ -113,14 +117,32 @@ class Stand:
     def kill(self, part: str) -> Callable[[], None]:
         """SIGKILL to *part*; what starts it again."""
         stack, name = self._of(part)
-        pid = self.pid(part)
-        os.kill(pid, signal.SIGKILL)
+        # Connect answers when Kafka does, and a stack starts one part at a time: neither would come back.
+        with self._starting if part == KAFKA else nullcontext():
+            pid = self.pid(part)
+            os.kill(pid, signal.SIGKILL)
         deadline_s = time.monotonic() + _DEAD_TIMEOUT_S
         while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
             if time.monotonic() > deadline_s:
                 raise NoVerdictError(f"{part} does not die")
             time.sleep(_PAUSE_S)
-        return lambda: stack.start(name)
+        return self._start_connect if part == CONNECT else lambda: stack.start(name)
+
+    def _start_connect(self) -> None:
+        deadline_s = time.monotonic() + _KAFKA_BACK_S
+        while True:
+            with self._starting:
+                if self._runs(KAFKA):
+                    self._main.start(CONNECT)
+                    return
+            if time.monotonic() > deadline_s:
+                raise NoVerdictError("kafka is dead for too long")
+            time.sleep(_PAUSE_S)
+
+    def _runs(self, part: str) -> bool:
+        stack, name = self._of(part)
+        process = StackState(stack.folder).process(name)
+        return process is not None and process.alive()
 
     def _of(self, part: str) -> tuple[Stack, str]:
         if part in (SOURCE, CONTROL):

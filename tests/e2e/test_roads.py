@@ -29,6 +29,7 @@ def pass_time(seconds: float) -> None:
     wait_until(lambda: time.monotonic() > until_s, "the time passes", seconds + 5)
 
 
+@pytest.mark.matrix  # one after another; the campaign cuts them at any moment
 @pytest.mark.timeout(500)
 def test_every_road_is_cut_for_a_while(pipeline: Pipeline) -> None:
     """Connections are reset and refused: within 30 s of the way being free again everything flows."""

@@ -119,7 +119,7 @@ def change(project: TestProject, rng: random.Random) -> None:
             project.execute(statement.replace("id % 3", "id %% 3"), *values)
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.guarantee("Nothing committed is lost")
 def test_items_with_several_parents_follow_their_links(bound: TestProject, workers: WorkerPool) -> None:
     """Snapshot, stream, a large transaction, a truncated link table, a new snapshot; a killed worker repeats none."""

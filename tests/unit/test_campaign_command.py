@@ -11,8 +11,10 @@ from campaign import ledger
 from campaign.__main__ import main
 from campaign.faults import THEMES
 from campaign.finding import Checker, Findings
+from campaign.options import parse_options
 from campaign.round import RoundResult
 from campaign.round_plan import plan_round
+from campaign.seeds import Seeds
 
 
 def result(seed: int, *findings: Checker, void: str | None = None) -> RoundResult:
@@ -57,13 +59,45 @@ def test_a_broken_ledger_is_named(tmp_path: Path, line: str, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["--seed", "1", "--seeds", "2"], ["--seed", "-1"], ["--minutes", "0"], ["--seeds", "1", "--keep"]]
+    "arguments",
+    [
+        [],
+        ["--seed", "1", "--seeds", "2"],
+        ["--seed", "-1"],
+        ["--minutes", "0"],
+        ["--seeds", "1", "--keep"],
+        ["--seed", "1", "--repeats", "1"],
+    ],
 )
 def test_a_wrong_command_line_ends_with_2(arguments: list[str]) -> None:
     """Nothing is started."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
+
+
+def test_a_void_round_is_repeated_with_another_seed_of_its_theme() -> None:
+    """As often as is allowed, behind all others."""
+    seeds = Seeds(parse_options(["--seeds", "12", "--repeats", "1"]))
+    taken = [seeds.take() for _ in range(12)]
+    assert [None if seed is None else seed % 10 for seed in taken] == [*range(10), 0, 1]
+    assert seeds.take() is None
+    void = taken[3]
+    assert void is not None
+    assert seeds.repeat(void)
+    assert not seeds.repeat(void)
+    again = seeds.take()
+    assert again is not None
+    assert again != void
+    assert again % 10 == 3
+    assert seeds.take() is None
+
+
+def test_one_seed_is_one_round() -> None:
+    """No other is taken for it."""
+    seeds = Seeds(parse_options(["--seed", "7"]))
+    assert [seeds.take(), seeds.take()] == [7, None]
+    assert not seeds.repeat(7)
 
 
 def test_a_seed_makes_the_whole_plan() -> None:
