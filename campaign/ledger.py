@@ -73,6 +73,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rounds
 
 
+def _medians(parts: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of each part, in the order of a round."""
+    names = dict.fromkeys(name for each in parts for name in each)
+    return {name: statistics.median(each[name] for each in parts if name in each) for name in names}
+
+
 def sums(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The figures over all *rounds*: those that count, and how many do not."""
     counted = [each for each in rounds if each["verdict"] in ("clean", "findings")]
@@ -88,6 +94,7 @@ def sums(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "events": sum(each.get("events", 0) for each in counted),
         "freshness_max_s": max((each.get("freshness_max_s", 0.0) for each in counted), default=0.0),
         "median_s": statistics.median(each.get("seconds", 0.0) for each in counted) if counted else None,
+        "parts_s": _medians([each.get("parts_s", {}) for each in counted]),
         "checks": {str(checker): checks[str(checker)] for checker in Checker},
         "commits": dict(commits),
         "failed_seeds": sorted({each["seed"] for each in counted if each["verdict"] == "findings"}),

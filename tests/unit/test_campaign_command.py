@@ -21,9 +21,8 @@ def result(seed: int, *findings: Checker, void: str | None = None) -> RoundResul
     found = Findings()
     for each in findings:
         found.add(each, ("thing", "1"), "planted")
-    return RoundResult(
-        seed, found, void, 20.0 + seed, {"events": 3_000, "transactions": 5, "freshness_max_s": 1.0 * seed}
-    )
+    figures = {"events": 3_000, "transactions": 5, "freshness_max_s": 1.0 * seed, "parts_s": {"load": 10.0 + seed}}
+    return RoundResult(seed, found, void, 20.0 + seed, figures)
 
 
 def test_a_ledger_goes_on_and_is_summed_up(tmp_path: Path) -> None:
@@ -36,6 +35,7 @@ def test_a_ledger_goes_on_and_is_summed_up(tmp_path: Path) -> None:
     assert (sums["rounds"], sums["clean"], sums["void"], sums["without_verdict"]) == (2, 1, 1, 1)
     assert (sums["events"], sums["freshness_max_s"], sums["failed_seeds"]) == (6_000, 2.0, [2])
     assert (sums["checks"]["lost"], sums["checks"]["phantom"]) == (2, 0)
+    assert (sums["median_s"], sums["parts_s"]) == (21.5, {"load": 11.5})
 
 
 def test_the_sums_of_a_ledger_alone(tmp_path: Path) -> None:
