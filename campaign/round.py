@@ -18,6 +18,7 @@ from campaign.finding import Checker, Findings
 from campaign.judgement import judge
 from campaign.oracle import Oracle
 from campaign.preparation import Prepared, prepare
+from campaign.rereading import Rereading
 from campaign.round_plan import RoundPlan
 from campaign.rows import RowChange
 from campaign.site import Site
@@ -172,6 +173,7 @@ def _drive(round_: Prepared) -> None:
 
     def done() -> bool:
         load.check()
+        _check_faults(carried, rereading)
         count()
         enough = oracle.count >= _EVENTS
         hit = all(each.over for each in carried)
@@ -185,12 +187,17 @@ def _drive(round_: Prepared) -> None:
 
     if not round_.wait(done, _LOAD_S):
         raise NoVerdictError(f"after {_LOAD_S:.0f} s of load: {oracle.count} events, {carried}")
+    _check_faults(carried, rereading)
+    load.finish()
+
+
+def _check_faults(carried: Sequence[Fault], rereading: Rereading) -> None:
+    """See that everything could be done that was planned."""
     for each in carried:
         if each.error is not None:
             raise NoVerdictError(f"{each.plan}: {each.error!r}") from each.error
     if rereading.error is not None:
         raise NoVerdictError(f"reading again: {rereading.error!r}") from rereading.error
-    load.finish()
 
 
 def _void_reason(evidence: Evidence, carried: Sequence[Fault]) -> str | None:

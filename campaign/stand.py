@@ -122,7 +122,8 @@ class Stand:
             pid = self.pid(part)
             os.kill(pid, signal.SIGKILL)
         deadline_s = time.monotonic() + _DEAD_TIMEOUT_S
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        # One that is dead and not yet forgotten by the system keeps PostgreSQL's lock file.
+        while self._runs(part) or psutil.pid_exists(pid):
             if time.monotonic() > deadline_s:
                 raise NoVerdictError(f"{part} does not die")
             time.sleep(_PAUSE_S)
