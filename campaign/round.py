@@ -24,6 +24,7 @@ from campaign.rows import RowChange
 from campaign.site import Site
 from campaign.stand import Stand
 from campaign.stopwatch import Stopwatch
+from examples.main_job.progress import tell
 
 EVENTS_MIN, FAULTS_MIN = 3_000, 2
 _EVENTS = EVENTS_MIN + 30
@@ -125,7 +126,10 @@ class Round:
         except BaseException as error:
             if not isinstance(error, Exception):
                 self.give_up()
-            self.drop()
+            try:
+                self.drop()
+            except Exception as left:  # noqa: BLE001 - a server that is down must not hide why
+                tell(f"seed {self.plan.seed}: something of it is left in the stack: {left}")
             raise
 
     def _drop(self, site: Site) -> None:
