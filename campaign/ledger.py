@@ -76,7 +76,7 @@ def read(path: Path) -> list[dict[str, Any]]:
 def _medians(parts: Sequence[dict[str, float]]) -> dict[str, float]:
     """Of each part, in the order of a round."""
     names = dict.fromkeys(name for each in parts for name in each)
-    return {name: statistics.median(each[name] for each in parts if name in each) for name in names}
+    return {name: round(statistics.median(each[name] for each in parts if name in each), 1) for name in names}
 
 
 def sums(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def sums(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "without_verdict": sum(each["verdict"] == "none" for each in rounds),
         "events": sum(each.get("events", 0) for each in counted),
         "freshness_max_s": max((each.get("freshness_max_s", 0.0) for each in counted), default=0.0),
-        "median_s": statistics.median(each.get("seconds", 0.0) for each in counted) if counted else None,
+        "median_s": round(statistics.median(each.get("seconds", 0.0) for each in counted), 1) if counted else None,
         "parts_s": _medians([each.get("parts_s", {}) for each in counted]),
         "checks": {str(checker): checks[str(checker)] for checker in Checker},
         "commits": dict(commits),

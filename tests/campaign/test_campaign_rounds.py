@@ -11,11 +11,11 @@ import pytest
 from stack_fixture import REPOSITORY, SharedStack
 
 REPEATS = 3
-LONGEST_ROUND_S = 80  # on average, with another stack beside this one
+LONGEST_ROUND_S = 120  # on average, on a machine with much other work
 STOPPED_S = 120
 
 
-@pytest.mark.timeout(4000)
+@pytest.mark.timeout(5400)
 @pytest.mark.guarantee("Nothing committed is lost")
 @pytest.mark.guarantee("Order per aggregate")
 @pytest.mark.guarantee("Effects exactly once")
