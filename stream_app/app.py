@@ -86,13 +86,20 @@ def build_app(settings: Settings, listener: socket.socket) -> faust.App:
 
     @app.page("/health")
     class HealthPage(View):
-        """200 while the supervisor comes round and no owned source is stopped, else 503."""
+        """200 while the supervisor comes round and no owned source is stopped, else 503; halted types are named."""
 
         async def get(self, request: Request) -> Response:
             stopped = sorted(source for source, owner in supervisor.owners.items() if owner.paused)
             late_s = time.monotonic() - supervisor.ticked_s
             healthy = not stopped and late_s < _HEALTHY_S
-            body = {"healthy": healthy, "owned": sorted(supervisor.owners), "stopped": stopped, "late_s": late_s}
+            halted = {source: owner.halted for source, owner in sorted(supervisor.owners.items()) if owner.halted}
+            body = {
+                "healthy": healthy,
+                "owned": sorted(supervisor.owners),
+                "stopped": stopped,
+                "halted": halted,
+                "late_s": late_s,
+            }
             return self.json(body, status=200 if healthy else 503)
 
     return app

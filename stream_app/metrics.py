@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -31,6 +32,12 @@ class Metrics:
         self.owned = Gauge("rowcast_owned", "1 while this worker owns the source", _LABELS, registry=self.registry)
         self.stopped = Gauge(
             "rowcast_stopped", "1 while the source is stopped", (*_LABELS, "code"), registry=self.registry
+        )
+        self.halted = Gauge(
+            "rowcast_halted",
+            "1 while an aggregate type is halted, and the others of its source go on",
+            (*_LABELS, "aggregate"),
+            registry=self.registry,
         )
         self.position_at = Gauge(
             "rowcast_position_timestamp_seconds",
@@ -135,10 +142,19 @@ class SourceMetrics:
         """Whether this worker owns the source now."""
         self._metrics.owned.labels(self._source).set(int(owned))
 
+    def halted(self, aggregates: Iterable[str]) -> None:
+        """The halted types are these and no others."""
+        self._forget(self._metrics.halted)
+        for each in aggregates:
+            self._metrics.halted.labels(self._source, each).set(1)
+
+    def _forget(self, gauge: Gauge) -> None:
+        for labels in list(gauge._metrics):
+            if labels[0] == self._source:
+                gauge.remove(*labels)
+
     def stopped(self, code: str | None) -> None:
         """The source stopped with *code*, or runs (None)."""
-        for labels in list(self._metrics.stopped._metrics):
-            if labels[0] == self._source:
-                self._metrics.stopped.remove(*labels)
+        self._forget(self._metrics.stopped)
         if code is not None:
             self._metrics.stopped.labels(self._source, code).set(1)

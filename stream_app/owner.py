@@ -108,6 +108,12 @@ class Owner:
         return self._paused
 
     @property
+    def halted(self) -> list[str]:
+        """The types that are halted while the others of the source go on."""
+        session = self._session
+        return [] if session is None else sorted(session.halted)
+
+    @property
     def silent_s(self) -> float:
         """For how long the change log has had nothing new although heartbeats are to be expected."""
         session = self._session
@@ -132,6 +138,7 @@ class Owner:
                 self._stopping.wait(backoff_s)
         finally:
             self._metrics.owned(False)
+            self._metrics.halted(())
 
     def _explain(self, error: object) -> str | None:
         return why_unreachable(self._brokers) if isinstance(error, BrokerUnavailableError) else None

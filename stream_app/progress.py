@@ -2,8 +2,8 @@
 The progress topic: what consumers may take for complete.
 
 A record says: whoever has read every domain partition up to these end offsets holds everything that was
-acknowledged before the heartbeat's own database time, except what is refused. It cannot lie when traffic
-stops, because heartbeats travel the whole path of the rows.
+acknowledged before the heartbeat's own database time, except what is refused, and what has happened to halted types
+since they are. It cannot lie when traffic stops, because heartbeats travel the whole path of the rows.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import orjson
 
 from rowcast.brokers import Brokers
 from rowcast.event import Record
+from rowcast.halt import first_of
 from rowcast.topics import PROGRESS_TOPIC
 from stream_app.position import Position
 from stream_app.publisher import Publisher
@@ -49,6 +50,7 @@ class Progress:
             "heartbeat_at": position.heartbeat.get("at"),
             "end_offsets": position.end_offsets,
             "refused": {"count": refused, "oldest": oldest},
+            "halted": [{"aggregate": name, "since": since} for name, since in first_of(self._store.halts()).items()],
         }
         self._published, self._next_s = position, time.monotonic() + _INTERVAL_S
         body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

@@ -58,6 +58,7 @@ _EMPTIED = (
     "statement",
     "reread_row",
     "deleted_row",
+    "halted_type",
 )
 _CLOSE_COMMANDS = """
 UPDATE rowcast.command SET done_at = clock_timestamp(), outcome = 'not done, because the source was rebuilt: ask again'

@@ -7,9 +7,12 @@ A call that dies is gone on with by the next one. Each step may be repeated, bec
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import psycopg
 
 from rowcast.control.database import connect, migrate
+from rowcast.control.halts import read_halts
 from rowcast.control.recoveries import Recovery, find_recovery, note_begun, note_done
 from rowcast.control.remedies import RecoveryStep
 from rowcast.control.stops import resume
@@ -61,11 +64,14 @@ def recover(asked: Recovering) -> Recovery:
             if number <= recovery.done:
                 continue
             asked.rebuilding.progress(f"step {number} of {len(recovery.steps)}: {step}")
-            _TAKEN[step](asked)
+            if recovery.halted and step is RecoveryStep.RESYNC:
+                _resync_halted(control, asked)
+            else:
+                _TAKEN[step](asked)
             failpoint("recovery.in_step")
             note_done(control, recovery, number)
             failpoint("recovery.after_step")
-    return Recovery(source=recovery.source, code=recovery.code, done=len(recovery.steps), begun=True)
+    return replace(recovery, done=len(recovery.steps), begun=True)
 
 
 def _apply(asked: Recovering) -> None:
@@ -84,8 +90,15 @@ def _resnapshot(asked: Recovering) -> None:
     capture_anew(rebuilding.file, rebuilding.settings, rebuilding.progress, asked.timeout_s)
 
 
-def _resync(asked: Recovering) -> None:
-    resynced = resync_source(asked.source, asked.rebuilding.settings, asked.timeout_s)
+def _resync_halted(control: psycopg.Connection, asked: Recovering) -> None:
+    """Read the tables of all types anew that are halted with the code because of themselves."""
+    for halt in read_halts(control, asked.source):
+        if halt.code == asked.code and halt.aggregate == halt.cause:
+            _resync(asked, halt.aggregate)
+
+
+def _resync(asked: Recovering, aggregate: str | None = None) -> None:
+    resynced = resync_source(asked.source, asked.rebuilding.settings, asked.timeout_s, aggregate)
     asked.rebuilding.progress(resynced.outcome)
     if not resynced.applied:
         raise ConfigurationError(

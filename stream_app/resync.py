@@ -14,19 +14,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
 import psycopg
 
 from rowcast.control.command import ask, wait_outcome
 from rowcast.control.database import connect, migrate
+from rowcast.control.halts import read_halts
 from rowcast.control.names import need_source, need_type
 from rowcast.control.refusals import list_refusals
 from rowcast.errors import ConfigurationError, RowcastError
 from rowcast.identity import Identity
 from rowcast.settings import Settings, load_settings
 from rowcast.sources.catalogue import connect_source, read_catalogue
-from rowcast.sources.connector import slot_name
+from rowcast.sources.connector import publication_name, slot_name
+from rowcast.sources.heartbeat import catalogue_query
 from rowcast.sources.source_file import load_sources
 from stream_app.contract import compile_validators
+from stream_app.core.captured import captured_defects
+from stream_app.core.halting import HaltedTypes
 from stream_app.core.mapping import SourceMapping, compile_mapping
 from stream_app.drift import READING_LOCK
 from stream_app.lease import read_definition
@@ -78,9 +83,10 @@ class Resynced(NamedTuple):
     refused: int
 
 
-def resync_source(source: str, settings: Settings, timeout_s: float) -> Resynced:
-    """Resync a whole source; see `resync`."""
-    return resync(_parser().parse_args([f"--timeout={timeout_s}", source]), settings)
+def resync_source(source: str, settings: Settings, timeout_s: float, aggregate: str | None = None) -> Resynced:
+    """Resync a whole source, or one *aggregate* type; see `resync`."""
+    chosen = [] if aggregate is None else [f"--aggregate={aggregate}"]
+    return resync(_parser().parse_args([f"--timeout={timeout_s}", *chosen, source]), settings)
 
 
 def resync(options: argparse.Namespace, settings: Settings) -> Resynced:
@@ -166,6 +172,7 @@ def _read_and_ask(
     mapping = compile_mapping(definition, compile_validators(definition), settings.hash_key())
     with connect_source(settings.database(file.database)) as database:
         _need_same_database(control, database, source)
+        lifts = _lifted(control, database, mapping, scope)
         _need_same_tables(database, mapping, scope)
         begin = ask(control, source, "resync_begin", {"aggregates": list(scope.types)})
         begun = wait_outcome(control, begin, options.timeout)
@@ -177,7 +184,7 @@ def _read_and_ask(
         generation = int(begun.removeprefix(_GENERATION))
         reading = Rereading(mapping, generation, database, control)
         reading.read(scope)
-    arguments = {"generation": generation, "behind": reading.behind, "revision": revision}
+    arguments = {"generation": generation, "behind": reading.behind, "revision": revision, "lifts": lifts}
     outcome = wait_outcome(control, ask(control, source, "resync_apply", arguments), options.timeout)
     if outcome is None:
         return f"{reading.count} rows read; not yet applied, the request stands", False
@@ -209,6 +216,40 @@ def _need_same_database(control: psycopg.Connection, database: psycopg.Connectio
             where=where,
             fix=f"rowcast sources status {source}",
         )
+
+
+def _lifted(
+    control: psycopg.Connection, database: psycopg.Connection[Any], mapping: SourceMapping, scope: Scope
+) -> dict[str, Any]:
+    """
+    The halted types that go on when *scope* was read, and what the catalogue tells of their tables now.
+
+    Raises:
+        ConfigurationError: a halted type is read in part, or alone though it is another that has to be; or a table is
+            not mended.
+
+    """
+    definition = mapping.definition
+    where = f"source {definition.source}"
+    halted = HaltedTypes(mapping, read_halts(control, definition.source))
+    for name in scope.types:
+        halt = halted.why(name) if name in halted else None
+        if halt and (not scope.is_whole or halt.cause not in scope.types):
+            fix = f"rowcast sources resync {definition.source} --aggregate {halt.cause}"
+            raise ConfigurationError(halt.told(), where=where, fix=fix)
+    types = sorted(halted.causes & set(scope.types))
+    if not types:
+        return {}
+    query = catalogue_query(definition, publication_name(definition.source))
+    row = database.execute(query.encode()).fetchone()
+    assert row is not None, "a SELECT of functions returns one row"
+    told = orjson.loads(row[0])
+    tables = {table.name: table for table in definition.tables if table.name in halted.feeding(types)}
+    for defect in captured_defects(told["captured"], {}, tables):
+        unpublished = defect.code == "PUBLICATION_INCOMPLETE" and defect.table is not None
+        fix = f"rowcast sources apply {definition.source}" if unpublished else defect.mended
+        raise ConfigurationError(defect.message, where=where, fix=fix)
+    return {"types": types, "told": told}
 
 
 def _need_same_tables(database: psycopg.Connection[Any], mapping: SourceMapping, scope: Scope) -> None:

@@ -7,6 +7,7 @@ control database holds. A crash between publish and commit repeats the batch wit
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -16,8 +17,10 @@ from rowcast.errors import OwnershipLostError
 from rowcast.failpoint import failpoint
 from rowcast.limit import limit
 from stream_app.core.change import LooseMessage, Operation, RowChange, SnapshotStart
+from stream_app.core.defect import TableDefectError
 from stream_app.core.emission import Emitted, Origin, rfc3339
-from stream_app.core.heartbeat import forget_catalogue, newest_heartbeat
+from stream_app.core.halting import HaltedTypes
+from stream_app.core.heartbeat import forget_catalogue, forget_tables, newest_heartbeat
 from stream_app.core.loading import LargeFanOutError, Lookups
 from stream_app.core.partition import Capture
 from stream_app.core.reference import referring
@@ -59,6 +62,7 @@ from stream_app.store import Step, Store
 from stream_app.transport import ChangeLogReader
 from stream_app.window import WindowWatch
 
+log = logging.getLogger("rowcast.worker")
 BATCH_RECORDS_MAX = 4_000
 CHUNK_AGGREGATES_MAX = limit("chunk_aggregates", 2_000)
 # With embedded rows each aggregate may bring many: a quarter of both.
@@ -89,6 +93,8 @@ class Session:
         self._generations = Generations(
             self._source, self._mapping.by_type, self._reads.generations(), self._reads.snapshot_from
         )
+        self._halted = HaltedTypes(self._mapping, self._reads.halts())
+        metrics.halted(self._halted.types)
         self._tail, ends = self._open_domain_topics(claim)
         self._opening = read_waiting(claim.reading, self._source)
         self._drift = Drift(claim.reading, self._source)
@@ -141,6 +147,11 @@ class Session:
         return self._landing.committed.next_offset
 
     @property
+    def halted(self) -> frozenset[str]:
+        """The types of which nothing goes out until their tables are read anew."""
+        return self._halted.types
+
+    @property
     def caught_up(self) -> bool:
         """Whether the change log had nothing left when it was asked last."""
         return self._reader.quiet_since_s is not None
@@ -187,13 +198,33 @@ class Session:
         except _InterruptedError:
             return
 
+    @property
+    def _unready(self) -> frozenset[str]:
+        """The types of which nothing goes out: they are being read, or halted."""
+        return self._generations.reading | self._halted.types
+
+    def _halt(self, fault: TableDefectError, since: str) -> None:
+        """
+        Halt the types of the tables that are not as they were applied, from the next commit on.
+
+        Raises:
+            TableDefectError: no type would be left.
+
+        """
+        new = [] if self._halted.stops_all(fault.defects) else self._halted.halt(fault.defects, since)
+        if not new:
+            raise fault
+        for each in new:
+            log.error("source %s: %s: %s; remedy: %s", self._source, each.code, each.told(), each.remedy(self._source))
+        self._metrics.halted(self._halted.types)
+
     def _resend(self, number: int, aggregates: Sequence[str], ids: Sequence[str]) -> None:
         """
         Send what is published of whole types, or of the *ids* of one, again; the outcome stands behind the last event.
 
         Unknown ids and types were refused by whoever asked.
         """
-        known = [each for each in aggregates if each in self._mapping.by_type]
+        known = [each for each in aggregates if each in self._mapping.by_type and each not in self._halted]
         step = Step()
         if ids:
             step.pending = [Key(each, id_text) for each in known for id_text in ids]
@@ -201,6 +232,9 @@ class Session:
             step.pending_types = known
         origin = self._idle_origin(snapshot=True, resend=True)
         sub_position = {**origin.to_dict(), "command": number}
+        halted = [each for each in aggregates if each in self._halted]
+        if halted:
+            sub_position["outcome"] = f"not sent: {', '.join(halted)}, halted; see `rowcast sources status`"
         self._land(View(), Emitted(), step, replace(self._position, sub_position=sub_position))
         self._emit_pending()
 
@@ -275,7 +309,13 @@ class Session:
             self._reference_rows += [row for _, row in spill.changes if row.table in references]
             kept = tuple(change for change in spill.changes if change[1].table not in references)
             spill = Spill(kept, spill.statements)
-        self._staging.stage(spill.changes, spill.statements)
+        while True:
+            changes = [each for each in spill.changes if self._halted.takes(each[1])]
+            try:
+                return self._staging.stage(changes, spill.statements)
+            except TableDefectError as fault:
+                self._halt(fault, self._idle_origin().time)
+                self._land_alone(View(), Emitted(), Step(), self._position)
 
     def _stands_alone(self, unit: Transaction) -> bool:
         """Whether events may follow for any number of aggregates: of a TRUNCATE, or of a reference table."""
@@ -300,6 +340,8 @@ class Session:
             # the generation, and columns in row state.
             raise OwnershipLostError(f"{self._source}: a snapshot begins that was set up by a newer definition")
         self._generations.note_start(start.next_offset - 1)
+        self._halted.lift_all()
+        self._metrics.halted(())
         self._position = replace(self._position, heartbeat=forget_catalogue(self._position.heartbeat))
         self._capture = self._known_of_capture()
         self._landing.wait()
@@ -329,12 +371,15 @@ class Session:
         if not piece:
             return
         try:
-            self._commit_units(piece, (Step(), None), self._generations.reading)
-        except LargeFanOutError:
+            self._fold_units(piece, (Step(), None), self._generations.reading)
+        except (LargeFanOutError, TableDefectError) as fault:
             if len(piece) > 1:
                 middle = len(piece) // 2
                 self._commit_piece(piece[:middle])
                 self._commit_piece(piece[middle:])
+            elif isinstance(fault, TableDefectError):
+                self._halt(fault, self._time_of(piece))
+                self._commit_piece(piece)
             else:
                 self._commit_fanning(piece[0])
 
@@ -349,6 +394,7 @@ class Session:
 
     def _commit_alone(self, placed: PlacedUnit, unit: Transaction) -> None:
         """Empty truncated tables, fold the rest, and leave all events to the chunks that follow."""
+        unit = unit._replace(rows=self._halted.placeable(unit.rows))
         types, rest = split_truncates(self._mapping, unit)
         self._note_truncated(unit, types)
         # Whatever else the transaction touched may stand anywhere in the order of the events.
@@ -387,9 +433,9 @@ class Session:
                 step = Step(generation=self._generations.number, pending_touched=True)
                 self._fold_and_land([part], frozenset(self._mapping.by_type), step, position)
                 continue
-            view, emitted, parents = View(), Emitted(), list[Key]()
+            view, emitted, parents = View(), Emitted(unready=self._unready), list[Key]()
             out = (emitted, self._tail, parents)
-            self._fold(sequence_part(self._mapping, view, part, (self._generations.reading, waiting), out), view)
+            self._fold(sequence_part(self._mapping, view, part, (self._unready, waiting), out), view)
             self._land(view, emitted, Step(generation=self._generations.number, pending=parents), position)
             self._metrics.batch(len(rows), emitted.events, emitted.refused, emitted.repeated)
         origin = origin_of(unit)
@@ -424,7 +470,7 @@ class Session:
     def _settle_before(self, unit: Transaction | LargeTransaction) -> None:
         """Take over what nothing can repeat any more, in a step of its own, before the state changes in bulk."""
         if self._tail and unit.lsn > self._tail.position:
-            view, emitted = View(), Emitted()
+            view, emitted = View(), Emitted(unready=self._unready)
             self._fold(settle(self._mapping, view, origin_of(unit), (emitted, self._tail)), view)
             self._land_alone(view, emitted, Step(), self._position)
 
@@ -446,10 +492,30 @@ class Session:
     def _commit_units(
         self, piece: Sequence[PlacedUnit], then: tuple[Step, Origin | None], reading: frozenset[str]
     ) -> None:
+        """Like `_fold_units`, and halts the types of which *piece* shows that their tables are not as they were."""
+        step, origin = then
+        while True:
+            try:
+                return self._fold_units(piece, (replace(step), origin), reading)
+            except TableDefectError as fault:
+                self._halt(fault, self._time_of(piece))
+
+    def _time_of(self, piece: Sequence[PlacedUnit]) -> str:
+        """When what *piece* ends with was committed (RFC 3339)."""
+        transactions = [each.unit for each in piece if isinstance(each.unit, (Transaction, LargeTransaction))]
+        return rfc3339(transactions[-1].time_us) if transactions else self._idle_origin().time
+
+    def _fold_units(
+        self, piece: Sequence[PlacedUnit], then: tuple[Step, Origin | None], reading: frozenset[str]
+    ) -> None:
         """
         Fold, publish and commit *piece*, with what *then* adds.
 
         With an origin, *then* leaves events pending that have to go out before the next unit.
+
+        Raises:
+            TableDefectError: tables are not as they were applied; nothing of *piece* is committed.
+
         """
         step, origin = then
         units = [each.unit for each in piece if isinstance(each.unit, (Transaction, LargeTransaction, SnapshotRow))]
@@ -457,7 +523,8 @@ class Session:
         step.generation = self._generations.number
         step.processed = [(unit.lsn, unit.xid, unit.change_count) for unit in transactions]
         step.last_time_ms = transactions[-1].time_us // 1000 if transactions else 0
-        heartbeat = newest_heartbeat(self._source, self._position.heartbeat, transactions, self._capture)
+        capture = self._capture._replace(halted=self._halted.tables)
+        heartbeat = newest_heartbeat(self._source, self._position.heartbeat, transactions, capture)
         if heartbeat is not None and self._capture.truncated:
             self._capture = self._capture._replace(truncated=frozenset())  # it has them
         commit_lsn = transactions[-1].lsn if transactions else self._position.commit_lsn
@@ -471,14 +538,24 @@ class Session:
         work = [unit for unit in units if not isinstance(unit, LargeTransaction)]
         loose = [each.unit for each in piece if isinstance(each.unit, LooseMessage)]
         step.refused += len(loose)
-        step.refused_statements += [refuse_loose(each, rfc3339(each.time_us)) for each in loose]
+        refused = [refuse_loose(each, rfc3339(each.time_us)) for each in loose]
+        step.refused_statements = [*step.refused_statements, *refused]
         self._fold_and_land(work, reading, step, position)
 
     def _fold_and_land(self, units: Sequence[Work], reading: frozenset[str], step: Step, position: Position) -> None:
         view = View(emptied=frozenset(step.truncated_types))
-        emitted = Emitted(unready=self._generations.reading, refused=step.refused)
+        emitted = Emitted(unready=self._unready, refused=step.refused)
         emitted.refused_statements += step.refused_statements
+        if self._halted.tables:
+            units = [
+                unit._replace(rows=self._halted.placeable(unit.rows)) if isinstance(unit, Transaction) else unit
+                for unit in units
+            ]
+        sure = not self._tail
         self._fold(sequence(self._mapping, view, units, reading, (emitted, self._tail)), view)
+        if emitted.refused and sure:
+            # A row that lacks a column is told at once by what it is, and by the next heartbeat.
+            self._halted.refuse_cut(row for unit in units if isinstance(unit, Transaction) for row in unit.rows)
         self._land(view, emitted, step, position)
         self._metrics.batch(_row_count(units), emitted.events, emitted.refused, emitted.repeated)
 
@@ -497,7 +574,7 @@ class Session:
                 raise _InterruptedError
             keys, stated = self._reads.stated(keys) if said else (keys, {})
             after = keys[-1]
-            view, emitted = View(), Emitted(unready=self._generations.reading)
+            view, emitted = View(), Emitted(unready=self._unready)
             self._fold(emit_pending(self._mapping, view, keys, origin, (emitted, self._tail), stated), view)
             last = {**sub_position, "last": [after.aggregate, after.id_text]}
             step = Step(pending_done=after, said=said)
@@ -530,13 +607,13 @@ class Session:
             elif verb == "resync_apply" and self._can_apply(arguments):
                 # Before that the log has older changes than what was read.
                 if self._position.commit_lsn >= arguments["behind"]:
-                    self._resync(number, arguments["generation"])
+                    self._resync(number, arguments["generation"], arguments.get("lifts") or {})
             else:
                 self._execute(number, verb, arguments)
 
     def _execute(self, number: int, verb: str, arguments: Mapping[str, Any]) -> None:
         """Execute a command in one step."""
-        view, emitted = View(), Emitted()
+        view, emitted = View(), Emitted(unready=self._unready)
         done = self._position
         if verb == "retry":
             outcome = self._retry(Key(arguments["aggregate"], arguments["id_text"]), view, emitted)
@@ -564,12 +641,21 @@ class Session:
         _, revision = self._applied
         return (self._generations.comparing, revision) == (arguments["generation"], arguments["revision"])
 
-    def _resync(self, number: int, generation: int) -> None:
-        """Make row state as a resync has read the database, and send what that changes."""
+    def _resync(self, number: int, generation: int, lifts: Mapping[str, Any]) -> None:
+        """
+        Make row state as a resync has read the database, and send what that changes.
+
+        *lifts*: the halted types whose tables were read whole, and what the catalogue told of these then.
+        """
         self._generations.begin_applying(generation)
         sub_position = self._idle_origin(snapshot=True).to_dict()
-        sub_position |= {"command": number, "resync": {"generation": generation, "differed": 0, "gone": 0}}
-        self._land(View(), Emitted(), Step(), replace(self._position, sub_position=sub_position))
+        done = {"generation": generation, "differed": 0, "gone": 0, "lifts": lifts.get("types", [])}
+        sub_position |= {"command": number, "resync": done}
+        heartbeat = self._position.heartbeat
+        if done["lifts"] and heartbeat is not None:
+            heartbeat = forget_tables(heartbeat, self._halted.feeding(done["lifts"]), lifts["told"])
+        position = replace(self._position, sub_position=sub_position, heartbeat=heartbeat)
+        self._land(View(), Emitted(), Step(), position)
         self._apply_drift()
 
     def _apply_drift(self) -> None:
@@ -598,7 +684,12 @@ class Session:
             self._landing.wait()
             failpoint("sequencer.in_resync")
         sub_position["outcome"] = f"{done['differed']} rows differed, {done['gone']} were gone"
-        self._land(View(), Emitted(), Step(), replace(self._position, sub_position=sub_position))
+        # What was published of them is brought up to date, whether a resync or the stream has changed their rows.
+        step = Step(pending_types=self._halted.lift(done.get("lifts", ())))
+        self._land(View(), Emitted(), step, replace(self._position, sub_position=sub_position))
+        for each in step.pending_types:
+            log.info("source %s: aggregate type %s goes on", self._source, each)
+        self._metrics.halted(self._halted.types)
         self._emit_pending()
 
     def _land_alone(self, view: View, emitted: Emitted, step: Step, position: Position) -> None:
@@ -622,6 +713,8 @@ class Session:
     def _retry(self, key: Key, view: View, emitted: Emitted) -> str:
         if key.aggregate not in self._mapping.by_type:
             return f"unknown aggregate type {key.aggregate!r}"
+        if key.aggregate in self._halted:
+            return f"still refused: {self._halted.why(key.aggregate).told()}"
         self._fold(emit_pending(self._mapping, view, [key], self._idle_origin(), (emitted, self._tail)), view)
         refusal = view.state(key).refusal
         return "still refused: " + refusal.reason if refusal else "accepted"
@@ -645,9 +738,12 @@ class Session:
 
     def _land(self, view: View, emitted: Emitted, step: Step, position: Position) -> None:
         """Publish, then commit; the position moves with what it stands for or not at all."""
-        self._refusals.check(emitted.events, emitted.refused, view, emitted.refused_statements)
+        # What is stated of halted types says nothing of the others.
+        halted = sum(each.aggregate in self._halted for each in emitted.refused_statements)
+        self._refusals.check(emitted.events, emitted.refused - halted, view, emitted.refused_statements)
         step.statements, step.refused_statements = emitted.statements, emitted.refused_statements
         step.generations = self._generations.take_changed()
+        step.halted, step.lifted = self._halted.take_changed()
         step.comparing = self._generations.comparing
         tail_open = bool(self._tail)
         parcel = Parcel(view=view, emitted=emitted, step=step, position=position, tail_open=tail_open)

@@ -87,6 +87,7 @@ class Staging:
 
     def stage(self, changes: Iterable[tuple[int, RowChange]], statements: Sequence[Message] = ()) -> None:
         """Keep *changes* (order, change) and stated events of the open transaction."""
+        self._moved.clear()  # of a call that failed
         with self._connection.transaction():
             # A zombie must not mix its rows with those of the next owner.
             self._hold()

@@ -17,8 +17,10 @@ from typing import Any
 import orjson
 import psycopg
 
+from rowcast.control.halts import read_halts, write_halts
 from rowcast.errors import OwnershipLostError
 from rowcast.failpoint import failpoint
+from rowcast.halt import Halt
 from stream_app import statements
 from stream_app.core.embedding import LinkMapping
 from stream_app.core.loading import DESCENDANTS_MAX, LargeFanOutError
@@ -61,7 +63,8 @@ class Step:
     pending, and goes out with the chunks that follow. *statements* wait for their event; *placed*, LSN and time of a
     large transaction, lets those wait that were staged with it, *refused* of which are refused; *said* ends their
     waiting, up to what is not pending any more. All *refused_statements* are kept. *comparing*: the generation of a
-    resync that is to know which rows were deleted meanwhile.
+    resync that is to know which rows were deleted meanwhile. *halted*: what halts types from now on, *lifted* the
+    causes that do not any more.
     """
 
     generation: int = 0
@@ -84,6 +87,8 @@ class Step:
     refused: int = 0
     said: bool = False
     placed: tuple[int, str] | None = None
+    halted: list[Halt] = field(default_factory=list)
+    lifted: list[str] = field(default_factory=list)
 
     @property
     def is_wide(self) -> bool:
@@ -249,6 +254,10 @@ class Store:
             (self._source,),
         )
         return [Generation(*row) for row in rows]
+
+    def halts(self) -> list[Halt]:
+        """Why types of the source are halted."""
+        return read_halts(self._connection, self._source)
 
     def pending(self, limit: int, after: Key | None) -> list[Key]:
         """The next aggregates that wait for their event, parents' types first, then by id, behind *after*."""
@@ -425,6 +434,8 @@ class Store:
         self._save_pending(step, view)
         if step.opened:
             self._connection.execute("UPDATE rowcast.source SET opening = NULL WHERE source = %s", (self._source,))
+        if step.halted or step.lifted:
+            write_halts(self._connection, self._source, step.halted, step.lifted)
         if step.processed:
             self._save_processed(step)
         for number, outcome in step.commands_done:

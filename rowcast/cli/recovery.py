@@ -23,7 +23,7 @@ def register_recovery(verbs: Verbs) -> None:
     resnapshot = verbs.verb(
         "resnapshot",
         _resnapshot,
-        "take a new snapshot of a source that was stopped because changes are in no event",
+        "take a new snapshot of a source that was stopped, or has halted types, because changes are in no event",
         "inventory --yes",
         description="Drops connector, offsets and slot, leaves what is left of the change log behind, applies the"
         " source anew. For the codes of docs/reference/stops.md that name this command.",
@@ -56,15 +56,18 @@ def _register_recover(verbs: Verbs) -> None:
     recover = verbs.verb(
         "recover",
         _recover,
-        "do what brings a source back that is stopped with a code, step by step",
+        "do what brings a source back that is stopped, or has halted types, with a code, step by step",
         "inventory --code SLOT_LOST --dry-run",
         "inventory --code DATABASE_PROMOTED --yes",
         description="Takes the steps that docs/reference/stops.md names for the code: apply, resume, resnapshot,"
         " resync, rebuild. Those that are done are noted in the control database, so a call that died is gone on with"
         " by the next one. Exit code 0: all are done, or --dry-run; 1: it was only said what would happen; 2: it"
-        " is not stopped with the code, no command recovers from it, or something is not reachable.",
+        " is neither stopped nor has types halted with the code, no command recovers from it, or something is not"
+        " reachable.",
     )
-    recover.add_argument("--code", required=True, metavar="CODE", help="what the source is stopped with")
+    recover.add_argument(
+        "--code", required=True, metavar="CODE", help="what the source is stopped with, or types of it halted"
+    )
     recover.add_argument(
         "--timeout", type=float, default=60.0, metavar="SECONDS", help="how long to wait for a worker (default: 60)"
     )
@@ -86,6 +89,7 @@ def _add_asked(parser: argparse.ArgumentParser) -> None:
 
 def _resume(arguments: argparse.Namespace) -> int:
     from rowcast.control.database import connect, migrate
+    from rowcast.control.halts import read_halts
     from rowcast.control.stops import resume
     from rowcast.settings import load_settings
 
@@ -93,6 +97,9 @@ def _resume(arguments: argparse.Namespace) -> int:
     with connect(url, application="rowcast sources resume", autocommit=True) as connection:
         migrate(connection)
         code = resume(connection, arguments.source)
+        halts = read_halts(connection, arguments.source)
+    for halt in halts:
+        print(f"{halt.told()}; a resume does not bring it back: {halt.remedy(arguments.source)}")
     print(f"{arguments.source} was not stopped" if code is None else f"{arguments.source} runs again (was {code})")
     return 1 if code is None else 0
 

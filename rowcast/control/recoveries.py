@@ -9,15 +9,16 @@ from typing import Any
 
 import psycopg
 
-from rowcast.control.remedies import BY_HAND, STEPS, RecoveryStep, recovery_command
+from rowcast.control.halts import read_halts
+from rowcast.control.remedies import BY_HAND, HALTED_STEPS, STEPS, RecoveryStep, recovery_command
 from rowcast.errors import ConfigurationError
 
 _STATE = "SELECT removed, status, stopped_code FROM rowcast.source WHERE source = %s"
-_OPEN = "SELECT code, steps_done FROM rowcast.recovery WHERE source = %s AND finished_at IS NULL"
+_OPEN = "SELECT code, steps_done, halted FROM rowcast.recovery WHERE source = %s AND finished_at IS NULL"
 _BEGIN = """
-INSERT INTO rowcast.recovery AS r (source, code, asked_by) VALUES (%s, %s, %s)
+INSERT INTO rowcast.recovery AS r (source, code, asked_by, halted) VALUES (%s, %s, %s, %s)
 ON CONFLICT (source) DO UPDATE SET code = excluded.code, steps_done = 0, asked_by = excluded.asked_by,
-    begun_at = clock_timestamp(), finished_at = NULL
+    halted = excluded.halted, begun_at = clock_timestamp(), finished_at = NULL
 """
 _NOTE = """
 UPDATE rowcast.recovery SET steps_done = %s, finished_at = CASE WHEN %s THEN clock_timestamp() END WHERE source = %s
@@ -27,17 +28,22 @@ NOT_APPLIED = "NOT_APPLIED"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovery:
-    """A recovery of *source* from *code*: *done* of its steps were taken; *begun*, when it is noted."""
+    """
+    A recovery of *source* from *code*: *done* of its steps were taken; *begun*, when it is noted.
+
+    *halted*: of the types that are halted with the code, while the source goes on.
+    """
 
     source: str
     code: str
     done: int = 0
     begun: bool = False
+    halted: bool = False
 
     @property
     def steps(self) -> Sequence[RecoveryStep]:
         """All steps, in order."""
-        return STEPS[self.code]
+        return HALTED_STEPS if self.halted else STEPS[self.code]
 
     @property
     def finished(self) -> bool:
@@ -67,8 +73,12 @@ def find_recovery(connection: psycopg.Connection, source: str, code: str) -> Rec
 
     """
     row = connection.execute(_OPEN, (source,)).fetchone()
-    begun = None if row is None else Recovery(source=source, code=str(row[0]), done=int(row[1]), begun=True)
-    return recovery_from(Recovery(source=source, code=code), stopped_with(connection, source), begun)
+    begun = None
+    if row is not None:
+        begun = Recovery(source=source, code=str(row[0]), done=int(row[1]), begun=True, halted=bool(row[2]))
+    state = stopped_with(connection, source)
+    halted = state is None and code in {each.code for each in read_halts(connection, source)}
+    return recovery_from(Recovery(source=source, code=code, halted=halted), state, begun)
 
 
 def recovery_from(wanted: Recovery, state: str | None, begun: Recovery | None) -> Recovery:
@@ -80,6 +90,10 @@ def recovery_from(wanted: Recovery, state: str | None, begun: Recovery | None) -
 
     """
     where, code = f"source {wanted.source}", wanted.code
+    if state is None and begun is not None and begun.halted and begun.code == code:
+        return begun  # the types may go on already, and that not be noted
+    if wanted.halted:
+        return wanted
     if code in BY_HAND:
         raise ConfigurationError(f"no command recovers from {code}", where=where, fix=BY_HAND[code])
     if code not in STEPS:
@@ -101,7 +115,7 @@ def _fix(source: str, state: str | None) -> str:
 def note_begun(connection: psycopg.Connection, recovery: Recovery) -> None:
     """Note that *recovery* begins, unless it has."""
     if not recovery.begun:
-        connection.execute(_BEGIN, (recovery.source, recovery.code, getpass.getuser()))
+        connection.execute(_BEGIN, (recovery.source, recovery.code, getpass.getuser(), recovery.halted))
 
 
 def note_done(connection: psycopg.Connection, recovery: Recovery, done: int) -> None:

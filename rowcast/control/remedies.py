@@ -47,6 +47,9 @@ STEPS: Mapping[str, tuple[RecoveryStep, ...]] = {
     "TABLE_NOT_DECLARED": (RecoveryStep.APPLY, RecoveryStep.RESUME),
 }
 
+# What brings back halted types: the file may have been changed, and their rows are read anew.
+HALTED_STEPS = (RecoveryStep.APPLY, RecoveryStep.RESYNC)
+
 _BEHIND = "report it with the log; `rowcast sources rebuild` goes on behind it, with a new snapshot"
 # What no command can do.
 BY_HAND: Mapping[str, str] = {

@@ -6,7 +6,7 @@ Everything that is wrong is a problem with a stable code and a remedy; docs/refe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -39,7 +39,8 @@ class Slot:
 class Position:
     """
     Where the worker is. *held*: its lease is valid now; *age_s*: since it last moved; *next_offset*: behind
-    the last finished unit of the change log.
+    the last finished unit of the change log; *halted*: aggregate types of which nothing goes out, each with its cause,
+    code, message and since when.
     """
 
     status: str
@@ -54,6 +55,7 @@ class Position:
     age_s: float | None
     refused: int
     heartbeat: Mapping[str, Any] | None
+    halted: Sequence[Mapping[str, str]] = ()
 
 
 @dataclass(slots=True, kw_only=True)

@@ -107,8 +107,8 @@ def _captured(definition: SourceDefinition, publication: str) -> str:
     """
     Whether tables and publication are as they were applied; see `stream_app.core.captured`.
 
-    *lacks* is empty while they are, so that a beat stays short however many tables there are. *is* tells a table or
-    column that was made anew under its name from the former one.
+    *lacks* is empty while they are. *is*, short for each table, tells one that was made anew under its name, or a
+    column of it, from the former one.
     """
     applied = orjson.dumps(
         {
@@ -157,7 +157,7 @@ WITH applied AS MATERIALIZED (
 )
 SELECT json_build_object('of', {of}, 'publication', (SELECT oid FROM publication),
   'operations', (SELECT operations FROM publication),
-  'is', left(md5(string_agg(concat_ws(' ', oid, numbers), ',' ORDER BY name)), 8),
+  'is', coalesce(json_object_agg(name, left(md5(concat_ws(' ', oid, numbers)), 8)), '{{}}'),
   'lacks', coalesce(json_object_agg(name, lacks) FILTER (WHERE lacks <> '{{}}'), '{{}}')) FROM compared
 """
 _IDENTITY = """

@@ -17,6 +17,7 @@ import psycopg
 from rowcast.connect import ConnectClient
 from rowcast.contracts.contract import Contract
 from rowcast.control.database import connect as connect_control
+from rowcast.control.halts import halted_tables
 from rowcast.errors import ConfigurationError, DatabaseUnavailableError
 from rowcast.settings import Settings
 from rowcast.sources.admission import refuse_unfit
@@ -89,7 +90,7 @@ class Plan:
         stored = plan_definition(definition, control)
         return [
             *plan_migrations(source.source, control),
-            *plan_source_database(definition, catalogue, connection),
+            *plan_source_database(definition, catalogue, connection, halted_tables(control, source.source)),
             *plan_topics(definition, admin, self._tell),
             *stored,
             *plan_connector(source.source, self._fitted(wanted, connect), connect, note),

@@ -12,6 +12,8 @@ from collections.abc import Callable
 
 from rowcast.control.command import wait_outcome
 from rowcast.control.database import connect as connect_control
+from rowcast.control.database import migrate
+from rowcast.control.halts import read_halts
 from rowcast.control.stops import ask_skip_snapshot, resume
 from rowcast.errors import ConfigurationError
 from rowcast.settings import Settings
@@ -39,15 +41,18 @@ def resnapshot(source: SourceFile, settings: Settings, progress: Callable[[str],
     Begin the snapshot of *source* again.
 
     Raises:
-        ConfigurationError: it is not stopped for want of one, or no worker has answered within *timeout_s*.
+        ConfigurationError: it is not stopped for want of one, nor has halted types, or no worker has answered within
+            *timeout_s*.
         TransientError: a part is not reachable.
 
     """
     with connect_control(settings.control().url, application="rowcast resnapshot", autocommit=True) as control:
+        migrate(control)
         code = control.execute("SELECT stopped_code FROM rowcast.source WHERE source = %s", (source.source,)).fetchone()
-    if code is None or code[0] not in _CODES:
+        halted = read_halts(control, source.source)
+    if code is None or not (code[0] in _CODES or (code[0] is None and halted)):
         raise ConfigurationError(
-            f"is not stopped with one of {', '.join(_CODES)}",
+            f"is not stopped with one of {', '.join(_CODES)}, and has no halted type",
             where=source.source,
             fix="see `rowcast sources status`",
         )

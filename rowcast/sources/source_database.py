@@ -3,13 +3,14 @@ What a source needs in its own database: a schema with one heartbeat row, and a 
 
 The publication is made before the slot and never dropped while the slot is there: logical decoding looks it up
 as of each WAL position, so a later one does not help. For the same reason a table that went missing from it is
-not added again while the slot is there: what was written in between would never become an event. It names
+not added again while the slot is there: what was written in between would never become an event; but where its types
+are halted, because a resync follows. It names
 exactly the declared tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any, LiteralString
 
@@ -26,17 +27,20 @@ from rowcast.sources.publication import OPERATIONS, Publication, read_publicatio
 
 
 def plan_source_database(
-    definition: SourceDefinition, catalogue: Catalogue, connection: psycopg.Connection[Any]
+    definition: SourceDefinition,
+    catalogue: Catalogue,
+    connection: psycopg.Connection[Any],
+    halted: Collection[str] = (),
 ) -> list[Step]:
     """
-    What has to change in the source database.
+    What has to change in the source database; tables *halted* are published again, because a resync reads them anew.
 
     Raises:
         ConfigurationError: slot or publication of this name belong to something else, or the login may not
             replicate.
 
     """
-    present = _Present(definition, catalogue, connection)
+    present = _Present(definition, catalogue, connection, halted)
     present.refuse_foreign_slot()
     if not present.may_beat:
         raise ConfigurationError(
@@ -65,7 +69,14 @@ def source_database_statements(
 class _Present:
     """What is there now."""
 
-    def __init__(self, definition: SourceDefinition, catalogue: Catalogue, connection: psycopg.Connection[Any]) -> None:
+    def __init__(
+        self,
+        definition: SourceDefinition,
+        catalogue: Catalogue,
+        connection: psycopg.Connection[Any],
+        halted: Collection[str] = (),
+    ) -> None:
+        self.halted = frozenset(halted)
         self.definition, self.source = definition, definition.source
         self.catalogue, self.connection = catalogue, connection
         self.schema = self._one("SELECT 1 FROM pg_namespace WHERE nspname = 'rowcast'") is not None
@@ -120,7 +131,7 @@ class _Present:
 
     def refuse_loss(self, publication: Publication, tables: Mapping[str, frozenset[str]]) -> None:
         """Refuse to mend a publication that the slot has been read with: it would hide that changes are missing."""
-        lacks = "; ".join(publication.shortfalls(tables))
+        lacks = "; ".join(publication.shortfalls({name: tables[name] for name in tables if name not in self.halted}))
         if self.slot is not None and lacks:
             raise ConfigurationError(
                 f"{lacks}, and the source runs: what was written since then is in no event",

@@ -20,8 +20,10 @@ from psycopg.rows import dict_row
 
 from rowcast.connect import ConnectClient
 from rowcast.control.database import connect as connect_control
+from rowcast.control.halts import read_halts
 from rowcast.control.remedies import STEPS, recovery_command
 from rowcast.errors import BrokerUnavailableError, ConfigurationError, ConnectUnavailableError, DatabaseUnavailableError
+from rowcast.halt import Halt
 from rowcast.settings import Settings
 from rowcast.sources.connector import connector_name
 from rowcast.sources.control_plan import knows_sources, pending_migrations
@@ -55,14 +57,21 @@ def _read(subject: Subject, settings: Settings) -> SourceStatus:
     if not subject.has_file:
         message = f"it was applied and has no file {FOLDER}/{subject.source}.yaml; it goes on all the same"
         status.problems.append(Problem("FILE_MISSING", message, f"put the file back, or {subject.remove}"))
+    told: list[Problem] = []
     # Each part is asked by itself: one that is down must not hide what the others say.
     for read in (_read_connect, read_database, _read_control, _read_kafka):
         try:
-            status.problems.extend(read(status, subject, settings))
+            for problem in read(status, subject, settings):
+                status.problems.append(problem)
+                told += [problem] if read is read_database else []
         except (ConfigurationError, DatabaseUnavailableError, ConnectUnavailableError, BrokerUnavailableError) as error:
             status.problems.append(Problem("UNREACHABLE", str(error), _reach(settings)))
         except psycopg.Error as error:
             status.problems.append(Problem("UNREACHABLE", str(error).strip(), "see the database's log"))
+    if status.position is not None and status.position.status != "stopped":
+        # The database tells of the same tables, with a remedy for a source that has to begin anew.
+        halted = {each["code"] for each in status.position.halted}
+        status.problems = [each for each in status.problems if each not in told or each.code not in halted]
     return status
 
 
@@ -91,10 +100,12 @@ def _read_connect(status: SourceStatus, subject: Subject, settings: Settings) ->
 
 def _read_control(status: SourceStatus, subject: Subject, settings: Settings) -> Iterator[Problem]:
     with connect_control(settings.control().url, application="rowcast sources", autocommit=True) as connection:
+        halts: list[Halt] = []
         row, known, pending = None, knows_sources(connection), pending_migrations(connection)
         if not pending:
             with connection.cursor(row_factory=dict_row) as cursor:
                 row = cursor.execute(_POSITION, (subject.source,)).fetchone()
+            halts = read_halts(connection, subject.source)
     if known and pending:
         message = f"the control database lacks migrations {', '.join(pending)}"
         yield Problem("NOT_APPLIED", message, subject.apply)
@@ -108,7 +119,7 @@ def _read_control(status: SourceStatus, subject: Subject, settings: Settings) ->
         yield Problem("NOT_APPLIED", "the source was removed", f"{subject.apply}: it takes a new snapshot")
         return
     beat = orjson.loads(row.pop("heartbeat_text")) if row["heartbeat_text"] else row.pop("heartbeat_text")
-    position = status.position = Position(**row, heartbeat=beat)
+    position = status.position = Position(**row, heartbeat=beat, halted=list(map(_halted, halts)))
     if beat is not None and isinstance(beat.get("at"), str):
         status.applied_heartbeat_age_s = (datetime.now(UTC) - datetime.fromisoformat(beat["at"])).total_seconds()
     if position.status == "stopped":
@@ -122,6 +133,13 @@ def _read_control(status: SourceStatus, subject: Subject, settings: Settings) ->
     elif (status.applied_heartbeat_age_s or 0.0) > HEARTBEAT_AGE_MAX_S:
         message = f"the newest heartbeat that came through to the worker is {status.applied_heartbeat_age_s:.0f} s old"
         yield Problem("HEARTBEAT_DELAYED", message, "it catches up, or see the connector's state and Connect's log")
+    if position.status != "stopped":
+        for halt in halts:
+            yield Problem(halt.code, halt.told(), halt.remedy(subject.source))
+
+
+def _halted(halt: Halt) -> dict[str, str]:
+    return {name: getattr(halt, name) for name in ("aggregate", "cause", "code", "message", "since")}
 
 
 def _remedy(source: str, position: Position) -> str:

@@ -2,21 +2,23 @@
 Whether the captured tables and their publication are as they were applied, as heartbeats tell.
 
 What an ALTER TABLE or ALTER PUBLICATION did stands in no change of the log: a column that was dropped is missing from
-the rows that follow, rows of a table that is not published are not there at all. So the source stops, before its
-position passes the heartbeat that tells of it; what was said between the statement and the heartbeat is made up for by
-the snapshot that follows. A heartbeat compares with the definition that its connector was made for; what it finds is
+the rows that follow, rows of a table that is not published are not there at all. So the types of that table are halted
+from the heartbeat on that tells of it, see `stream_app.core.halting`; what is wrong with all of them stops the source,
+before its position passes. What was said between the statement and the heartbeat is made up for by the resync or the
+snapshot that follows. A heartbeat compares with the definition that its connector was made for; what it finds is
 judged by the worker's own, so that a change that was applied since goes on.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from rowcast.errors import StopError
 from rowcast.sources.definition import TableDefinition
+from stream_app.core.defect import Defect, TableDefectError
 
 CAPTURED = "captured"
 # Of a heartbeat, what the next one to tell is compared with.
@@ -28,16 +30,9 @@ _IDENTITIES = {
 }
 
 
-class Defect(NamedTuple):
-    """What is not as it was applied: the *code* of the stop, what, and how it is *mended*."""
-
-    code: str
-    message: str
-    mended: str
-
-
 # Nothing is lost by it, so that a source that was resumed afterwards passes what the log tells of it.
 _HARMLESS = "REPLICA_IDENTITY_WEAK"
+_NOT_BY_HAND = "do not mend it by hand, what was written meanwhile is in no event"
 
 
 def follow_captured(
@@ -53,61 +48,80 @@ def follow_captured(
     *resumed*: when the source was resumed the last time.
 
     Raises:
-        StopError: a table or the publication is not as it was applied.
+        TableDefectError: some of these tables, or what is published of them, are not as they were applied.
+        StopError: the publication is not, or nobody knows which table.
 
     """
     told = beat.pop(CAPTURED, None)
     if not isinstance(told, dict):
         return former
     passed = resumed is not None and datetime.fromisoformat(beat["at"]) <= resumed
-    defects = [each for each in _defects(told, former or {}, tables) if not (passed and each.code == _HARMLESS)]
+    defects = [each for each in captured_defects(told, former or {}, tables) if not (passed and each.code == _HARMLESS)]
+    for each in defects:
+        if each.table is None:
+            remedy = f"{each.mended}; then rowcast sources resnapshot {source} --yes"
+            raise StopError(each.code, each.message, remedy=remedy)
     if defects:
-        first = defects[0]
-        again = "resume" if first.code == _HARMLESS else "resnapshot"
-        raise StopError(
-            first.code,
-            "; ".join(each.message for each in defects),
-            remedy=f"{first.mended}; then rowcast sources {again} {source}" + (" --yes" * (again == "resnapshot")),
-        )
+        raise TableDefectError(source, defects)
     return {name: told[name] for name in _KEPT if name in told}
 
 
-def _defects(
+def forget_identities(captured: Mapping[str, Any], tables: Iterable[str], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept, *captured*, with *tables* as they are *told* to be now, whatever they were before."""
+    known, now = captured.get("is"), told.get("is")
+    if not (isinstance(known, dict) and isinstance(now, dict)):
+        return {name: each for name, each in captured.items() if name != "is"}
+    return {**captured, "is": {**known, **{name: now[name] for name in tables if name in now}}}
+
+
+def captured_defects(
     told: Mapping[str, Any], former: Mapping[str, Any], tables: Mapping[str, TableDefinition]
 ) -> Iterator[Defect]:
+    """What of *tables* and their publication is not as it was applied, as *told*; *former* is what was told before."""
     lacks = {name: each for name, each in sorted(told.get("lacks", {}).items()) if name in tables}
-    yield from _publication_defects(told, former, [_unpublished(tables[name], each) for name, each in lacks.items()])
+    yield from _publication_defects(told, former)
+    if "publication" in told:
+        for name, each in lacks.items():
+            missing = _unpublished(tables[name], each)
+            if missing:
+                yield Defect("PUBLICATION_INCOMPLETE", f"the publication lacks {missing}", _NOT_BY_HAND, name)
     for name, each in lacks.items():
         if each.get("table"):
-            yield Defect("TABLE_MISSING", f"{name}: captured, but not in the database any more", "create it again")
+            message = f"{name}: captured, but not in the database any more"
+            yield Defect("TABLE_MISSING", message, "create it again", name)
         changes = list(_column_changes(tables[name], each.get("columns", {})))
         if changes:
-            yield Defect("COLUMN_CHANGED", f"{name}: {', '.join(changes)}", "put it back, or change the source file")
+            mended = "put it back, or change the source file"
+            yield Defect("COLUMN_CHANGED", f"{name}: {', '.join(changes)}", mended, name)
     for name, each in lacks.items():
         if each.get("identity"):
             kinds = " and ".join(_IDENTITIES[kind] for kind in each["identity"])
             mended = f"ALTER TABLE {name} REPLICA IDENTITY DEFAULT, with its primary key"
-            yield Defect(_HARMLESS, f"{name}: its replica identity is {kinds}", mended)
-    if former.get("of") == told.get("of") and former.get("is") != told.get("is") and not lacks:
-        message = "a captured table or column was dropped, and made anew under its name: its rows or values are others"
-        yield Defect("COLUMN_CHANGED", message, "nothing has to be put back")
+            yield Defect(_HARMLESS, f"{name}: its replica identity is {kinds}", mended, name, lossless=True)
+    if former.get("of") == told.get("of"):
+        yield from _made_anew(former.get("is"), told.get("is"), lacks, tables)
 
 
-def _publication_defects(
-    told: Mapping[str, Any], former: Mapping[str, Any], unpublished: Sequence[str]
-) -> Iterator[Defect]:
+def _made_anew(former: Any, now: Any, lacks: Collection[str], tables: Collection[str]) -> Iterator[Defect]:
+    what, mended = "dropped, and made anew under its name: its rows or values are others", "nothing has to be put back"
+    if isinstance(former, dict) and isinstance(now, dict):
+        for name in sorted(former.keys() & now.keys() & set(tables) - set(lacks)):
+            if former[name] != now[name]:
+                yield Defect("COLUMN_CHANGED", f"{name}: it, or a captured column of it, was {what}", mended, name)
+    elif isinstance(former, str) and isinstance(now, str) and former != now and not lacks:
+        # A connector that was set up by a former release tells one of all tables.
+        yield Defect("COLUMN_CHANGED", f"a captured table or column was {what}", mended)
+
+
+def _publication_defects(told: Mapping[str, Any], former: Mapping[str, Any]) -> Iterator[Defect]:
     if "publication" not in told:
         yield Defect("PUBLICATION_MISSING", "the publication was dropped", "nothing has to be made by hand")
         return
-    mended = "do not mend it by hand, what was written meanwhile is in no event"
     if former.get("publication", told["publication"]) != told["publication"]:
-        yield Defect("PUBLICATION_RECREATED", "the publication was dropped, and made anew", mended)
+        yield Defect("PUBLICATION_RECREATED", "the publication was dropped, and made anew", _NOT_BY_HAND)
     if not told.get("operations", True):
         message = "the publication does not publish every operation, or not through partitioned tables"
-        yield Defect("PUBLICATION_INCOMPLETE", message, mended)
-    lacks = [each for each in unpublished if each]
-    if lacks:
-        yield Defect("PUBLICATION_INCOMPLETE", f"the publication lacks {', '.join(lacks)}", mended)
+        yield Defect("PUBLICATION_INCOMPLETE", message, _NOT_BY_HAND)
 
 
 def _unpublished(table: TableDefinition, lacks: Mapping[str, Any]) -> str:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rowcast.errors import MappingError, StopError
+from rowcast.errors import MappingError
 from stream_app.core.change import Columns, Operation, RowChange
+from stream_app.core.defect import without_id
 from stream_app.core.embedding import EmbeddedMapping, LinkMapping
 from stream_app.core.holding import Shift, completed
 from stream_app.core.link import bind, index_link
@@ -70,7 +71,7 @@ def foresee_embedded(
     is asked which change of an aggregate is the first.
 
     Raises:
-        StopError: a row has no key.
+        TableDefectError: a row has no key.
 
     """
     changes = [[(_key(source, row), row) for row in rows] for rows in units]
@@ -123,7 +124,7 @@ def _key(source: SourceMapping, row: RowChange) -> Key:
     try:
         return Key(mapping.name, mapping.row_key(image or {}))
     except MappingError as error:
-        raise StopError("ROW_WITHOUT_ID", f"{row.table} at LSN {row.lsn}: {error}") from error
+        raise without_id(source.definition.source, row.table, row.lsn, error) from error
 
 
 def _foresee(
@@ -139,18 +140,17 @@ def _foresee(
         else:
             # A changed primary key arrives as a delete directly followed by an insert, which alone lacks values.
             moved = change.operation is Operation.CREATE and left[:2] == (row.aggregate, (change.order or 0) - 1)
-            foreseen = _embedded_change(
-                source.embedded_tables[change.table], row, change, (former, left[2] if moved else former[0])
-            )
+            foreseen = _embedded_change(source, row, change, (former, left[2] if moved else former[0]))
         known[row] = foreseen.columns, foreseen.after
         found.append(foreseen._replace(order=change.order or 0))
     return found
 
 
 def _embedded_change(
-    mapping: EmbeddedMapping, row: Key, change: RowChange, known: tuple[_Known, Columns | None]
+    source: SourceMapping, row: Key, change: RowChange, known: tuple[_Known, Columns | None]
 ) -> EmbeddedChange:
     """*known*: what the row was, and what completes it."""
+    mapping = source.embedded_tables[change.table]
     former, completing = known
     assert change.after is not None, "a change other than a delete has an after image"
     columns = mapping.keep(change.after)
@@ -160,16 +160,17 @@ def _embedded_change(
         owner = mapping.owner(columns)
     except MappingError:
         owner = former[1]  # the aggregate is refused then, because the row cannot be mapped either
-    return EmbeddedChange(row, columns, former[1], owner, _parent(mapping, columns, change))
+    return EmbeddedChange(row, columns, former[1], owner, _parent(source, columns, change))
 
 
-def _parent(mapping: EmbeddedMapping, columns: Columns, change: RowChange) -> str | None:
+def _parent(source: SourceMapping, columns: Columns, change: RowChange) -> str | None:
+    mapping = source.embedded_tables[change.table]
     if not isinstance(mapping, LinkMapping):
         return None
     try:
         return mapping.parent(columns)
     except MappingError as error:
-        raise StopError("ROW_WITHOUT_ID", f"{mapping.table} at LSN {change.lsn}: {error}") from error
+        raise without_id(source.definition.source, mapping.table, change.lsn, error) from error
 
 
 def _load_rows(view: View, rows: Iterable[Key]) -> Lookups:

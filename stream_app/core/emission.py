@@ -90,7 +90,7 @@ class Emitted:
     What a batch has to publish, in order, and what it counted.
 
     *statements* wait for the chunks in which events of their transaction go out; *refused_statements* never become
-    events. Of *unready* types nothing goes out, because their first generation is not complete.
+    events. Of *unready* types nothing goes out: their first generation is not complete, or they are halted.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -232,7 +232,7 @@ def emit_stated(
 def _check_told(mapping: AggregateMapping, statement: Statement, state: AggregateState, *, unready: bool) -> None:
     name = f"{mapping.name} {statement.key.id_text}"
     if unready:
-        raise PoisonError(f"the first snapshot of {mapping.name} was not complete")
+        raise PoisonError(f"no events of {mapping.name} go out: its first snapshot is not complete, or it is halted")
     if state.refusal is not None:
         raise PoisonError(f"{name} itself was refused, so its state cannot be told: {state.refusal.reason}")
     if state.published is None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import orjson
 
 from rowcast.errors import StopError
-from stream_app.core.captured import CAPTURED, follow_captured
+from stream_app.core.captured import CAPTURED, follow_captured, forget_identities
 from stream_app.core.change import HEARTBEAT_PREFIX
 from stream_app.core.partition import ALL as PARTITIONS
-from stream_app.core.partition import Capture, follow_partitions, keep_truncated
+from stream_app.core.partition import Capture, follow_partitions, forget_partitions, keep_truncated
 from stream_app.core.transaction import LargeTransaction, Transaction
 
 Heartbeat = Mapping[str, Any]
@@ -32,8 +32,8 @@ def newest_heartbeat(
     What of the catalogue not every beat tells is the last that was told. The TRUNCATEs of *capture* came before.
 
     Raises:
-        StopError: rows came or went of which nothing is in the WAL, tables or publication are not as applied, or the
-            database is another.
+        TableDefectError: rows of some tables came or went of which nothing is in the WAL, or they are not as applied.
+        StopError: nor is the publication, or the database is another.
 
     """
     newest = former if former is None or not capture.truncated else keep_truncated(former, capture.truncated)
@@ -50,6 +50,14 @@ def forget_catalogue(heartbeat: Heartbeat | None) -> dict[str, Any] | None:
         return None
     gone = (*PARTITIONS, CAPTURED, _SYSTEM, _TIMELINE)
     return {name: value for name, value in heartbeat.items() if name not in gone}
+
+
+def forget_tables(heartbeat: Heartbeat, tables: Collection[str], told: Mapping[str, Any]) -> dict[str, Any]:
+    """*heartbeat* with *tables* as they are *told* to be now: what they were before is mended."""
+    kept = forget_partitions(heartbeat, tables, told)
+    if CAPTURED in kept:
+        kept[CAPTURED] = forget_identities(kept[CAPTURED], tables, told.get(CAPTURED, {}))
+    return kept
 
 
 def _check_history(source: str, former: Heartbeat, beat: Heartbeat, resumed: datetime | None) -> None:
@@ -80,7 +88,7 @@ def _check_history(source: str, former: Heartbeat, beat: Heartbeat, resumed: dat
 def _follow(source: str, former: Heartbeat | None, beat: dict[str, Any], capture: Capture) -> Heartbeat:
     _check_history(source, former or {}, beat, capture.resumed)
     known = (former or {}).get(CAPTURED, (capture.begun or {}).get(CAPTURED))
-    captured = follow_captured(source, known, beat, capture.tables, capture.resumed)
+    captured = follow_captured(source, known, beat, capture.asked, capture.resumed)
     kept = follow_partitions(source, former, beat, capture)
     return kept if captured is None else {**kept, CAPTURED: captured}
 

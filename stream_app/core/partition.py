@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from rowcast.errors import StopError
 from rowcast.sources.definition import TableDefinition
+from stream_app.core.defect import Defect, TableDefectError
 
 # The partitions of each partitioned table: oids, those that were attached with `@<transaction>`.
 PARTITIONS = "partitions"
@@ -38,13 +38,20 @@ class Capture(NamedTuple):
 
     *begun*: what there was when the source was set up, before its first snapshot. *truncated*: tables and transactions
     of TRUNCATEs that the change log has, and no kept heartbeat. *tables*: as they were applied, by name. *resumed*:
-    when the source was resumed the last time.
+    when the source was resumed the last time. *halted*: the tables of which nothing is asked, because all types that
+    are made of them are halted.
     """
 
     begun: Told | None = None
     truncated: frozenset[tuple[str, int]] = frozenset()
     tables: Mapping[str, TableDefinition] = {}
     resumed: datetime | None = None
+    halted: frozenset[str] = frozenset()
+
+    @property
+    def asked(self) -> Mapping[str, TableDefinition]:
+        """The tables that are to be as they were applied."""
+        return {name: table for name, table in self.tables.items() if name not in self.halted}
 
 
 class _File(NamedTuple):
@@ -89,7 +96,7 @@ def follow_partitions(source: str, former: Told | None, beat: dict[str, Any], ca
     *beat* with what is known of partitions after it; *former* is the heartbeat before it.
 
     Raises:
-        StopError: rows came or went of which nothing is in the WAL.
+        TableDefectError: rows came or went of which nothing is in the WAL.
 
     """
     former = former or _NOTHING
@@ -100,38 +107,53 @@ def follow_partitions(source: str, former: Told | None, beat: dict[str, Any], ca
     begun = capture.begun or _NOTHING
     truncated = {(str(table), int(xid)) for table, xid in former.get(_TRUNCATED, ())} | capture.truncated
     told, told_files = (former.get(name, begun.get(name)) for name in (PARTITIONS, FILES))
-    changes = [] if told is None else list(_came_or_went(told, found))
+    changes = [] if told is None else list(_came_or_went(told, found, capture.halted))
     rewritten: dict[str, str] = {}
     if isinstance(files, dict) and told_files is not None:
         for table, now in sorted(files.items()):
+            if table in capture.halted:
+                continue
             replaced = _Replaced(told_files.get(table, {}), now)
             xids = {str(xid) for name, xid in truncated if name == table}
             lost = replaced.lost(xids)
             if lost:
-                changes.append(f"{table}: {lost} partitions were truncated by their own names")
+                changes.append((table, f"{lost} partitions were truncated by their own names"))
             rewritten |= replaced.rewritten()
             files[table] = replaced.kept(former.get(_REWRITTEN, {}))
     if changes:
-        raise StopError(
-            "PARTITIONS_CHANGED",
-            f"{'; '.join(changes)}: their rows came or went without a trace in the WAL",
-            remedy=f"rowcast sources resnapshot {source} --yes",
-        )
+        raise TableDefectError(source, [_defect(table, what) for table, what in changes])
     beat[PARTITIONS] = found
     if isinstance(files, dict):
         beat[FILES] = files
     return {**beat, _REWRITTEN: rewritten} if rewritten else beat
 
 
-def _came_or_went(told: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    for table in sorted({*told, *found}):
+def forget_partitions(heartbeat: Told, tables: Collection[str], told: Told) -> dict[str, Any]:
+    """*heartbeat* with the partitions of *tables* as they are *told* to be now, whatever they were before."""
+    kept = dict(heartbeat)
+    for name in (PARTITIONS, FILES):
+        if name in kept:
+            others = {table: each for table, each in kept[name].items() if table not in tables}
+            kept[name] = others | {table: each for table, each in told.get(name, {}).items() if table in tables}
+    return kept
+
+
+def _defect(table: str, what: str) -> Defect:
+    message = f"{table}: {what}: their rows came or went without a trace in the WAL"
+    return Defect("PARTITIONS_CHANGED", message, "", table)
+
+
+def _came_or_went(
+    told: Mapping[str, Sequence[str]], found: Mapping[str, Sequence[str]], halted: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    for table in sorted({*told, *found} - set(halted)):
         before, now = set(told.get(table, ())), set(found.get(table, ()))
         attached = {each for each in now - before if "@" in each}
         gone = {_oid(each) for each in before} - {_oid(each) for each in now}
         if attached:
-            yield f"{table}: {len(attached)} partitions were attached"
+            yield table, f"{len(attached)} partitions were attached"
         if gone:
-            yield f"{table}: {len(gone)} partitions were detached or dropped"
+            yield table, f"{len(gone)} partitions were detached or dropped"
 
 
 def _oid(partition: str) -> str:

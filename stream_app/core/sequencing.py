@@ -17,6 +17,7 @@ import orjson
 from rowcast.annotation import CONTEXT_BYTES_MAX, CONTEXT_PREFIX, TRACEPARENT
 from rowcast.errors import MappingError, StopError
 from stream_app.core.change import Columns, Message, Operation, RowChange
+from stream_app.core.defect import without_id
 from stream_app.core.embedded import NOTHING, EmbeddedChanges, fold_embedded, foresee_embedded, load_embedded
 from stream_app.core.emission import Emitted, Origin, emit, emit_stated, rfc3339, taken_over
 from stream_app.core.holding import Shift, completed, fold_shifts, foresee, may_move
@@ -28,7 +29,6 @@ from stream_app.core.loading import (
     load_whole,
 )
 from stream_app.core.mapping import AggregateMapping, SourceMapping
-from stream_app.core.reference import ReferenceTable
 from stream_app.core.state import AggregateState, Key, Lookup, View
 from stream_app.core.statement import Statement, statements_in
 from stream_app.core.tail import Tail
@@ -312,7 +312,8 @@ def settle(source: SourceMapping, view: View, origin: Origin, out: tuple[Emitted
         if match.version <= state.version:
             continue
         view.put(key, taken_over(source.by_type[key.aggregate], state, match))
-        emit(source, view, key, origin, out)
+        if key.aggregate not in out[0].unready:
+            emit(source, view, key, origin, out)
 
 
 def split_truncates(source: SourceMapping, unit: Transaction) -> tuple[tuple[str, ...], Transaction]:
@@ -364,15 +365,16 @@ def _fold_references(source: SourceMapping, view: View, unit: Work) -> None:
             table.rows.clear()
     for change in _rows(unit):
         if change.table in source.references:
-            _fold_reference(source.references[change.table], view, change)
+            _fold_reference(source, view, change)
 
 
-def _fold_reference(table: ReferenceTable, view: View, change: RowChange) -> None:
+def _fold_reference(source: SourceMapping, view: View, change: RowChange) -> None:
+    table = source.references[change.table]
     gone = change.operation is Operation.DELETE
     try:
         row_key = table.row_key((change.before if gone else change.after) or {})
     except MappingError as error:
-        raise StopError("ROW_WITHOUT_ID", f"{change.table} at LSN {change.lsn}: {error}") from error
+        raise without_id(source.definition.source, change.table, change.lsn, error) from error
     key = Key(table.name, row_key)
     if row_key in table.rows:
         view.stored_rows.add(key)
@@ -406,8 +408,7 @@ def key_of(source: SourceMapping, row: RowChange) -> Key:
     try:
         return _new(Key, (mapping.name, mapping.row_key(image or {})))
     except MappingError as error:
-        # Without its id the row belongs to no aggregate that could be held alone.
-        raise StopError("ROW_WITHOUT_ID", f"{row.table} at LSN {row.lsn}: {error}") from error
+        raise without_id(source.definition.source, row.table, row.lsn, error) from error
 
 
 # A row change: the aggregate whose root row it changes, and the parent that the row points at. While that is not sure,

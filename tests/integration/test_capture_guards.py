@@ -1,8 +1,11 @@
-"""What somebody does to captured tables and their publication by ALTER: the source stops, or nothing comes of it."""
+"""What somebody does to captured tables and their publication by ALTER, and which types it halts, if any."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,20 +19,29 @@ from rowcast.connect import ConnectClient
 from rowcast.sources.connector import connector_name, publication_name, slot_name
 from stream_app.slot_watch import SlotWatch
 
+TABLES = ("customer", "product", "visit")
+
 
 @pytest.fixture
 def shop(project: TestProject) -> TestProject:
-    """A source with two tables, each an aggregate, and a row in each."""
+    """A source with three tables, each an aggregate, and a row in each; a visit stands below a customer."""
     project.source_path.write_text(
         f"source: {project.name}\ndatabase: {project.name}\ntopics: {{partitions: 3}}\nrefusals: {{stop_above: 1}}\n"
         "aggregates:\n  customer: {table: public.customer, id: id}\n  product: {table: public.product, id: id}\n"
+        "  visit: {table: public.visit, id: id, parent: {aggregate: customer, column: customer_id}}\n"
     )
-    for name in ("customer", "product"):
-        columns = "id integer PRIMARY KEY, name varchar(20), at timestamptz, price numeric(6,2)"
-        project.execute(f"CREATE TABLE {name} ({columns}, other text)")
-        project.execute(f"INSERT INTO {name} VALUES (1, 'one', '2026-01-02 03:04:05.678+00', 4.5, 'x')")
-        project.write_contract(name, (), {each: {} for each in ("id", "name", "at", "price")})
+    for name in TABLES:
+        project.execute(make(name))
+        project.execute(f"INSERT INTO {name} VALUES (1, 'one', '2026-01-02 03:04:05.678+00', 4.5, 'x', 1)")
+        above = ("customer",) if name == "visit" else ()
+        project.write_contract(name, above, {each: {} for each in ("id", "name", "at", "price")})
     return project
+
+
+def make(table: str) -> str:
+    """The statement that creates a table."""
+    columns = "id integer PRIMARY KEY, name varchar(20), at timestamptz, price numeric(6,2), other text"
+    return f"CREATE TABLE {table} ({columns}, customer_id integer)"
 
 
 def hasten(project: TestProject) -> None:
@@ -74,10 +86,103 @@ def resnapshot(project: TestProject) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+class Writes(threading.Thread):
+    """Changes of all tables, one after the other, until `finish`; what PostgreSQL refuses is passed over."""
+
+    def __init__(self, project: TestProject) -> None:
+        super().__init__(daemon=True)
+        self._url = project.settings.database(project.name).url
+        self._ending = threading.Event()
+
+    def run(self) -> None:
+        """Insert, update and delete, at some fifty transactions a second."""
+        with psycopg.connect(self._url, autocommit=True) as connection:
+            for number in itertools.count(100):
+                for table in TABLES:
+                    with suppress(psycopg.Error):
+                        insert = f"INSERT INTO {table} (id, at, price, customer_id) VALUES ({number}, now(), 1, 1);"
+                        update = f"UPDATE {table} SET price = price + 1 WHERE id = {number - 5};"
+                        connection.execute(f"{insert} {update} DELETE FROM {table} WHERE id = {number - 10}")
+                if self._ending.wait(0.05):  # paces the load; nothing waits for it
+                    return
+
+    def finish(self) -> None:
+        """End, and wait for it."""
+        self._ending.set()
+        self.join(30)
+
+
+def told(project: TestProject, *arguments: str, code: int = 0) -> str:
+    """What a command says; it has to end with *code*."""
+    done = rowcast(project, "sources", *arguments)
+    assert done.returncode == code, f"{arguments}: {done.stdout}{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def problems(project: TestProject) -> set[tuple[str, str]]:
+    """What status finds wrong: the codes, with the halted types where they name some."""
+    (status,) = json.loads(told(project, "status", project.name, "--json", code=1))["sources"]
+    halted = {(each["code"], each["aggregate"]) for each in status["position"]["halted"]}
+    assert {code for code, _ in halted} == {each["code"] for each in status["problems"]}, status["problems"]
+    return halted
+
+
+def published_count(project: TestProject, aggregate: str) -> int:
+    """How many events of a type there are."""
+    return sum(map(len, histories(project, [aggregate], major=2).values()))
+
+
+def wait_halt(project: TestProject, worker: Worker, *halted: set[tuple[str, str]]) -> None:
+    """Wait until exactly these types are halted, by code: one of *halted*; those of the others go on after that."""
+    hasten(project)
+    query = "SELECT code, aggregate FROM rowcast.halted_type WHERE source = %s"
+    with project.control() as control:
+        wait_until(lambda: set(control.execute(query, (project.name,))) in halted, f"halted are {halted}", 60)
+    types = {name for _, name in halted[0]}
+    assert problems(project) in halted
+    assert "was not stopped" in told(project, "resume", project.name, code=1)
+    page, health = worker.get("/metrics").text, worker.get("/health")
+    shown = {name for name in TABLES if f'halted{{aggregate="{name}",source="{project.name}"}} 1.0' in page}
+    assert shown == types
+    assert (health.status_code, health.json()["halted"]) == (200, {project.name: sorted(types)})
+    wait_flow(project, types)
+
+
+def wait_flow(project: TestProject, halted: set[str]) -> None:
+    """Wait for events of what is done from now on, of all types but those *halted*, which have none."""
+    counts = {name: published_count(project, name) for name in TABLES}
+    others = [name for name in TABLES if name not in halted]
+    wait_until(lambda: all(published_count(project, name) > counts[name] + 5 for name in others), f"{others} go on")
+    assert {name: published_count(project, name) for name in halted} == {name: counts[name] for name in halted}
+
+
+def recover(project: TestProject, code: str) -> None:
+    """What status names, until nothing is wrong any more."""
+    assert f"recover {project.name} --code {code} --yes" in told(project, "status", project.name, code=1)
+    told(project, "recover", project.name, "--code", code, "--yes")
+    wait_until(lambda: rowcast(project, "sources", "status", project.name).returncode == 0, "nothing is wrong", 60)
+
+
+def disagreements(project: TestProject) -> list[str]:
+    """Where the topics, read from their beginning, say something else than the tables."""
+    wrong = []
+    for table in TABLES:
+        parent = "customer_id::text" if table == "visit" else "NULL"
+        rows = project.execute(f"SELECT id, name, price::float8, {parent} FROM {table}").fetchall()
+        last = [events[-1] for events in histories(project, [table], major=2).values()]
+        said = {
+            (each.after["id"], each.after["name"], float(each.after["price"]), *each.ancestors.get("customer", [None]))
+            for each in last
+            if each.after is not None
+        }
+        wrong += [f"{table}: {each}" for each in said ^ set(rows)]
+    return wrong
+
+
 @pytest.mark.slow
 @pytest.mark.guarantee("Nothing committed is lost")
-def test_what_alter_does_to_captured_tables_stops_the_source(shop: TestProject, workers: WorkerPool) -> None:
-    """Ordinary changes go on; others stop it with their code, and it agrees after the remedy that is told."""
+def test_what_alter_does_to_a_captured_table_halts_its_types(shop: TestProject, workers: WorkerPool) -> None:
+    """Ordinary changes go on; others halt its types, and the topics agree after the remedy that is told."""
     shop.apply()
     worker = workers.start()
     worker.wait_owned()
@@ -97,26 +202,50 @@ def test_what_alter_does_to_captured_tables_stops_the_source(shop: TestProject, 
     shop.execute("INSERT INTO customer VALUES (2, 'two', now(), 2)")
     wait_passed(shop)
     wait_until(lambda: names(shop, "customer") == {1: "one", 2: "two"}, "the change")
+    for statement in ("name DROP NOT NULL", "id TYPE integer", "name TYPE varchar(20)", "price TYPE numeric(6,2)"):
+        shop.execute(f"ALTER TABLE customer ALTER {statement}")
 
-    shop.execute("ALTER TABLE customer REPLICA IDENTITY NOTHING")
-    wait_stop(shop, worker, "REPLICA_IDENTITY_WEAK", "public.customer: its replica identity is NOTHING")
-    shop.execute("ALTER TABLE customer REPLICA IDENTITY DEFAULT")
-    assert rowcast(shop, "sources", "resume", shop.name).returncode == 0
-    wait_passed(shop)
-
+    writes = Writes(shop)
+    writes.start()
     shop.execute("ALTER TABLE customer RENAME name TO title")
-    shop.execute("INSERT INTO customer VALUES (3, 'three', now(), 3)")
-    wait_stop(shop, worker, "COLUMN_CHANGED", "public.customer: column 'name' is gone")
-    assert names(shop, "customer") == {1: "one", 2: "two"}, "nothing is published without the column"
+    wait_halt(shop, worker, {("COLUMN_CHANGED", "customer"), ("COLUMN_CHANGED", "visit")})
+    shop.execute("DELETE FROM customer WHERE id = 2; INSERT INTO visit VALUES (3, 'three', now(), 3, '', 1)")
+    refused = told(shop, "resync", shop.name, "--aggregate", "customer", code=2)
+    assert "column 'name' is gone" in refused
+    assert "--aggregate customer" in told(shop, "resync", shop.name, "--aggregate", "visit", code=2)
+    worker.kill()
+    worker = workers.start()
+    wait_flow(shop, {"customer", "visit"})
     shop.execute("ALTER TABLE customer RENAME title TO name")
-    resnapshot(shop)
-    wait_until(lambda: names(shop, "customer") == {1: "one", 2: "two", 3: "three"}, "the snapshot", 60)
+    recover(shop, "COLUMN_CHANGED")
+    wait_flow(shop, set())
 
-    shop.execute(f"ALTER PUBLICATION {publication_name(shop.name)} DROP TABLE product")
-    shop.execute("INSERT INTO product VALUES (2, 'two', now(), 2)")
-    wait_stop(shop, worker, "PUBLICATION_INCOMPLETE", "the publication lacks public.product")
+    shop.execute("ALTER TABLE product ADD COLUMN code uuid NOT NULL DEFAULT gen_random_uuid()")
+    shop.execute("CREATE UNIQUE INDEX code ON product (code); ALTER TABLE product REPLICA IDENTITY USING INDEX code")
+    # Deletions come without id: the first of them tells, or the heartbeat.
+    wait_halt(shop, worker, {("ROW_WITHOUT_ID", "product")}, {("REPLICA_IDENTITY_WEAK", "product")})
+    assert "its replica identity is an index" in told(shop, "resync", shop.name, code=2)
+    shop.execute("ALTER TABLE product REPLICA IDENTITY DEFAULT")
+    told(shop, "resync", shop.name, "--aggregate", "product")
+    wait_flow(shop, set())
+
+    shop.execute(f"ALTER PUBLICATION {publication_name(shop.name)} DROP TABLE product; DROP TABLE visit")
+    wait_halt(shop, worker, {("PUBLICATION_INCOMPLETE", "product"), ("TABLE_MISSING", "visit")})
+    shop.execute(f"{make('visit')}; INSERT INTO visit VALUES (4, 'four', now(), 4, '', 1)")
+    told(shop, "apply", shop.name)
+    told(shop, "resync", shop.name)
+    wait_flow(shop, set())
+    wait_passed(shop)
+    writes.finish()
+    wait_until(lambda: not disagreements(shop), "the topics agree with the tables")
+
+    shop.execute("ALTER TABLE product REPLICA IDENTITY NOTHING; ALTER TABLE customer ALTER price TYPE text")
+    wait_stop(shop, worker, "COLUMN_CHANGED", "public.customer: column 'price' is of type text")
+    shop.execute("ALTER TABLE customer ALTER price TYPE numeric(6,2) USING price::numeric")
+    shop.execute("ALTER TABLE product REPLICA IDENTITY DEFAULT; INSERT INTO product VALUES (5, 'five', now(), 5)")
     resnapshot(shop)
-    wait_until(lambda: names(shop, "product") == {1: "one", 2: "two"}, "the snapshot", 60)
+    wait_until(lambda: not disagreements(shop), "the topics agree with the tables", 60)
+    told(shop, "status", shop.name)
 
 
 def resume_connector(project: TestProject) -> None:

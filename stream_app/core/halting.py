@@ -1,0 +1,154 @@
+"""
+Halted types: aggregate types whose tables are not as they were applied, while the others of their source go on.
+
+Rows of a halted type go to row state as they come, and no event comes of them, until a resync has read its tables anew.
+So do those of the types below it, whose ancestors may be wrong. Where no type would be left, the source stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from rowcast.errors import MappingError
+from rowcast.halt import Halt
+from stream_app.core.change import Operation, RowChange
+from stream_app.core.defect import Defect, TableDefectError
+from stream_app.core.embedding import EmbeddedMapping, LinkMapping
+from stream_app.core.mapping import AggregateMapping, SourceMapping
+from stream_app.core.reference import ReferenceTable
+from stream_app.core.sequencing import types_below
+
+
+class HaltedTypes:
+    """The halted types of a source, and what of them has changed since the last commit."""
+
+    def __init__(self, source: SourceMapping, halts: Iterable[Halt]) -> None:
+        self._source = source
+        self._halts = {(each.aggregate, each.cause): each for each in halts}
+        self._added: list[Halt] = []
+        self._lifted: list[str] = []
+        self._fed = {table.name: types_made_of(source, table.name) for table in source.definition.tables}
+        self._drop({each.cause for each in self._halts.values()} - set(source.by_type))
+        self._judge()
+
+    def __contains__(self, aggregate: object) -> bool:
+        return aggregate in self.types
+
+    def why(self, aggregate: str) -> Halt:
+        """What halts *aggregate*; its own tables come first."""
+        return self._halts.get((aggregate, aggregate)) or next(
+            each for each in self._halts.values() if each.aggregate == aggregate
+        )
+
+    def stops_all(self, defects: Iterable[Defect]) -> bool:
+        """Whether no type would be left if *defects* were to halt theirs."""
+        return set(self._source.by_type) == {*self.types, *types_below(self._source, self._causes_of(defects))}
+
+    def halt(self, defects: Sequence[Defect], since: str) -> list[Halt]:
+        """Halt the types of the tables with *defects*, and those below; returns what is new."""
+        new: list[Halt] = []
+        for cause, found in self._causes_of(defects).items():
+            first, message = found[0], "; ".join(dict.fromkeys(each.message for each in found))
+            tables = tuple(dict.fromkeys(each.table for each in found if each.table is not None))
+            for aggregate in types_below(self._source, [cause]):
+                own = tables if aggregate == cause else ()
+                new.append(Halt(aggregate, cause, first.code, message, first.mended, own, since))
+        new = [each for each in new if (each.aggregate, each.cause) not in self._halts]
+        self._halts.update(((each.aggregate, each.cause), each) for each in new)
+        self._added += new
+        self._judge()
+        return new
+
+    def lift(self, causes: Iterable[str]) -> list[str]:
+        """What *causes* halted goes on, unless another halts it too; returns these types, parents first."""
+        former = self.types
+        self._drop(causes)
+        self._judge()
+        return [each.name for each in self._source.by_rank if each.name in former - self.types]
+
+    def lift_all(self) -> None:
+        """All are read anew."""
+        self.lift(set(self.causes))
+
+    def take_changed(self) -> tuple[list[Halt], list[str]]:
+        """What has to be written with the next commit: new halts, and causes that halt nothing any more."""
+        changed = self._added, self._lifted
+        self._added, self._lifted = [], []
+        return changed
+
+    def feeding(self, causes: Collection[str]) -> frozenset[str]:
+        """The tables that types among *causes* are made of."""
+        return frozenset(table for table, fed in self._fed.items() if fed & set(causes))
+
+    def takes(self, row: RowChange) -> bool:
+        """Whether *row* can go to row state: of a halted type it may be that nobody can tell which row it is."""
+        return row.table not in self.tables or row.operation is Operation.TRUNCATE or self._is_placeable(row)
+
+    def placeable(self, rows: Sequence[RowChange]) -> tuple[RowChange, ...]:
+        """The *rows* that can; what the others did a resync finds."""
+        return tuple(row for row in rows if self.takes(row))
+
+    def refuse_cut(self, rows: Iterable[RowChange]) -> None:
+        """
+        Make sure that *rows* have all columns that are mapped.
+
+        Raises:
+            TableDefectError: one has not, and nobody knows yet that its table is not as it was applied.
+
+        """
+        for row in rows:
+            if row.after is None or row.table in self.tables:
+                continue
+            mapping = self._rows_of(row.table)
+            lacking = sorted(mapping.needed - row.after.keys()) if mapping else ()
+            if lacking:
+                message = f"{row.table}: rows come without column {', '.join(map(repr, lacking))}"
+                mended = "put it back, or change the source file"
+                defect = Defect("COLUMN_CHANGED", message, mended, row.table)
+                raise TableDefectError(self._source.definition.source, [defect])
+
+    def _rows_of(self, table: str) -> AggregateMapping | EmbeddedMapping | ReferenceTable | None:
+        source = self._source
+        return source.references.get(table) or source.by_table.get(table) or source.embedded_tables.get(table)
+
+    def _is_placeable(self, row: RowChange) -> bool:
+        mapping = self._rows_of(row.table)
+        assert mapping is not None, "types are made of the table"
+        try:
+            mapping.row_key((row.before if row.operation is Operation.DELETE else row.after) or {})
+            if isinstance(mapping, LinkMapping) and row.after is not None:
+                mapping.parent(mapping.keep(row.after))
+        except MappingError:
+            return False
+        return True
+
+    def _drop(self, causes: Iterable[str]) -> None:
+        for cause in sorted(causes):
+            known = [key for key in self._halts if key[1] == cause]
+            for key in known:
+                del self._halts[key]
+            if known:
+                self._added = [each for each in self._added if each.cause != cause]
+                self._lifted.append(cause)
+
+    def _judge(self) -> None:
+        self.types = frozenset(aggregate for aggregate, _ in self._halts)
+        self.causes = frozenset(cause for _, cause in self._halts)
+        # What is wrong with them is known, and their rows are taken as they come.
+        self.tables = frozenset(table for table, fed in self._fed.items() if fed and fed <= self.causes)
+
+    def _causes_of(self, defects: Iterable[Defect]) -> dict[str, list[Defect]]:
+        causes: dict[str, list[Defect]] = {}
+        for each in defects:
+            for cause in sorted(self._fed.get(each.table or "", ())):
+                causes.setdefault(cause, []).append(each)
+        return causes
+
+
+def types_made_of(source: SourceMapping, table: str) -> frozenset[str]:
+    """The aggregate types with rows of *table* in their events: as root, embedded, link, or looked up."""
+    names = {name for name, each in source.tables.items() if each == table}
+    if table in source.references:
+        names.update(each.name for each in source.references[table].dependents)
+    found = {source.embedded[name].aggregate if name in source.embedded else name for name in names}
+    return frozenset(found & set(source.by_type))
