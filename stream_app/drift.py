@@ -19,6 +19,8 @@ from stream_app.core.transaction import Transaction
 
 # Whoever reads rows for a resync of a source holds this lock, with the hash of the source's name.
 READING_LOCK = 0x5265_7379
+# What comes of a resync that the owner cannot apply any more.
+SUPERSEDED = "not applied, because a snapshot or another definition came in between: ask again"
 _NEXT = """
 SELECT d.table_name, d.row_key, d.columns, r.columns, coalesce(r.generation >= %(generation)s, false)
 FROM rowcast.reread_row d

@@ -6,6 +6,7 @@ A call that dies is gone on with by the next one. Each step may be repeated, bec
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,7 @@ from rowcast.errors import ConfigurationError
 from rowcast.failpoint import failpoint
 from rowcast.sources.plan import apply
 from rowcast.sources.resnapshot import capture_anew
+from stream_app.drift import SUPERSEDED
 from stream_app.rebuild import Rebuilding, declared, hold_lock, rebuild
 from stream_app.resync import resync_source
 
@@ -98,7 +100,11 @@ def _resync_halted(control: psycopg.Connection, asked: Recovering) -> None:
 
 
 def _resync(asked: Recovering, aggregate: str | None = None) -> None:
+    deadline_s = time.monotonic() + asked.timeout_s
     resynced = resync_source(asked.source, asked.rebuilding.settings, asked.timeout_s, aggregate)
+    # The step before may have applied another definition, which the worker takes over within seconds.
+    while SUPERSEDED in resynced.outcome and time.monotonic() < deadline_s:
+        resynced = resync_source(asked.source, asked.rebuilding.settings, asked.timeout_s, aggregate)
     asked.rebuilding.progress(resynced.outcome)
     if not resynced.applied:
         raise ConfigurationError(

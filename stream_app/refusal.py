@@ -1,21 +1,25 @@
 """
 Refused aggregates as they come: named in the log, and counted.
 
-A wave of refusals is not a few bad rows: above the declared share the source stops.
+A wave of refusals is not a few bad rows: above the declared share the types that it comes from are halted, or the
+source stops.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 
 from rowcast.errors import StopError
+from stream_app.core.defect import Defect, TableDefectError
 from stream_app.core.state import Key, Refusal, View
 from stream_app.core.statement import RefusedStatement
 
 log = logging.getLogger("rowcast.worker")
+TOO_MANY = "TOO_MANY_REFUSALS"
+_MENDED = "mend mapping or contract, and rowcast sources apply"
 # Fewer outcomes than this say nothing about a share; after this many a new interval begins.
 _OUTCOMES_MIN = 20
 _INTERVAL_OUTCOMES = 1_000
@@ -34,7 +38,53 @@ class RefusalWatch:
         self._events = 0
         self._refused = 0
         self._first = ""
+        self._by_type = Counter[str]()
         self._names = RefusalLog(source, now_s)
+
+    def refuse_wave(
+        self,
+        tables: Mapping[str, str],
+        outcomes: tuple[int, int],
+        view: View,
+        statements: Iterable[RefusedStatement] = (),
+    ) -> None:
+        """
+        Make sure that `check` of the same batch would pass: *outcomes* are its events and refusals. Counts nothing.
+
+        Raises:
+            TableDefectError: it would not, because of the types with these root *tables*, the fewest that explain it.
+
+        """
+        events, refused = (now + former for now, former in zip(outcomes, self._known(), strict=True))
+        allowed = self._share_max * (events + refused)
+        if not outcomes[1] or events + refused < _OUTCOMES_MIN or refused <= allowed:
+            return
+        refusals = [*_refusals(view), *map(_of_statement, statements)]
+        counts = Counter(key.aggregate for key, _ in refusals)
+        if not self._is_over():
+            counts += self._by_type
+        defects = []
+        message = f"{refused} of {events + refused} events were refused, more than the declared share {self._share_max}"
+        first = next((f"; the first is {_name(*each)}" for each in refusals), "")
+        for aggregate, count in counts.most_common():
+            if refused > allowed and aggregate in tables:
+                told = f"{message}, {count} of {aggregate}{self._first or first}"
+                defects.append(Defect(TOO_MANY, told, f"{_MENDED} {self._source}", tables[aggregate], lossless=True))
+                refused -= count
+        if defects:
+            raise TableDefectError(self._source, defects)
+
+    def begin(self) -> None:
+        """Count anew: the types that most of it came from are halted."""
+        self._events = self._refused = 0
+        self._first = ""
+        self._by_type.clear()
+
+    def _is_over(self) -> bool:
+        return self._events + self._refused >= _INTERVAL_OUTCOMES
+
+    def _known(self) -> tuple[int, int]:
+        return (0, 0) if self._is_over() else (self._events, self._refused)
 
     def check(
         self, events: int, refused: int, view: View | None = None, statements: Iterable[RefusedStatement] = ()
@@ -48,23 +98,22 @@ class RefusalWatch:
             StopError: too large a share was refused; nothing of the batch may be published.
 
         """
-        if self._events + self._refused >= _INTERVAL_OUTCOMES:
-            self._events = self._refused = 0
-            self._first = ""
+        if self._is_over():
+            self.begin()
         self._events += events
         self._refused += refused
         refusals = _refusals(view) if refused and view is not None else []
         refusals += map(_of_statement, statements)
+        self._by_type.update(key.aggregate for key, _ in refusals)
         if refusals and not self._first:
             self._first = f"; the first is {_name(*refusals[0])}"
         outcomes = self._events + self._refused
         if refused and outcomes >= _OUTCOMES_MIN and self._refused > self._share_max * outcomes:
             raise StopError(
-                "TOO_MANY_REFUSALS",
+                TOO_MANY,
                 f"{self._refused} of {outcomes} events were refused, more than the declared share {self._share_max}"
                 + self._first,
-                remedy=f"mend mapping or contract, then: rowcast sources apply {self._source};"
-                f" rowcast sources resume {self._source}",
+                remedy=f"{_MENDED} {self._source}; then rowcast sources resume {self._source}",
             )
         self._names.note(refusals)
 

@@ -188,7 +188,12 @@ def _read_and_ask(
     outcome = wait_outcome(control, ask(control, source, "resync_apply", arguments), options.timeout)
     if outcome is None:
         return f"{reading.count} rows read; not yet applied, the request stands", False
-    return f"{reading.count} rows read; {outcome}", not outcome.startswith("not ")
+    if outcome.startswith("not "):
+        return f"{reading.count} rows read; {outcome}", False
+    for halt in read_halts(control, source):
+        if halt.aggregate in lifts.get("types", ()):
+            return f"{reading.count} rows read; {outcome}; {halt.told()}: {halt.remedy(source)}", False
+    return f"{reading.count} rows read; {outcome}", True
 
 
 def _need_same_database(control: psycopg.Connection, database: psycopg.Connection[Any], source: str) -> None:

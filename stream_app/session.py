@@ -47,7 +47,7 @@ from stream_app.core.transaction import (
     Transaction,
     Unit,
 )
-from stream_app.drift import Drift, as_transaction
+from stream_app.drift import SUPERSEDED, Drift, as_transaction
 from stream_app.generation import Generations
 from stream_app.landing import Landing, Parcel
 from stream_app.live_majors import Waiting, read_live_majors, read_waiting
@@ -216,7 +216,25 @@ class Session:
             raise fault
         for each in new:
             log.error("source %s: %s: %s; remedy: %s", self._source, each.code, each.told(), each.remedy(self._source))
+        self._refusals.begin()
         self._metrics.halted(self._halted.types)
+
+    def _refuse_wave(self, view: View, emitted: Emitted, rows: Iterable[RowChange] = ()) -> None:
+        """
+        Make sure that no type has so many refusals that it has to be halted; *rows* may show why.
+
+        Raises:
+            TableDefectError: some have.
+
+        """
+        statements = [each for each in emitted.refused_statements if each.aggregate not in self._halted]
+        refused = emitted.refused - len(emitted.refused_statements) + len(statements)
+        tables = {name: each.table for name, each in self._mapping.by_type.items() if name not in self._halted}
+        try:
+            self._refusals.refuse_wave(tables, (emitted.events, refused), view, statements)
+        except TableDefectError:
+            self._halted.refuse_cut(rows)
+            raise
 
     def _resend(self, number: int, aggregates: Sequence[str], ids: Sequence[str]) -> None:
         """
@@ -553,9 +571,9 @@ class Session:
             ]
         sure = not self._tail
         self._fold(sequence(self._mapping, view, units, reading, (emitted, self._tail)), view)
-        if emitted.refused and sure:
-            # A row that lacks a column is told at once by what it is, and by the next heartbeat.
-            self._halted.refuse_cut(row for unit in units if isinstance(unit, Transaction) for row in unit.rows)
+        if sure:
+            rows = (row for unit in units if isinstance(unit, Transaction) for row in unit.rows)
+            self._refuse_wave(view, emitted, rows)
         self._land(view, emitted, step, position)
         self._metrics.batch(_row_count(units), emitted.events, emitted.refused, emitted.repeated)
 
@@ -573,9 +591,15 @@ class Session:
             if self._stopping():
                 raise _InterruptedError
             keys, stated = self._reads.stated(keys) if said else (keys, {})
-            after = keys[-1]
-            view, emitted = View(), Emitted(unready=self._unready)
+            view, emitted, sure = View(), Emitted(unready=self._unready), not self._tail
             self._fold(emit_pending(self._mapping, view, keys, origin, (emitted, self._tail), stated), view)
+            try:
+                if sure:
+                    self._refuse_wave(view, emitted)
+            except TableDefectError as fault:
+                self._halt(fault, self._idle_origin().time)
+                continue
+            after = keys[-1]
             last = {**sub_position, "last": [after.aggregate, after.id_text]}
             step = Step(pending_done=after, said=said)
             self._land(view, emitted, step, replace(self._position, sub_position=last))
@@ -620,7 +644,7 @@ class Session:
         elif verb == "resync_begin":
             outcome = self._begin_comparing(arguments["aggregates"])
         elif verb == "resync_apply":
-            outcome = "not applied, because a snapshot or another definition came in between: ask again"
+            outcome = SUPERSEDED
         elif verb == "skip_snapshot":
             outcome, offset = self._skip_snapshot(int(arguments["next_offset"]))
             done = replace(done, next_offset=offset, heartbeat=forget_catalogue(done.heartbeat))

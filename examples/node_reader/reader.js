@@ -14,6 +14,7 @@ const consumer = kafka.consumer({ groupId: `reader-${process.pid}-${Date.now()}`
 const marks = new Map(); // in a service: rows of its database, written in one transaction with effect and offset
 const next = {}; // the offset behind what was read, by partition
 let progress = { heartbeat_at: "", end_offsets: {} };
+const aggregateType = topic.split(".").at(-2); // <domain>.<aggregate>.v<major>
 
 function apply({ key, value, timestamp, headers }) {
   const { ce_id, ce_type, ce_sequence, ce_rowcastsource } = headers;
@@ -31,6 +32,8 @@ function apply({ key, value, timestamp, headers }) {
 }
 
 function complete() {
+  // Of a halted type nothing is told until it goes on.
+  if (progress.halted?.some(({ aggregate }) => aggregate === aggregateType)) return false;
   const ends = Object.entries(progress.end_offsets[topic] ?? {});
   return progress.heartbeat_at >= until && ends.every(([partition, end]) => (next[partition] ?? 0) >= end);
 }

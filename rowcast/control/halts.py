@@ -16,7 +16,8 @@ SELECT aggregate, cause, code, message, mended, tables,
 """
 _ADD = """
 INSERT INTO rowcast.halted_type (source, aggregate, cause, code, message, mended, tables, since)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (source, aggregate, cause) DO UPDATE
+SET code = excluded.code, message = excluded.message, mended = excluded.mended, tables = excluded.tables
 """
 _LIFT = "DELETE FROM rowcast.halted_type WHERE source = %s AND cause = ANY (%s)"
 

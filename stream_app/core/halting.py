@@ -18,6 +18,9 @@ from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.reference import ReferenceTable
 from stream_app.core.sequencing import types_below
 
+# Rows cannot be mapped, and nobody knows yet whether because of their tables.
+UNSURE = "TOO_MANY_REFUSALS"
+
 
 class HaltedTypes:
     """The halted types of a source, and what of them has changed since the last commit."""
@@ -53,11 +56,18 @@ class HaltedTypes:
             for aggregate in types_below(self._source, [cause]):
                 own = tables if aggregate == cause else ()
                 new.append(Halt(aggregate, cause, first.code, message, first.mended, own, since))
-        new = [each for each in new if (each.aggregate, each.cause) not in self._halts]
+        new = [known for each in new if (known := self._told_better(each)) is not None]
         self._halts.update(((each.aggregate, each.cause), each) for each in new)
         self._added += new
         self._judge()
         return new
+
+    def _told_better(self, halt: Halt) -> Halt | None:
+        """What is to be known of *halt*, None where it is known. What rows show may be told better by a heartbeat."""
+        former = self._halts.get((halt.aggregate, halt.cause))
+        if former is None:
+            return halt
+        return halt._replace(since=former.since) if former.code == UNSURE != halt.code else None
 
     def lift(self, causes: Iterable[str]) -> list[str]:
         """What *causes* halted goes on, unless another halts it too; returns these types, parents first."""
@@ -135,7 +145,8 @@ class HaltedTypes:
         self.types = frozenset(aggregate for aggregate, _ in self._halts)
         self.causes = frozenset(cause for _, cause in self._halts)
         # What is wrong with them is known, and their rows are taken as they come.
-        self.tables = frozenset(table for table, fed in self._fed.items() if fed and fed <= self.causes)
+        known = {cause for (_, cause), each in self._halts.items() if each.code != UNSURE}
+        self.tables = frozenset(table for table, fed in self._fed.items() if fed and fed <= known)
 
     def _causes_of(self, defects: Iterable[Defect]) -> dict[str, list[Defect]]:
         causes: dict[str, list[Defect]] = {}

@@ -26,7 +26,7 @@ TABLES = ("customer", "product", "visit")
 def shop(project: TestProject) -> TestProject:
     """A source with three tables, each an aggregate, and a row in each; a visit stands below a customer."""
     project.source_path.write_text(
-        f"source: {project.name}\ndatabase: {project.name}\ntopics: {{partitions: 3}}\nrefusals: {{stop_above: 1}}\n"
+        f"source: {project.name}\ndatabase: {project.name}\ntopics: {{partitions: 3}}\nrefusals: {{stop_above: 0.1}}\n"
         "aggregates:\n  customer: {table: public.customer, id: id}\n  product: {table: public.product, id: id}\n"
         "  visit: {table: public.visit, id: id, parent: {aggregate: customer, column: customer_id}}\n"
     )
