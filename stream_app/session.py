@@ -412,6 +412,10 @@ class Session:
 
     def _commit_alone(self, placed: PlacedUnit, unit: Transaction) -> None:
         """Empty truncated tables, fold the rest, and leave all events to the chunks that follow."""
+        try:
+            self._halted.refuse_nameless(unit.rows)
+        except TableDefectError as fault:
+            self._halt(fault, self._time_of([placed]))
         unit = unit._replace(rows=self._halted.placeable(unit.rows))
         types, rest = split_truncates(self._mapping, unit)
         self._note_truncated(unit, types)
@@ -517,6 +521,9 @@ class Session:
                 return self._fold_units(piece, (replace(step), origin), reading)
             except TableDefectError as fault:
                 self._halt(fault, self._time_of(piece))
+                if self._mapping.references:
+                    self._landing.wait()
+                    self._reads.load_references()  # without what was folded of the piece
 
     def _time_of(self, piece: Sequence[PlacedUnit]) -> str:
         """When what *piece* ends with was committed (RFC 3339)."""
@@ -543,8 +550,6 @@ class Session:
         step.last_time_ms = transactions[-1].time_us // 1000 if transactions else 0
         capture = self._capture._replace(halted=self._halted.tables)
         heartbeat = newest_heartbeat(self._source, self._position.heartbeat, transactions, capture)
-        if heartbeat is not None and self._capture.truncated:
-            self._capture = self._capture._replace(truncated=frozenset())  # it has them
         commit_lsn = transactions[-1].lsn if transactions else self._position.commit_lsn
         position = replace(
             self._position,
@@ -559,6 +564,8 @@ class Session:
         refused = [refuse_loose(each, rfc3339(each.time_us)) for each in loose]
         step.refused_statements = [*step.refused_statements, *refused]
         self._fold_and_land(work, reading, step, position)
+        if heartbeat is not None and self._capture.truncated:
+            self._capture = self._capture._replace(truncated=frozenset())  # it has them
 
     def _fold_and_land(self, units: Sequence[Work], reading: frozenset[str], step: Step, position: Position) -> None:
         view = View(emptied=frozenset(step.truncated_types))

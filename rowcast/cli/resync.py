@@ -78,4 +78,4 @@ def _resync(arguments: argparse.Namespace) -> int:
     print(f"{arguments.source}: {outcome or 'not yet sent; the request stands'}")
     if outcome and refused:
         print(f"{len(refused)} refused; see `rowcast refused list {arguments.source}`")
-    return 0 if outcome and not refused else 1
+    return 0 if outcome and not refused and not outcome.startswith("not ") else 1

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from rowcast.errors import MappingError
 from rowcast.halt import Halt
 from stream_app.core.change import Operation, RowChange
-from stream_app.core.defect import Defect, TableDefectError
+from stream_app.core.defect import Defect, TableDefectError, without_id
 from stream_app.core.embedding import EmbeddedMapping, LinkMapping
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.reference import ReferenceTable
@@ -97,6 +97,23 @@ class HaltedTypes:
     def placeable(self, rows: Sequence[RowChange]) -> tuple[RowChange, ...]:
         """The *rows* that can; what the others did a resync finds."""
         return tuple(row for row in rows if self.takes(row))
+
+    def refuse_nameless(self, rows: Iterable[RowChange]) -> None:
+        """
+        Make sure that *rows* of reference tables have their key; those of aggregates are asked when they are folded.
+
+        Raises:
+            TableDefectError: one has not, and nobody knows yet that its table is not as it was applied.
+
+        """
+        for row in rows:
+            table = self._source.references.get(row.table)
+            if table is None or row.table in self.tables or row.operation is Operation.TRUNCATE:
+                continue
+            try:
+                table.row_key((row.before if row.operation is Operation.DELETE else row.after) or {})
+            except MappingError as error:
+                raise without_id(self._source.definition.source, row.table, row.lsn, error) from error
 
     def refuse_cut(self, rows: Iterable[RowChange]) -> None:
         """

@@ -121,7 +121,8 @@ def follow_partitions(source: str, former: Told | None, beat: dict[str, Any], ca
             rewritten |= replaced.rewritten()
             files[table] = replaced.kept(former.get(_REWRITTEN, {}))
     if changes:
-        raise TableDefectError(source, [_defect(table, what) for table, what in changes])
+        tables = dict.fromkeys(table for table, _ in changes)
+        raise TableDefectError(source, [_defect(table, changes) for table in tables])
     beat[PARTITIONS] = found
     if isinstance(files, dict):
         beat[FILES] = files
@@ -138,8 +139,9 @@ def forget_partitions(heartbeat: Told, tables: Collection[str], told: Told) -> d
     return kept
 
 
-def _defect(table: str, what: str) -> Defect:
-    message = f"{table}: {what}: their rows came or went without a trace in the WAL"
+def _defect(table: str, changes: Iterable[tuple[str, str]]) -> Defect:
+    told = "; ".join(f"{table}: {what}" for changed, what in changes if changed == table)
+    message = f"{told}: their rows came or went without a trace in the WAL"
     return Defect("PARTITIONS_CHANGED", message, "", table)
 
 

@@ -222,10 +222,8 @@ def test_a_table_whose_rows_could_not_be_told_apart_is_refused(project: TestProj
 
 @pytest.mark.slow
 @pytest.mark.guarantee("Nothing committed is lost")
-def test_partitions_that_come_and_go_with_their_rows_are_made_up_for_by_a_new_snapshot(
-    tables: TestProject, workers: WorkerPool
-) -> None:
-    """New partitions are captured at once; what the WAL does not say stops the source, and the next snapshot does."""
+def test_partitions_that_come_and_go_with_their_rows_are_made_up_for(tables: TestProject, workers: WorkerPool) -> None:
+    """New partitions are captured at once; what the WAL does not say halts the type, and reading it anew tells."""
     tables.execute(
         "INSERT INTO parted (id, day)"
         " SELECT g, '2026-01-15'::timestamp + g * '1 day'::interval FROM generate_series(1, 300) g"
@@ -252,12 +250,16 @@ def test_partitions_that_come_and_go_with_their_rows_are_made_up_for_by_a_new_sn
     }
 
 
-def make_up(tables: TestProject, worker: Worker, told: str) -> None:
-    """Wait for the stop, which the next beat brings, and take the new snapshot that it asks for."""
+def make_up(
+    tables: TestProject, worker: Worker, told: str, verb: Sequence[str] = ("recover", "--code", "PARTITIONS_CHANGED")
+) -> None:
+    """Wait for the halt, which the next beat brings, and for what *verb* makes of it."""
     hasten(tables)
-    wait_until(lambda: b"PARTITIONS_CHANGED" in worker.log.read_bytes(), "the stop", 60)
-    assert told in rowcast(tables, "sources", "status", tables.name).stdout
-    done = rowcast(tables, "sources", "resnapshot", tables.name, "--yes")
+    wait_until(lambda: b"PARTITIONS_CHANGED" in worker.log.read_bytes(), "the halt", 60)
+    status = rowcast(tables, "sources", "status", tables.name).stdout
+    assert told in status
+    assert "aggregate type parted is halted" in status
+    done = rowcast(tables, "sources", *verb, tables.name, "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
     wait_equal(tables)
 
@@ -334,7 +336,7 @@ def test_what_comes_with_a_partition_during_the_first_snapshot_is_made_up_for(
     tables.apply()
     attaching.join(60)
     worker.wait_owned()
-    make_up(tables, worker, "public.parted: 1 partitions were attached")
+    make_up(tables, worker, "public.parted: 1 partitions were attached", ["resnapshot"])
 
 
 @pytest.mark.slow

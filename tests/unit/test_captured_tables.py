@@ -11,7 +11,8 @@ import pytest
 from rowcast.errors import StopError
 from rowcast.sources.definition import ColumnDefinition, TableDefinition
 from stream_app.core.change import HEARTBEAT_PREFIX, Message
-from stream_app.core.heartbeat import forget_catalogue, newest_heartbeat
+from stream_app.core.defect import TableDefectError
+from stream_app.core.heartbeat import forget_catalogue, forget_tables, newest_heartbeat
 from stream_app.core.partition import Capture
 from stream_app.core.transaction import Transaction
 
@@ -105,3 +106,34 @@ def test_a_change_during_the_first_snapshot_is_found() -> None:
 def test_a_definition_without_tables_to_compare_goes_on() -> None:
     """A heartbeat of a table that is not captured any more."""
     assert newest_heartbeat("shop", FIRST, [beat({"table": "gone"})], Capture()) == FIRST
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_what_was_made_anew_is_told_by_its_table() -> None:
+    """Where the heartbeat knows; of tables whose types are halted nothing is asked, nor of what a resync has read."""
+    first = newest_heartbeat("shop", None, [beat(**{"is": {"public.customer": "b1"}})], CAPTURE)
+    assert first is not None
+    anew = beat(**{"is": {"public.customer": "b2"}})
+    with pytest.raises(TableDefectError) as stopped:
+        newest_heartbeat("shop", first, [anew], CAPTURE)
+    assert [(each.code, each.table) for each in stopped.value.defects] == [("COLUMN_CHANGED", CUSTOMER.name)]
+
+    halted = CAPTURE._replace(halted=frozenset({CUSTOMER.name}))
+    for found in (anew, beat({"columns": {"name": ""}}), beat(**{"is": "b2"})):
+        assert newest_heartbeat("shop", first, [found], halted) is not None
+    assert newest_heartbeat("shop", FIRST, [beat(**{"is": "b2"})], halted) is not None
+    read = forget_tables(first, [CUSTOMER.name], {"captured": {"is": {"public.customer": "b2"}}})
+    assert newest_heartbeat("shop", read, [anew], CAPTURE) is not None
+    with pytest.raises(TableDefectError):
+        newest_heartbeat("shop", read, [beat(**{"is": {"public.customer": "b3"}})], CAPTURE)
+
+
+def test_defects_of_several_tables_are_told_together() -> None:
+    """What is wrong with all of them stops the source, whatever is wrong with one."""
+    with pytest.raises(TableDefectError) as found:
+        newest_heartbeat("shop", FIRST, [beat({"identity": "n", "unpublished": [], "columns": {"at": ""}})], CAPTURE)
+    codes = [each.code for each in found.value.defects]
+    assert codes == ["PUBLICATION_INCOMPLETE", "COLUMN_CHANGED", "REPLICA_IDENTITY_WEAK"]
+    with pytest.raises(StopError) as stopped:
+        newest_heartbeat("shop", FIRST, [beat({"columns": {"at": ""}}, operations=False)], CAPTURE)
+    assert not isinstance(stopped.value, TableDefectError)

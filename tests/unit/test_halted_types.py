@@ -161,6 +161,18 @@ def test_a_row_without_a_mapped_column_shows_why_events_are_refused() -> None:
     halted.refuse_cut([cut])
 
 
+def test_a_reference_row_without_its_key_is_told_by_its_table() -> None:
+    """Before anything is folded that it may stand in."""
+    halted = HaltedTypes(compiled(looking_up()), [])
+    nameless = row("kind", {"label": "x"})
+    with pytest.raises(TableDefectError, match="ROW_WITHOUT_ID") as caught:
+        halted.refuse_nameless([row("item", {}), nameless])
+    assert [each.aggregate for each in halted.halt(caught.value.defects, SINCE)] == ["item"]
+
+    assert halted.stops_all(of("item")) is False
+    assert not halted.takes(nameless)
+
+
 def test_a_wave_of_refusals_is_laid_to_the_fewest_types() -> None:
     """Those without which the share would not be too large; a few bad rows of others halt nothing."""
     tables = {"item": "public.item", "instance": "public.instance"}

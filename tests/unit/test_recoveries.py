@@ -42,6 +42,15 @@ def test_a_recovery_that_died_goes_on_behind_the_steps_that_are_done() -> None:
     assert left("SLOT_LOST", "SLOT_LOST", ("DATABASE_PROMOTED", 1)) == ["resnapshot"]
 
 
+def test_halted_types_are_brought_back_by_a_resync() -> None:
+    """Whatever the code; also when the call died after the types went on, and before that was noted."""
+    halted = Recovery(source="shop", code="REPLICA_IDENTITY_WEAK", halted=True)
+    begun = Recovery(source="shop", code="REPLICA_IDENTITY_WEAK", halted=True, done=1, begun=True)
+    assert recovery_from(halted, None, None).steps == ("apply", "resync")
+    assert recovery_from(halted, None, begun) is begun
+    assert recovery_from(Recovery(source="shop", code="REPLICA_IDENTITY_WEAK"), None, begun) is begun
+
+
 @pytest.mark.parametrize(
     ("code", "state", "begun", "told"),
     [
