@@ -227,6 +227,8 @@ class Session:
             TableDefectError: some have.
 
         """
+        if not emitted.refused:
+            return
         statements = [each for each in emitted.refused_statements if each.aggregate not in self._halted]
         refused = emitted.refused - len(emitted.refused_statements) + len(statements)
         tables = {name: each.table for name, each in self._mapping.by_type.items() if name not in self._halted}
