@@ -32,8 +32,7 @@ function apply({ key, value, timestamp, headers }) {
 }
 
 function complete() {
-  // Of a halted type nothing is told until it goes on.
-  if (progress.halted?.some(({ aggregate }) => aggregate === aggregateType)) return false;
+  if (progress.halted?.some(({ aggregate }) => aggregate === aggregateType)) return false; // until it goes on
   const ends = Object.entries(progress.end_offsets[topic] ?? {});
   return progress.heartbeat_at >= until && ends.every(([partition, end]) => (next[partition] ?? 0) >= end);
 }
