@@ -4,8 +4,7 @@ What a source needs in its own database: a schema with one heartbeat row, and a 
 The publication is made before the slot and never dropped while the slot is there: logical decoding looks it up
 as of each WAL position, so a later one does not help. For the same reason a table that went missing from it is
 not added again while the slot is there: what was written in between would never become an event; but where its types
-are halted, because a resync follows. It names
-exactly the declared tables.
+are halted, because a resync follows. It names exactly the declared tables.
 """
 
 from __future__ import annotations
