@@ -21,7 +21,8 @@ from stream_app.metrics import SourceMetrics
 from stream_app.position import EndOffsets, Position
 from stream_app.progress import Progress
 from stream_app.publisher import Publisher
-from stream_app.store import Step, Store
+from stream_app.step import Step
+from stream_app.store import Store
 
 _UNDER_WAY_MAX = 2
 

@@ -21,7 +21,8 @@ from stream_app.core.state import View
 from stream_app.core.tail import Tail
 from stream_app.live_majors import Opening, Waiting
 from stream_app.position import EndOffsets, Position, read_position
-from stream_app.store import Ownership, Step, Store
+from stream_app.step import Step
+from stream_app.store import Ownership, Store
 from stream_app.transport import read_ends, read_extent, read_tail
 
 

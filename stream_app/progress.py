@@ -18,7 +18,8 @@ from rowcast.halt import first_of
 from rowcast.topics import PROGRESS_TOPIC
 from stream_app.position import Position
 from stream_app.publisher import Publisher
-from stream_app.store import Ownership, Store
+from stream_app.source_record import SourceRecord
+from stream_app.store import Ownership
 from stream_app.transport import read_topics
 
 _INTERVAL_S = 1.0
@@ -27,10 +28,10 @@ _INTERVAL_S = 1.0
 class Progress:
     """Publishes committed positions, at most one a second."""
 
-    def __init__(self, ownership: Ownership, publisher: Publisher, store: Store) -> None:
+    def __init__(self, ownership: Ownership, publisher: Publisher, noted: SourceRecord) -> None:
         self._ownership = ownership
         self._publisher = publisher
-        self._store = store
+        self._noted = noted
         self._published: Position | None = None
         self._next_s = 0.0
 
@@ -42,7 +43,7 @@ class Progress:
     def record(self, position: Position) -> Record:
         """The record of *position*, which has to be committed and `due`; it counts as published."""
         assert position.heartbeat is not None, "a position without heartbeat says nothing"
-        refused, oldest = self._store.refused()
+        refused, oldest = self._noted.refused()
         value = {
             "source": self._ownership.source,
             "epoch": self._ownership.epoch,
@@ -50,7 +51,7 @@ class Progress:
             "heartbeat_at": position.heartbeat.get("at"),
             "end_offsets": position.end_offsets,
             "refused": {"count": refused, "oldest": oldest},
-            "halted": [{"aggregate": name, "since": since} for name, since in first_of(self._store.halts()).items()],
+            "halted": [{"aggregate": name, "since": since} for name, since in first_of(self._noted.halts()).items()],
         }
         self._published, self._next_s = position, time.monotonic() + _INTERVAL_S
         body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

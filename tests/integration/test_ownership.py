@@ -20,9 +20,13 @@ from stream_app.core.statement import Statement
 from stream_app.lease import application, claim, held, read_definition, renew
 from stream_app.metrics import Metrics, SourceMetrics
 from stream_app.owner import Owner
+from stream_app.pending import Pending
 from stream_app.position import Position
 from stream_app.staging import Staging
-from stream_app.store import Ownership, Step, Store
+from stream_app.state_reader import StateReader
+from stream_app.stated import StatedEvents
+from stream_app.step import Step
+from stream_app.store import Ownership, Store
 
 
 def claimed(connection: psycopg.Connection, project: TestProject, holder: str) -> Ownership:
@@ -158,7 +162,7 @@ def test_a_former_owner_commits_nothing_over_what_the_new_one_has_written(projec
                 former.commit(view, Step(), after, replace(position, next_offset=6))
 
         read = View()
-        newer.load(Lookup(frozenset(view.aggregates)), read)
+        StateReader(control, mapping).load(Lookup(frozenset(view.aggregates)), read)
         assert read.rows == view.rows
         changed = {key: state._replace(refusal=None) for key, state in view.aggregates.items()}
         assert {key: state._replace(refusal=None) for key, state in read.aggregates.items()} == changed
@@ -179,10 +183,11 @@ def test_a_small_batch_leaves_what_was_stated_and_children_for_chunks(project: T
     view.put_row(key, {"id": "1"}, None)
     step = Step(pending=[key], pending_children=True, statements=[Statement(1, key, "noted", b"{}")])
     with project.control() as control:
-        store = Store(control, claimed(control, project, "one"), compiled(control, project))
+        mapping = compiled(control, project)
+        store = Store(control, claimed(control, project, "one"), mapping)
         store.commit(view, step, None, Position(change_log_topic_id="t", next_offset=5, commit_lsn=9, end_offsets={}))
-        assert store.pending(5, None) == [key]
-        _, stated = store.stated([key])
+        assert Pending(control, mapping).next(5, None) == [key]
+        _, stated = StatedEvents(control, mapping).of([key])
         assert [(each.event, each.data) for each in stated[key]] == [("noted", b"{}")]
 
 

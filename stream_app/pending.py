@@ -1,0 +1,128 @@
+"""
+The aggregates that wait for their event in the control database: those of snapshots, resyncs and large fan-outs.
+
+They go out chunk by chunk, parents' types first, then by id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import psycopg
+
+from stream_app import statements
+from stream_app.core.mapping import SourceMapping
+from stream_app.core.reference import Referring
+from stream_app.core.state import Key, View
+from stream_app.stated import StatedEvents
+from stream_app.step import Step
+
+
+class Pending:
+    """What is pending of one source, through one connection."""
+
+    def __init__(self, connection: psycopg.Connection, mapping: SourceMapping) -> None:
+        self._connection = connection
+        self._mapping = mapping
+        self._source = mapping.definition.source
+        self._stated = StatedEvents(connection, mapping)
+
+    def next(self, limit: int, after: Key | None) -> list[Key]:
+        """The next aggregates that wait for their event, parents' types first, then by id, behind *after*."""
+        ranks, ids = ([-1], [""]) if after is None else self._ranked([after])
+        rows = self._connection.execute(
+            "SELECT rank, id_text FROM rowcast.pending WHERE source = %s AND (rank, id_text) > (%s, %s)"
+            " ORDER BY rank, id_text LIMIT %s",
+            (self._source, ranks[0], ids[0], limit),
+        )
+        return [Key(self._mapping.by_rank[rank].name, id_text) for rank, id_text in rows]
+
+    def save(self, step: Step, view: View) -> None:
+        """Let wait, or be done with, what *step* says; *view* tells what it touched."""
+        pending = [*step.pending, *(view.dirty | view.touched)] if step.pending_touched else step.pending
+        if pending:
+            ranks, ids = self._ranked(pending)
+            self._connection.execute(
+                "INSERT INTO rowcast.pending (source, rank, id_text)"
+                " SELECT %s, * FROM unnest(%s::integer[], %s::text[]) ON CONFLICT DO NOTHING",
+                (self._source, ranks, ids),
+            )
+        for aggregate in step.pending_types:
+            self._fill(aggregate)
+        for each in step.pending_referring:
+            self._fill_referring(each)
+        if step.pending_children:
+            self._fill_children()
+        if step.pending_done is not None:
+            ranks, ids = self._ranked([step.pending_done])
+            self._connection.execute(
+                "DELETE FROM rowcast.pending WHERE source = %s AND (rank, id_text) <= (%s, %s)",
+                (self._source, ranks[0], ids[0]),
+            )
+            if step.said:
+                self._stated.said(ranks[0], ids[0])
+
+    def _ranked(self, keys: Sequence[Key]) -> tuple[list[int], list[str]]:
+        return [self._mapping.by_type[key.aggregate].rank for key in keys], [key.id_text for key in keys]
+
+    def _fill(self, aggregate: str) -> None:
+        self._connection.execute(
+            "INSERT INTO rowcast.pending (source, rank, id_text)"
+            " SELECT source, %s, id_text FROM rowcast.aggregate WHERE source = %s AND aggregate = %s"
+            " AND (present OR published IS NOT NULL OR refused_reason IS NOT NULL) ON CONFLICT DO NOTHING",
+            (self._mapping.by_type[aggregate].rank, self._source, aggregate),
+        )
+
+    def _fill_children(self) -> None:
+        """Whoever stands below a pending aggregate may have to be corrected too; parents' types come first."""
+        for mapping in self._mapping.by_rank:
+            parent = mapping.definition.parent
+            if parent is None:
+                continue
+            rank = self._mapping.by_type[parent.aggregate].rank
+            if mapping.link is not None:
+                index = self._mapping.tables[mapping.link.index]
+                self._connection.execute(statements.PENDING_LINKED, (mapping.rank, index, self._source, rank))
+                continue
+            self._connection.execute(
+                "INSERT INTO rowcast.pending (source, rank, id_text)"
+                " SELECT p.source, %s, a.id_text FROM rowcast.pending p JOIN rowcast.aggregate a"
+                " ON a.source = p.source AND a.aggregate = %s AND a.parent_id_text = p.id_text"
+                " WHERE p.source = %s AND p.rank = %s ON CONFLICT DO NOTHING",
+                (mapping.rank, mapping.name, self._source, rank),
+            )
+
+    def _fill_referring(self, referring: Referring) -> None:
+        way = self._way_up(referring.name)
+        if referring.patterns is None:
+            self._fill(way[-1])
+            return
+        root = self._mapping.by_type[way[-1]]
+        # The joins lead from each row to the one above, up to the root row.
+        joins = "".join(
+            f" JOIN rowcast.row_state r{above} ON r{above}.source = r0.source"
+            f" AND r{above}.table_name = %({above})s AND r{above}.row_key = r{above - 1}.owner"
+            for above in range(1, len(way))
+        )
+        named = f"r{len(way) - 1}.{'row_key' if root.holding is None else 'owner'}"
+        self._connection.execute(
+            "INSERT INTO rowcast.pending (source, rank, id_text)"
+            f" SELECT DISTINCT r0.source, %(rank)s, {named} FROM rowcast.row_state r0{joins}"
+            f" WHERE r0.source = %(source)s AND r0.table_name = %(0)s AND {named} IS NOT NULL"
+            # Columns are compact JSON, so a text that stands in it is found as it is written.
+            " AND EXISTS (SELECT 1 FROM unnest(%(patterns)s::text[]) AS p WHERE strpos(r0.columns, p) > 0)"
+            " ON CONFLICT DO NOTHING".encode(),
+            {
+                "rank": root.rank,
+                "source": self._source,
+                "patterns": referring.patterns,
+                **{str(place): self._mapping.tables[name] for place, name in enumerate(way)},
+            },
+        )
+
+    def _way_up(self, name: str) -> list[str]:
+        """What row state calls the rows *name* and those above them, up to the root rows."""
+        way = [name]
+        while way[-1] in self._mapping.embedded:
+            way.append(self._mapping.embedded[way[-1]].above)
+        return way
