@@ -154,7 +154,7 @@ def figures(round_: Prepared, evidence: Evidence) -> dict[str, Any]:
         "handler": plan.applier,
         "handler_fails": plan.failing,
         "limits": plan.limits,
-        "refused": evidence.refused[-1][1],
+        "refused": sum(evidence.refused[-1][1].values()),
         "sent_again": count_sent_again(values),
         "rereads": {"planned": len(plan.rereads), "done": round_.rereading.done},
     }

@@ -60,8 +60,9 @@ def check_progress(evidence: Evidence, topics: Topics, findings: Findings) -> No
     told: Claim | None = None
     named: set[tuple[Key, int]] = set()
     for claim in sorted(evidence.claims, key=lambda claim: (claim.epoch, claim.lsn)):
+        reach = _reach(evidence, claim)
         for key, lsn, place, offset in offsets:
-            ahead = lsn <= claim.lsn and (offset is None or offset >= claim.ends.get(place, 0))
+            ahead = lsn <= reach.get(key[0], claim.lsn) and (offset is None or offset >= claim.ends.get(place, 0))
             if ahead and (key, lsn) not in named:
                 named.add((key, lsn))
                 findings.add(Checker.PROGRESS, key, f"complete up to {claim.lsn} without its event of {lsn}")
@@ -69,7 +70,10 @@ def check_progress(evidence: Evidence, topics: Topics, findings: Findings) -> No
         if count and behind[count - 1] > claim.lsn:
             text = f"it says complete up to {claim.lsn}, and {behind[count - 1]} was acknowledged before its heartbeat"
             findings.add(Checker.PROGRESS, None, text)
-        if (refused := _refused_at(evidence, claim.lsn)) != claim.refused:
+        for aggregate in sorted(claim.halted.keys() - reach.keys()):
+            text = f"at {claim.lsn} it says that {aggregate} is halted, and nobody gave a reason"
+            findings.add(Checker.PROGRESS, None, text)
+        if (refused := _refused_at(evidence, claim.lsn, reach)) != claim.refused:
             text = f"at {claim.lsn} it says that {claim.refused} are refused, and {refused} cannot be published"
             findings.add(Checker.PROGRESS, None, text)
         if told is not None and claim.lsn < told.lsn:
@@ -80,9 +84,31 @@ def check_progress(evidence: Evidence, topics: Topics, findings: Findings) -> No
     assert lsns == sorted(lsns), "commits come in the order of the second slot"
 
 
-def _refused_at(evidence: Evidence, lsn: int) -> int:
-    place = bisect_right(evidence.refused, lsn, key=lambda each: each[0])
-    return evidence.refused[place - 1][1]
+def _reach(evidence: Evidence, claim: Claim) -> dict[str, int]:
+    """
+    Of each type that *claim* may call halted, the LSN up to which it is complete nevertheless.
+
+    That is the last commit before its table became unfit: who gave the reason knows when, and *claim* may not be wider.
+    """
+    reach = {}
+    for aggregate, since in claim.halted.items():
+        reasons = evidence.halts.get(aggregate, ())
+        fitting = [each for each in reasons if each.since <= since and claim.heartbeat_at <= each.until]
+        if fitting:
+            begins_us = max(fitting).since * 1_000_000
+            before = (each.lsn for each in evidence.commits if (each.moment_us or 0) < begins_us)
+            reach[aggregate] = min(claim.lsn, max(before, default=0))
+    return reach
+
+
+def _refused_at(evidence: Evidence, lsn: int, reach: Mapping[str, int]) -> int:
+    """How many are refused at *lsn*; nothing becomes of those of a halted type behind what it reaches."""
+
+    def at(lsn: int) -> Mapping[str, int]:
+        return evidence.refused[bisect_right(evidence.refused, lsn, key=lambda each: each[0]) - 1][1]
+
+    others = sum(count for aggregate, count in at(lsn).items() if aggregate not in reach)
+    return others + sum(at(each).get(aggregate, 0) for aggregate, each in reach.items())
 
 
 def freshness_s(evidence: Evidence) -> float:
@@ -157,8 +183,9 @@ def _completeness(sample: Sample, claims: Sequence[Claim], topics: Topics) -> Cl
 def _check_complete(sample: Sample, claim: Claim | None, evidence: Evidence, findings: Findings) -> None:
     if claim is None:
         return
+    reach = _reach(evidence, claim)
     for key, history in evidence.expected.items():
-        due = bisect_right(history, claim.lsn, key=lambda event: event.due)
+        due = bisect_right(history, reach.get(key[0], claim.lsn), key=lambda event: event.due)
         held = sample.held.get(key)
         if due and (held is None or held.version < due):
             version = 0 if held is None else held.version

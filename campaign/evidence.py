@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from campaign.oracle import Commit, ExpectedEvent, Key
 from examples.main_job.evidence import AppendedRecord
 
 Place = tuple[str, int]  # topic and partition
+_NOTHING: Mapping[str, Any] = {}
 
 
 class Effect(NamedTuple):
@@ -42,7 +44,7 @@ class Claim(NamedTuple):
     """
     A record of the progress topic: all changes up to *lsn* are in the topics below *ends*.
 
-    Except of so many aggregates that are *refused*.
+    Except of so many aggregates that are *refused*, and of types that are *halted*, each since then (Unix time).
     """
 
     epoch: int
@@ -51,6 +53,14 @@ class Claim(NamedTuple):
     ends: Mapping[Place, int]
     appended_at: float
     refused: int = 0
+    halted: Mapping[str, float] = _NOTHING
+
+
+class HaltReason(NamedTuple):
+    """Somebody made a table unfit at *since*, and was told that all is well again at *until* (Unix time)."""
+
+    since: float
+    until: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,8 +72,9 @@ class Evidence:
     with the source's tables; *commits* are the transactions behind it. *records* are the domain topics, read anew;
     *effects*, *final* and *samples* come from the consumer's database; *claims* are the progress topic.
 
-    *refused*: from each LSN on so many aggregates could not be published. *sent_again*: of each aggregate type, how
-    often somebody asked for what was published of it. *partitions* is their number in each domain topic (None: any).
+    *refused*: from each LSN on so many aggregates of each type could not be published. *halts*: why a type, or one
+    above it, had to be halted. *sent_again*: of each aggregate type, how often somebody asked for what was published of
+    it. *partitions* is their number in each domain topic (None: any).
     """
 
     expected: Mapping[Key, Sequence[ExpectedEvent]]
@@ -73,6 +84,7 @@ class Evidence:
     final: Mapping[Key, Held]
     samples: Sequence[Sample]
     claims: Sequence[Claim]
-    refused: Sequence[tuple[int, int]] = ((0, 0),)
+    refused: Sequence[tuple[int, Mapping[str, int]]] = ((0, _NOTHING),)
+    halts: Mapping[str, Sequence[HaltReason]] = field(default_factory=dict)
     sent_again: Mapping[str, int] = field(default_factory=dict)
     partitions: int | None = None

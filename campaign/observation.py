@@ -89,7 +89,8 @@ def read_claims(brokers: str, source: str) -> list[Claim]:
         heartbeat_at = datetime.fromisoformat(value["heartbeat_at"]).timestamp()
         lsn = int(value["position"])
         refused = int(value["refused"]["count"])
-        claims.append(Claim(int(value["epoch"]), lsn, heartbeat_at, ends, record.timestamp_ms / 1000, refused))
+        halted = {each["aggregate"]: datetime.fromisoformat(each["since"]).timestamp() for each in value["halted"]}
+        claims.append(Claim(int(value["epoch"]), lsn, heartbeat_at, ends, record.timestamp_ms / 1000, refused, halted))
     return claims
 
 

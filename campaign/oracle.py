@@ -7,7 +7,7 @@ instead of everything, so that histories of thousands of transactions are judged
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -80,7 +80,7 @@ class Oracle:
     """
     Fed with the transactions of one history, in order; *events* and their *count* are those so far.
 
-    *refused* says of each LSN from which on another number of aggregates cannot be published, and that number.
+    *refused* says of each LSN from which on other aggregates cannot be published, how many of each type.
     """
 
     def __init__(self, types: Sequence[Type]) -> None:
@@ -94,7 +94,7 @@ class Oracle:
         self._refused: set[Key] = set()
         self.events: dict[Key, list[ExpectedEvent]] = {}
         self.count = 0
-        self.refused: list[tuple[int, int]] = [(0, 0)]
+        self.refused: list[tuple[int, Mapping[str, int]]] = [(0, {})]
 
     def commit(self, commit: Commit) -> None:
         """One transaction."""
@@ -114,8 +114,9 @@ class Oracle:
                 touched |= self._put(made, dict(zip(made.key, key_of(made, change.row), strict=True)), change.row)
         for key in sorted(self._with_descendants(touched), key=lambda key: (self._types[key[0]].rank, key[1])):
             self._publish(key, commit)
-        if len(self._refused) != self.refused[-1][1]:
-            self.refused.append((0 if commit is None else commit.lsn, len(self._refused)))
+        refused = Counter(aggregate for aggregate, _ in self._refused)
+        if refused != self.refused[-1][1]:
+            self.refused.append((0 if commit is None else commit.lsn, refused))
 
     def _put(self, made: Type, key_row: Row, row: Row | None) -> set[Key]:
         """Keep a row, or forget it; the aggregates that it was and is of."""

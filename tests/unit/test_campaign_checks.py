@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from campaign.consumer_checks import freshness_s
-from campaign.evidence import Claim, Effect, Evidence, Held, Sample
+from campaign.evidence import Claim, Effect, Evidence, HaltReason, Held, Sample
 from campaign.finding import Checker
 from campaign.judgement import judge
 from campaign.oracle import Commit, ExpectedEvent, expected_events
@@ -38,7 +39,7 @@ def domain_event(expected: ExpectedEvent, before: Any) -> DomainEvent:
         major=1,
         version=expected.version,
         position=expected.lsn or 50,
-        time="2026-01-01T00:00:00Z",
+        time=datetime.fromtimestamp((expected.moment_us or 0) / 1_000_000, UTC).isoformat(),
         source_uri="/shop",
         dataschema="urn:test",
         after=expected.after,
@@ -63,6 +64,7 @@ def clean_round() -> Evidence:
             100 * number,
             1_000.0 + number,
             [RowChange("thing", (2,), None) if new is None else RowChange("thing", None, new)],
+            (1_000 + number) * 1_000_000,
         )
         for number, new in enumerate(changes, 1)
     ]
@@ -187,7 +189,42 @@ def in_another_partition(evidence: Evidence) -> Evidence:
 
 
 def refused_and_not_named(evidence: Evidence) -> Evidence:
-    return replace(evidence, refused=[(0, 0), (evidence.commits[1].lsn, 1)])
+    return replace(evidence, refused=[(0, {}), (evidence.commits[1].lsn, {"thing": 1})])
+
+
+def halted(evidence: Evidence) -> Evidence:
+    """Of the last two transactions nothing comes, and the progress record behind them calls the type halted."""
+    told = evidence.claims[-1]._replace(ends={(TOPIC, 0): 4}, halted={"thing": 1_003.0})
+    return replace(evidence, claims=[*evidence.claims[:2], told])
+
+
+def halted_for_a_reason(evidence: Evidence, since: float, until: float = 2_000.0) -> Evidence:
+    return replace(halted(evidence), halts={"thing": [HaltReason(since, until)]})
+
+
+def halted_before_its_reason(evidence: Evidence) -> Evidence:
+    return halted_for_a_reason(evidence, 1_003.5)
+
+
+def halted_for_ever(evidence: Evidence) -> Evidence:
+    """Somebody was told that it is over."""
+    return halted_for_a_reason(evidence, 1_002.5, 1_003.0)
+
+
+def incomplete_before_the_halt(evidence: Evidence) -> Evidence:
+    """The second transaction, which came before the reason, is not below the offsets either."""
+    made = halted_for_a_reason(evidence, 1_002.5)
+    return replace(made, claims=[made.claims[-1]._replace(ends={(TOPIC, 0): 3})])
+
+
+def sample_behind_a_halted_claim(evidence: Evidence) -> Evidence:
+    """What the halted type had before the reason is missing at a consumer that has read up to the offsets."""
+    made = halted_for_a_reason(evidence, 1_002.5)
+    return replace(made, claims=[made.claims[-1]._replace(ends={(TOPIC, 0): 3})], samples=evidence.samples[2:3])
+
+
+def refused_before_the_halt_and_not_named(evidence: Evidence) -> Evidence:
+    return replace(halted_for_a_reason(evidence, 1_002.5), refused=[(0, {}), (evidence.commits[1].lsn, {"thing": 1})])
 
 
 def sent_again(evidence: Evidence) -> Evidence:
@@ -271,6 +308,12 @@ PLANTS: list[tuple[Callable[[Evidence], Evidence], Checker]] = [
     (other_moment, Checker.PHANTOM),
     (in_another_partition, Checker.PHANTOM),
     (refused_and_not_named, Checker.PROGRESS),
+    (halted, Checker.PROGRESS),
+    (halted_before_its_reason, Checker.PROGRESS),
+    (halted_for_ever, Checker.PROGRESS),
+    (incomplete_before_the_halt, Checker.PROGRESS),
+    (sample_behind_a_halted_claim, Checker.MIRROR),
+    (refused_before_the_halt_and_not_named, Checker.PROGRESS),
     (sent_again, Checker.PHANTOM),
     (sent_again_with_another_state, Checker.PHANTOM),
     (hidden_change_not_found, Checker.LOST),
@@ -307,6 +350,15 @@ def test_what_was_asked_for_is_no_finding() -> None:
     found = replace(again, expected=hidden_change_not_found(clean_round()).expected)
     last = found.expected[KEY][-1]._replace(after=clean_round().expected[KEY][-1].after)
     assert judge(replace(found, expected={**found.expected, KEY: [*found.expected[KEY][:-1], last]})).found == []
+
+
+def test_a_type_that_somebody_made_unfit_may_be_called_halted() -> None:
+    """Nothing is asked of it from then on: neither its events below the offsets, nor who of it is refused meanwhile."""
+    evidence = halted_for_a_reason(clean_round(), 1_002.5)
+    assert judge(evidence).found == []
+    assert judge(replace(evidence, samples=evidence.samples[3:4])).found == []
+    refused = [(0, {}), (evidence.commits[2].lsn, {"thing": 1})]
+    assert judge(replace(evidence, refused=refused)).found == []
 
 
 def test_every_checker_of_evidence_is_tried() -> None:

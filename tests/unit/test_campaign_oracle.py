@@ -59,7 +59,7 @@ def test_what_a_contract_does_not_take_is_refused() -> None:
     oracle = expect([made], {}, commits)
     told = [(each.version, each.kind, each.lsn, each.after) for each in oracle.events["thing", "1"]]
     assert told == [(1, "created", 1, {"name": "a"}), (2, "updated", 3, {"name": "b"})]
-    assert oracle.refused == [(0, 0), (2, 1), (3, 0)]
+    assert oracle.refused == [(0, {}), (2, {"thing": 1}), (3, {})]
 
 
 def test_what_no_log_has_is_told_when_it_is_read() -> None:
