@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 
 from campaign.consumer_checks import freshness_s
+from campaign.control_loss import as_told
 from campaign.declaration import PARTITIONS
 from campaign.errors import NoVerdictError
 from campaign.evidence import Evidence
@@ -30,6 +32,8 @@ from campaign.rows import apply_changes, canonical, read_rows
 from campaign.witness import compare
 from campaign.writer import HIDDEN
 from examples.main_job.progress import tell
+from rowcast.errors import MalformedEventError
+from rowcast.event import decode
 from rowcast.topics import change_log_topic
 
 _ARRIVAL_S = 300.0
@@ -47,17 +51,19 @@ def conclude(round_: Prepared) -> Evidence:
     """
     clock = round_.clock
     with clock.part("truth"):
-        commits, oracle = _truth(round_)
+        commits = _committed(round_)
+        oracle = expect(round_.plan.types, round_.initial, _as_told(round_, commits))
     with clock.part("arrival"):
         _wait_arrival(round_, oracle.count, commits)
         round_.sampler.end()
     with clock.part("evidence"):
-        return replace(_evidence(round_, oracle, commits), sent_again=round_.rereading.asked)
+        evidence = _evidence(round_, oracle, commits)
+    return replace(evidence, sent_again=round_.rereading.asked, restored_at=round_.loss.restored_at)
 
 
-def _truth(round_: Prepared) -> tuple[list[Commit], Oracle]:
+def _committed(round_: Prepared) -> list[Commit]:
     """
-    What was committed, and what has to be published of it.
+    What was committed.
 
     Raises:
         NoVerdictError: the generator's log, the second slot and the source's tables do not agree.
@@ -81,7 +87,26 @@ def _truth(round_: Prepared) -> tuple[list[Commit], Oracle]:
         made = tables[key[0]]
         if key not in rows or key not in final or canonical(made, rows[key]) != canonical(made, final[key]):
             raise NoVerdictError(f"{key}: the log says {rows.get(key)}, SELECT says {final.get(key)}")
-    return commits, expect(types, round_.initial, commits)
+    return commits
+
+
+def _as_told(round_: Prepared, commits: list[Commit]) -> list[Commit]:
+    """
+    *commits* as they have to be told: a snapshot has the last state alone of what was not published before it.
+
+    How far the pipeline had come when its control database was lost, only what it had said tells.
+    """
+    snapshot_lsn = round_.loss.snapshot_lsn
+    if snapshot_lsn is None:
+        return commits
+    site, lsns = round_.site, {each.lsn for each in commits}
+    told = [each.lsn for each in read_claims(site.brokers, site.name)]
+    for each in domain_records(site.brokers, site.topics):
+        with suppress(MalformedEventError):  # it is a finding later
+            event = decode(each.topic, each.key, each.value, each.headers)
+            if event.name != "snapshot" and event.position in lsns:
+                told.append(event.position)
+    return as_told(commits, max((lsn for lsn in told if lsn < snapshot_lsn), default=0), snapshot_lsn)
 
 
 def _wait_arrival(round_: Prepared, count: int, commits: Sequence[Commit]) -> None:
@@ -156,5 +181,6 @@ def figures(round_: Prepared, evidence: Evidence) -> dict[str, Any]:
         "limits": plan.limits,
         "refused": sum(evidence.refused[-1][1].values()),
         "sent_again": count_sent_again(values),
+        "control_database": None if plan.loss is None else plan.loss.kind,
         "rereads": {"planned": len(plan.rereads), "done": round_.rereading.done},
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -59,7 +60,8 @@ def check_progress(evidence: Evidence, topics: Topics, findings: Findings) -> No
     offsets = _offsets(evidence.expected, topics)
     told: Claim | None = None
     named: set[tuple[Key, int]] = set()
-    for claim in sorted(evidence.claims, key=lambda claim: (claim.epoch, claim.lsn)):
+    restored_at = evidence.restored_at or math.inf
+    for claim in sorted(evidence.claims, key=lambda claim: (claim.appended_at > restored_at, claim.epoch, claim.lsn)):
         reach = _reach(evidence, claim)
         for key, lsn, place, offset in offsets:
             ahead = lsn <= reach.get(key[0], claim.lsn) and (offset is None or offset >= claim.ends.get(place, 0))
@@ -76,7 +78,7 @@ def check_progress(evidence: Evidence, topics: Topics, findings: Findings) -> No
         if (refused := _refused_at(evidence, claim.lsn, reach)) != claim.refused:
             text = f"at {claim.lsn} it says that {claim.refused} are refused, and {refused} cannot be published"
             findings.add(Checker.PROGRESS, None, text)
-        if told is not None and claim.lsn < told.lsn:
+        if told is not None and claim.lsn < told.lsn and not told.appended_at <= restored_at < claim.appended_at:
             findings.add(Checker.PROGRESS, None, f"epoch {claim.epoch} goes back to {claim.lsn}")
         told = claim
     for sample in evidence.samples:

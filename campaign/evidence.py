@@ -74,7 +74,8 @@ class Evidence:
 
     *refused*: from each LSN on so many aggregates of each type could not be published. *halts*: why a type, or one
     above it, had to be halted. *sent_again*: of each aggregate type, how often somebody asked for what was published of
-    it. *partitions* is their number in each domain topic (None: any).
+    it. *partitions* is their number in each domain topic (None: any). *restored_at*: then the control database went
+    back to an older copy, and epochs with it.
     """
 
     expected: Mapping[Key, Sequence[ExpectedEvent]]
@@ -88,3 +89,4 @@ class Evidence:
     halts: Mapping[str, Sequence[HaltReason]] = field(default_factory=dict)
     sent_again: Mapping[str, int] = field(default_factory=dict)
     partitions: int | None = None
+    restored_at: float | None = None

@@ -34,6 +34,7 @@ _SEQUENCER_PLACES = (
 )
 _CONSUMER_PLACES = ("before_transaction", "after_lock", "in_commit", "after_commit")
 _FROM_START = ("failpoint", "slow")
+_OF_THE_SNAPSHOT = (SOURCE, CONNECT, KAFKA, roads.CONNECT_SOURCE, roads.CONNECT_KAFKA, "restart", "stop")
 _LONGEST_AWAY_S = 2.0
 _FAILPOINT_WAIT_S = 8.0
 _LOOK_S = 0.05
@@ -61,7 +62,8 @@ class Theme(NamedTuple):
     """
     What the first faults of a round are, so that rare ones come in every few rounds; the others are any.
 
-    Some need a worker with *small* limits, that rows are *reread*, or a consumer whose handlers are *failing*.
+    Some need a worker with *small* limits, that rows are *reread*, or a consumer whose handlers are *failing*. With
+    *control_lost* the control database is lost besides.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Theme(NamedTuple):
     small: bool = False
     reread: bool = False
     failing: bool = False
+    control_lost: bool = False
 
 
 def plan_faults(rng: random.Random, theme: Theme) -> list[PlannedFault]:
@@ -80,7 +83,10 @@ def plan_faults(rng: random.Random, theme: Theme) -> list[PlannedFault]:
         at_s += rng.choice([rng.uniform(0.0, 0.5), rng.uniform(0.5, 4.0)])
         fault = _any(rng, at_s)
         # A process has its failpoints from its start, so the first of a role is the only one.
-        while any(_in_each_others_way(fault, each) for each in planned):
+        # A snapshot that breaks off stops the source, and one follows where its control database is lost.
+        while any(_in_each_others_way(fault, each) for each in planned) or (
+            theme.control_lost and fault.target in _OF_THE_SNAPSHOT
+        ):
             fault = _any(rng, at_s)
         planned.append(fault)
     return planned
@@ -223,7 +229,7 @@ THEMES = (
     Theme("staged", True, _alone(_merging), small=True),
     Theme("read again", True, _behind, reread=True),
     Theme("consumer", True, _alone(_consumer)),
-    Theme("applied before", True, _alone(_read_again), failing=True),
+    Theme("applied before", True, _alone(_read_again), failing=True, control_lost=True),
     Theme("sent again", False, _alone(_again), small=True),
     Theme("sent again to another", False, _again_to_another),
 )

@@ -15,6 +15,7 @@ from campaign.rows import RowChange
 from campaign.writer import Writer
 
 CLIENTS = 6
+PAUSE_S = 0.01
 _DIAL_S = 0.2
 _JOIN_S = 60.0
 _LOOK_S = 0.1
@@ -32,7 +33,7 @@ class Load:
             threading.Thread(target=self._run, args=(number, random.Random(f"{seed} {number}")), daemon=True)
             for number in range(CLIENTS)
         ]
-        self.pause_s = 0.01
+        self.pause_s = PAUSE_S
 
     def note(self, changes: list[RowChange]) -> None:
         """Rows that were there before."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import psycopg
 
+from campaign.control_loss import ControlLoss
 from campaign.errors import NoVerdictError
 from campaign.faults import CONSUMER, WORKER, Fault, Faults
 from campaign.hiding import Hiding
@@ -55,6 +56,7 @@ class Prepared:
     journal: Journal
     load: Load
     rereading: Rereading
+    loss: ControlLoss
     faults: Faults
     carried: Sequence[Fault]
     ready: bool
@@ -109,8 +111,9 @@ def prepare(
     load = Load(site.source_url, keys, journal, plan.seed)
     hiding = Hiding(site.name, site.source_url, keys, journal, random.Random(f"{plan.seed} hidden"))
     rereading = Rereading(plan.rereads, site, hiding, threading.Event())
+    loss = ControlLoss(plan.loss, site, threading.Event())
     faults = Faults(stand, site, roles, journal.in_flight)
-    ends = (sampler.end, load.end, rereading.end, faults.mend_all)
+    ends = (sampler.end, load.end, rereading.end, loss.end, faults.mend_all)
     for each in (*(role.close for of in roles.values() for role in of), *ends):
         opened.callback(each)
     with clock.part("start"):
@@ -128,6 +131,7 @@ def prepare(
         journal=journal,
         load=load,
         rereading=rereading,
+        loss=loss,
         faults=faults,
         carried=[Fault(each) for each in plan.faults],
         ready=ready,

@@ -7,8 +7,6 @@ Before rows are read again, hidden ones change, so that there is something to be
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -18,6 +16,7 @@ from typing import NamedTuple
 
 import psycopg
 
+from campaign.command import run_command
 from campaign.hiding import Hiding
 from campaign.site import Site
 from examples.main_job.progress import tell
@@ -118,30 +117,14 @@ class _Command:
         self._site, self._dies_after_s = site, planned.dies_after_s
         options = ["--from", planned.origin, "--timeout", str(_ANSWER_S)]
         options += ["--aggregate", planned.aggregate] if planned.aggregate else []
-        self._arguments = ["--project", str(site.folder), "sources", "resync", site.name, *options]
+        self._arguments = ["sources", "resync", site.name, *options]
 
     def run(self) -> bool:
         """Whether it says that it is done."""
         if self._planned.origin == STATE:
             self._asked[self._planned.aggregate] += 1
-        process = subprocess.Popen(
-            [sys.executable, "-m", "rowcast.cli.main", *self._arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
         dies_after_s, self._dies_after_s = self._dies_after_s, None
-        try:
-            said, _ = process.communicate(timeout=dies_after_s or 4 * _ANSWER_S)
-        except subprocess.TimeoutExpired:
-            said = "killed"
-        finally:
-            process.kill()
-            process.wait()
-        with (self._site.folder / "commands.log").open("a") as log:
-            log.write(f"{' '.join(self._arguments)}: {process.returncode}\n{said}\n")
+        _, said = run_command(self._site, self._arguments, dies_after_s or 4 * _ANSWER_S)
         done = _DONE[self._planned.origin] in said
         if done:
             tell(f"  {said.strip().splitlines()[0]}")

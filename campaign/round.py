@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from campaign.conclusion import conclude, figures
+from campaign.control_loss import ControlLoss
 from campaign.errors import NoVerdictError
 from campaign.evidence import Evidence
 from campaign.faults import Fault, describe
 from campaign.finding import Checker, Findings
 from campaign.judgement import judge
+from campaign.load import PAUSE_S
 from campaign.oracle import Oracle
 from campaign.preparation import Prepared, prepare
 from campaign.rereading import Rereading
@@ -29,6 +31,7 @@ from examples.main_job.progress import tell
 EVENTS_MIN, FAULTS_MIN = 3_000, 2
 _EVENTS = EVENTS_MIN + 30
 _LOAD_S = 300.0
+_UNTOLD = 300  # what a worker may be behind when its control database is lost
 _SLOW_S = 0.2
 _SLOWER_S = 2.0
 
@@ -157,51 +160,60 @@ class Round:
 
 
 def _drive(round_: Prepared) -> None:
-    load, rereading, carried = round_.load, round_.rereading, round_.carried
+    load, rereading, loss, carried = round_.load, round_.rereading, round_.loss, round_.carried
     threads = [threading.Thread(target=round_.faults.carry_out, args=(each,), daemon=True) for each in carried]
     oracle, seen = Oracle(round_.plan.types), set[int]()
     oracle.change([RowChange(name, None, row) for (name, _), row in round_.initial.items()], None)
 
+    untold = _UNTOLD if loss.planned is not None else 0
+
     def count() -> None:
         """About how many events there will be: clients hear of commits in another order than that of the WAL."""
+        nonlocal untold
+        former = oracle.count
         for xid, attempt in load.journal.committed().items():
             if xid not in seen:
                 seen.add(xid)
                 oracle.change(attempt.changes, xid)
+        if loss.under_way:
+            untold += oracle.count - former
 
     began_s, parts_s = time.monotonic(), round_.clock.parts_s
     load.start()
     rereading.start()
+    loss.start()
     for thread in threads:
         thread.start()
 
     def done() -> bool:
         load.check()
-        _check_faults(carried, rereading)
+        _check_faults(carried, rereading, loss)
         count()
-        enough = oracle.count >= _EVENTS
+        enough = oracle.count - untold >= _EVENTS
         hit = all(each.over for each in carried)
         if enough:
             parts_s.setdefault("of it until enough", time.monotonic() - began_s)
-            # Somebody may be waiting until a worker that is slow has caught up.
-            load.pause_s = _SLOWER_S if hit else _SLOW_S
         if hit:
             parts_s.setdefault("of it until the faults were over", time.monotonic() - began_s)
-        return enough and hit and rereading.over
+        # Somebody may be waiting until a worker that is slow has caught up, or a snapshot tells what was committed.
+        load.pause_s = (_SLOWER_S if hit else _SLOW_S) if enough else _SLOW_S if loss.under_way else PAUSE_S
+        return enough and hit and rereading.over and loss.over
 
     if not round_.wait(done, _LOAD_S):
         raise NoVerdictError(f"after {_LOAD_S:.0f} s of load: {oracle.count} events, {carried}")
-    _check_faults(carried, rereading)
+    _check_faults(carried, rereading, loss)
     load.finish()
 
 
-def _check_faults(carried: Sequence[Fault], rereading: Rereading) -> None:
+def _check_faults(carried: Sequence[Fault], rereading: Rereading, loss: ControlLoss) -> None:
     """See that everything could be done that was planned."""
     for each in carried:
         if each.error is not None:
             raise NoVerdictError(f"{each.plan}: {each.error!r}") from each.error
     if rereading.error is not None:
         raise NoVerdictError(f"reading again: {rereading.error!r}") from rereading.error
+    if loss.error is not None:
+        raise NoVerdictError(f"control database: {loss.error!r}") from loss.error
 
 
 def _void_reason(evidence: Evidence, carried: Sequence[Fault]) -> str | None:

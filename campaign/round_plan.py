@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from campaign.applier import BATCH, SINGLE
+from campaign.control_loss import PlannedLoss, plan_loss
 from campaign.declaration import random_types
 from campaign.faults import CONSUMER, WORKER, PlannedFault, needs_standby, plan_faults, theme_of
 from campaign.random_schema import Type
@@ -27,7 +28,7 @@ class RoundPlan:
     Everything of a round that follows from its *seed*.
 
     *limits* are those of the worker, empty for the usual ones. *failing* is the share of the calls of the consumer's
-    handlers that fail.
+    handlers that fail. *loss* is what becomes of the control database.
     """
 
     seed: int
@@ -41,6 +42,7 @@ class RoundPlan:
     rereads: Sequence[PlannedReread]
     limits: str
     failing: float
+    loss: PlannedLoss | None
 
 
 def plan_round(seed: int, *, faults: bool = True) -> RoundPlan:
@@ -54,6 +56,11 @@ def plan_round(seed: int, *, faults: bool = True) -> RoundPlan:
     planned = plan_faults(rng, theme)
     standbys = {role: standby or any(each.target == role and needs_standby(each) for each in planned) for role in ROLES}
     exactly_once = theme.exactly_once
+    rereads = plan_rereads(rng, [each.name for each in types if each.is_aggregate], wanted=theme.reread)
+    limits = SMALL_LIMITS if theme.small or rng.random() < _SMALL else ""
+    if theme.control_lost:
+        # What somebody had asked for, or of a transaction went out in part, nobody knows any more after a rebuild.
+        rereads, limits = (), ""
     return RoundPlan(
         seed=seed,
         theme=theme.name,
@@ -63,7 +70,8 @@ def plan_round(seed: int, *, faults: bool = True) -> RoundPlan:
         standbys=standbys,
         applier=applier,
         faults=planned if faults else (),
-        rereads=plan_rereads(rng, [each.name for each in types if each.is_aggregate], wanted=theme.reread),
-        limits=SMALL_LIMITS if theme.small or rng.random() < _SMALL else "",
+        rereads=rereads,
+        limits=limits,
         failing=_FAILING[applier] if theme.failing or rng.random() < 0.2 else 0.0,
+        loss=plan_loss(random.Random(f"{seed} control")) if theme.control_lost and faults else None,
     )

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +159,41 @@ class Site:
         with psycopg.connect(self.consumer_url, connect_timeout=5) as connection:
             connection.execute("UPDATE rowcast_inbox.offset_position SET next_offset = 0, generation = generation + 1")
 
+    def lose_control(self) -> None:
+        """An empty control database stands where it was."""
+        with self._closed_control() as administer:
+            administer("DROP DATABASE {control}")
+            administer("CREATE DATABASE {control}")
+
+    def copy_control(self) -> None:
+        """Keep the control database as it is now."""
+        with self._closed_control() as administer:
+            administer("DROP DATABASE IF EXISTS {copy}")
+            administer("CREATE DATABASE {copy} TEMPLATE {control}")
+
+    def restore_control(self) -> None:
+        """The control database goes back to the copy."""
+        with self._closed_control() as administer:
+            administer("DROP DATABASE {control}")
+            administer("CREATE DATABASE {control} TEMPLATE {copy}")
+
+    @contextmanager
+    def _closed_control(self) -> Iterator[Callable[[str], object]]:
+        """What administers the server of the control database, from which everybody is kept out meanwhile."""
+        control = f"{self.name}_control"
+        names = {"control": sql.Identifier(control), "copy": sql.Identifier(f"{self.name}_copy")}
+        url = self._stand.database_url(CONTROL, "postgres")
+        with psycopg.connect(url, autocommit=True, connect_timeout=5) as server:
+            there = server.execute("SELECT 1 FROM pg_database WHERE datname = %s", (control,)).fetchone()
+            if there is None:  # a former call was interrupted
+                server.execute(sql.SQL("CREATE DATABASE {control}").format(**names))
+            server.execute(sql.SQL("ALTER DATABASE {control} ALLOW_CONNECTIONS false").format(**names))
+            server.execute(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s", (control,)
+            )
+            yield lambda statement: server.execute(sql.SQL(statement).format(**names))
+            server.execute(sql.SQL("ALTER DATABASE {control} ALLOW_CONNECTIONS true").format(**names))
+
     def drop(self) -> None:
         """Delete everything that it has in the stack; its folder with the logs stays."""
         with suppress(RowcastError), self.connect() as connect:
@@ -170,6 +205,7 @@ class Site:
             names = [change_log_topic(self.name), f"{self.name}.{NOTIFICATIONS_SUFFIX}", *self.topics]
             if present := admin.present(names):
                 admin.delete(list(present))
+        self._databases["_copy"] = CONTROL  # if there is one
         for suffix in self._databases:
             self._administer(suffix, "DROP DATABASE IF EXISTS {} WITH (FORCE)")
 
