@@ -19,6 +19,7 @@ HOT = 3
 # What PostgreSQL keeps apart from the row, so that an UPDATE of other columns does not have it in the WAL.
 LARGE = ["x" * 3_000 + each for each in "abc"]
 _FRESH_FROM = 1_000
+_POPULAR = 0.3
 
 
 class KnownKeys:
@@ -80,9 +81,14 @@ class KnownKeys:
         return row
 
     def link(self, rng: random.Random, made: Type, row: Row) -> None:
-        """Let *row* name a parent: mostly one that is there, sometimes none or, where it is allowed, a missing one."""
+        """
+        Let *row* name a parent: mostly one that is there, sometimes none or, where it is allowed, a missing one.
+
+        Some of those that all clients want have many children, so that a change of theirs has many events.
+        """
         for link, above in _links(made):
-            found = self.sample(rng, above.name, 1)
+            popular = self.hot(rng, above.name) if rng.random() < _POPULAR else None
+            found = self.sample(rng, above.name, 1) if popular is None else [popular]
             chance = rng.random()
             if chance < 0.15 or (not found and made.name in self.constrained):
                 row.update(dict.fromkeys(link))

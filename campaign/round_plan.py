@@ -16,7 +16,7 @@ from campaign.rereading import PlannedReread, plan_rereads
 ROLES = (WORKER, CONSUMER)
 _SCHEMAS = 2
 # So low that transactions of the load are staged, moved parents corrected in chunks, and what is read again applied so.
-SMALL_LIMITS = "transaction_changes=40,chunk_aggregates=25,descendants=60"
+SMALL_LIMITS = "transaction_changes=40,chunk_aggregates=25,descendants=20"
 _SMALL = 0.2
 # Of single events and of batches: a few of each in a round.
 _FAILING = {SINGLE: 0.002, BATCH: 0.05}

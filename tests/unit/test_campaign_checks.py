@@ -361,6 +361,16 @@ def test_a_type_that_somebody_made_unfit_may_be_called_halted() -> None:
     assert judge(replace(evidence, refused=refused)).found == []
 
 
+def test_epochs_go_back_where_the_control_database_does() -> None:
+    """And only there: what is told afterwards is compared with what was told afterwards."""
+    evidence = clean_round()
+    again = [each._replace(epoch=2, appended_at=2_001.0) for each in evidence.claims]
+    restored = replace(evidence, claims=[*evidence.claims, *again], restored_at=2_000.0)
+    assert judge(restored).found == []
+    back = again[0]._replace(epoch=3, appended_at=2_002.0)
+    assert judge(replace(restored, claims=[*restored.claims, back])).counts()[Checker.PROGRESS] == 1
+
+
 def test_every_checker_of_evidence_is_tried() -> None:
     """`stopped` is about processes, not about evidence."""
     assert {checker for _, checker in PLANTS} == set(Checker) - {Checker.STOPPED}

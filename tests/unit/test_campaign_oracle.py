@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from campaign.control_loss import as_told
 from campaign.oracle import Commit, expect, expected_events, token
 from campaign.random_schema import Rows, Type, expected, random_row, random_schema
 from campaign.rows import RowChange, apply_changes, key_of
@@ -48,6 +49,32 @@ def test_the_campaign_expects_what_the_plain_oracle_expects(seed: int) -> None:
         for event in events
     ]
     assert sorted(map(token, found)) == sorted(map(token, expected(types, history)))
+
+
+def test_a_snapshot_tells_the_last_state_alone() -> None:
+    """Of what was committed between what was published last and the snapshot; nothing of what is as it was."""
+    fields = {"name": FieldDefinition(place="c0")}
+    made = Type("thing", 0, {"k0": "integer", "c0": "text"}, ("k0",), None, (), fields)
+    changes = [(1, "a"), (2, "a"), (3, "a"), (1, "b"), (1, "c"), (2, "b"), (2, "a"), (3, None), (4, "a"), (1, "d")]
+    commits = [
+        Commit(
+            n,
+            10 * n,
+            0.0,
+            [RowChange("thing", (key,), None) if name is None else RowChange("thing", None, {"k0": key, "c0": name})],
+        )
+        for n, (key, name) in enumerate(changes, 1)
+    ]
+    told = expected_events([made], {}, as_told(commits, 35, 95))
+    assert [(each.kind, each.after, each.asked) for each in told["thing", "1"]] == [
+        ("created", {"name": "a"}, False),
+        ("snapshot", {"name": "c"}, True),
+        ("updated", {"name": "d"}, False),
+    ]
+    assert [each.kind for each in told["thing", "2"]] == ["created"]
+    assert [each.kind for each in told["thing", "3"]] == ["created", "deleted"]
+    assert [each.kind for each in told["thing", "4"]] == ["snapshot"]
+    assert as_told(commits, 95, 98) == commits
 
 
 def test_what_a_contract_does_not_take_is_refused() -> None:
