@@ -54,10 +54,9 @@ class PlannedLoss(NamedTuple):
         return self.kind != OLDER_LEFT
 
 
-def plan_loss(rng: random.Random) -> PlannedLoss:
-    """Any loss."""
-    kind = rng.choice([LOST, LOST, RECOVERED, OLDER, OLDER_LEFT])
-    return PlannedLoss(rng.uniform(1.5, 3.0), kind, rng.choice(["", "", *_PLACES]))
+def plan_loss(rng: random.Random, kinds: Sequence[str]) -> PlannedLoss:
+    """One of these *kinds*, at any time."""
+    return PlannedLoss(rng.uniform(1.5, 3.0), rng.choice(kinds), rng.choice(["", "", *_PLACES]))
 
 
 class ControlLoss:

@@ -17,6 +17,7 @@ import requests
 
 from benchmarks.local_web import call
 from campaign import roads
+from campaign.control_loss import LOST, OLDER, OLDER_LEFT, RECOVERED
 from campaign.errors import NoVerdictError
 from campaign.process import Role, is_frozen, thaw
 from campaign.site import Site
@@ -62,8 +63,8 @@ class Theme(NamedTuple):
     """
     What the first faults of a round are, so that rare ones come in every few rounds; the others are any.
 
-    Some need a worker with *small* limits, that rows are *reread*, or a consumer whose handlers are *failing*. With
-    *control_lost* the control database is lost besides.
+    Some need a worker with *small* limits, that rows are *reread*, or a consumer whose handlers are *failing*. Of its
+    *losses* one of these befalls the control database besides.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Theme(NamedTuple):
     small: bool = False
     reread: bool = False
     failing: bool = False
-    control_lost: bool = False
+    losses: tuple[str, ...] = ()
 
 
 def plan_faults(rng: random.Random, theme: Theme) -> list[PlannedFault]:
@@ -85,7 +86,7 @@ def plan_faults(rng: random.Random, theme: Theme) -> list[PlannedFault]:
         # A process has its failpoints from its start, so the first of a role is the only one.
         # A snapshot that breaks off stops the source, and one follows where its control database is lost.
         while any(_in_each_others_way(fault, each) for each in planned) or (
-            theme.control_lost and fault.target in _OF_THE_SNAPSHOT
+            theme.losses and fault.target in _OF_THE_SNAPSHOT
         ):
             fault = _any(rng, at_s)
         planned.append(fault)
@@ -155,12 +156,12 @@ def _again(rng: random.Random, at_s: float) -> PlannedFault:
     lasts_s = rng.uniform(0.5, _LONGEST_AWAY_S)
     # Not before much has been sent: what it sends again is what it sent since it last stored its place.
     at_s += rng.uniform(2.0, 4.0)
-    return PlannedFault(at_s, *rng.choice([("kill", CONNECT), ("kill", CONNECT), ("kill", KAFKA)]), lasts_s)
+    return PlannedFault(at_s, "kill", CONNECT, lasts_s)
 
 
 def _again_to_another(rng: random.Random, at_s: float) -> list[PlannedFault]:
     """And the worker that has processed it once is not the one that gets it again."""
-    connector = _again(rng, at_s)._replace(target=CONNECT)
+    connector = _again(rng, at_s)
     return [connector, PlannedFault(connector.at_s + 0.4, "kill", WORKER, 0.0)]
 
 
@@ -228,8 +229,8 @@ THEMES = (
     Theme("away", True, _alone(_away)),
     Theme("staged", True, _alone(_merging), small=True),
     Theme("read again", True, _behind, reread=True),
-    Theme("consumer", True, _alone(_consumer)),
-    Theme("applied before", True, _alone(_read_again), failing=True, control_lost=True),
+    Theme("consumer", True, _alone(_consumer), losses=(OLDER, OLDER_LEFT)),
+    Theme("applied before", True, _alone(_read_again), failing=True, losses=(LOST, RECOVERED)),
     Theme("sent again", False, _alone(_again), small=True),
     Theme("sent again to another", False, _again_to_another),
 )

@@ -58,7 +58,7 @@ def plan_round(seed: int, *, faults: bool = True) -> RoundPlan:
     exactly_once = theme.exactly_once
     rereads = plan_rereads(rng, [each.name for each in types if each.is_aggregate], wanted=theme.reread)
     limits = SMALL_LIMITS if theme.small or rng.random() < _SMALL else ""
-    if theme.control_lost:
+    if theme.losses:
         # What somebody had asked for, or of a transaction went out in part, nobody knows any more after a rebuild.
         rereads, limits = (), ""
     return RoundPlan(
@@ -73,5 +73,5 @@ def plan_round(seed: int, *, faults: bool = True) -> RoundPlan:
         rereads=rereads,
         limits=limits,
         failing=_FAILING[applier] if theme.failing or rng.random() < 0.2 else 0.0,
-        loss=plan_loss(random.Random(f"{seed} control")) if theme.control_lost and faults else None,
+        loss=plan_loss(random.Random(f"{seed} control"), theme.losses) if theme.losses and faults else None,
     )
