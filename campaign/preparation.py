@@ -97,7 +97,7 @@ def prepare(
         site.create_tables(rng, plan.constrained)
         initial = _fill(plan, site, keys, rng)
     with clock.part("apply"):
-        site.apply(exactly_once=plan.exactly_once)
+        site.apply(exactly_once=plan.exactly_once, roads=plan.loss is None)
         witness = Witness(site.source_url, site.name, plan.types)
         witness.begin()
     roles = {

@@ -120,8 +120,15 @@ class Site:
                         " DEFERRABLE INITIALLY DEFERRED".encode()
                     )
 
-    def apply(self, *, exactly_once: bool) -> None:
-        """What `rowcast sources apply` does, with every road of the connector through its proxy."""
+    def apply(self, *, exactly_once: bool, roads: bool) -> None:
+        """
+        What `rowcast sources apply` does, with every road of the connector through its proxy.
+
+        Not through *roads* where a command is to set it up anew, which knows of none.
+        """
+        if not roads:
+            plan.apply(load_sources(self.folder), self.settings)
+            return
         source = self.settings.database(self.name)
         through = replace(source, url=self.roads.through(CONNECT_SOURCE, source.url))
         settings = replace(self.settings, databases={**self.settings.databases, self.name: through})
