@@ -44,6 +44,8 @@ def check_mirror(evidence: Evidence, findings: Findings) -> None:
     former: Mapping[Key, Held] = {}
     for sample in evidence.samples:
         for key, held in sample.held.items():
+            if former.get(key) == held:
+                continue  # as the sample before, which was looked at
             history = evidence.expected.get(key, ())
             if held.version > len(history) or not _holds(held, history[held.version - 1]):
                 findings.add(Checker.MIRROR, key, f"at {sample.at:.3f} the consumer held {str(held)[:200]}")
