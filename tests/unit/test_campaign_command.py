@@ -123,6 +123,19 @@ def test_ten_seeds_have_ten_themes() -> None:
         assert len(from_start) == len(set(from_start))
 
 
+def test_no_fault_hits_the_snapshot_of_a_rebuild() -> None:
+    """Two of ten rounds lose the control database in every way; all is whole then of which a rebuild knows nothing."""
+    plans = [plan_round(seed) for seed in range(400)]
+    lost = [plan for plan in plans if plan.loss is not None]
+    assert len(lost) == 80
+    assert len({plan.loss.kind for plan in lost if plan.loss}) == 4
+    assert {plan.limits for plan in lost} == {""}
+    assert {plan.rereads for plan in lost} == {()}
+    hit = {str(fault.target) for plan in lost for fault in plan.faults}
+    assert not any("connect to" in each or each in ("connect", "kafka", "source", "restart", "stop") for each in hit)
+    assert all(plan_round(plan.seed, faults=False).loss is None for plan in lost)
+
+
 def test_random_schemas_have_all_that_a_mapping_can_say() -> None:
     """Embedded tables, link tables, chains of parents, contracts that refuse."""
     types = [each for seed in range(30) for each in plan_round(seed).types]
