@@ -32,6 +32,7 @@ EVENTS_MIN, FAULTS_MIN = 3_000, 2
 _EVENTS = EVENTS_MIN + 30
 _LOAD_S = 300.0
 _UNTOLD = 300  # what a worker may be behind when its control database is lost
+_AFTER_S = 1.5
 _SLOW_S = 0.2
 _SLOWER_S = 2.0
 
@@ -191,13 +192,15 @@ def _drive(round_: Prepared) -> None:
         count()
         enough = oracle.count - untold >= _EVENTS
         hit = all(each.over for each in carried)
+        now_s = time.monotonic() - began_s
         if enough:
-            parts_s.setdefault("of it until enough", time.monotonic() - began_s)
-        if hit:
-            parts_s.setdefault("of it until the faults were over", time.monotonic() - began_s)
+            parts_s.setdefault("of it until enough", now_s)
+        # What somebody did who came back late shows in what follows.
+        past = hit and now_s - parts_s.setdefault("of it until the faults were over", now_s) > _AFTER_S
         # Somebody may be waiting until a worker that is slow has caught up, or a snapshot tells what was committed.
-        load.pause_s = (_SLOWER_S if hit else _SLOW_S) if enough else _SLOW_S if loss.under_way else PAUSE_S
-        return enough and hit and rereading.over and loss.over
+        quiet_s = _SLOWER_S if past else PAUSE_S if hit else _SLOW_S
+        load.pause_s = quiet_s if enough else _SLOW_S if loss.under_way else PAUSE_S
+        return enough and past and rereading.over and loss.over
 
     if not round_.wait(done, _LOAD_S):
         raise NoVerdictError(f"after {_LOAD_S:.0f} s of load: {oracle.count} events, {carried}")
