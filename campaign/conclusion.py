@@ -77,7 +77,9 @@ def _committed(round_: Prepared) -> list[Commit]:
     commits = []
     rows = dict(round_.initial)
     for seen in witnessed:
-        attempt = committed[seen.xid]
+        attempt = committed.get(seen.xid)
+        if attempt is None:
+            continue  # it changed nothing, as both agree
         acked_at, hidden = attempt.ended_at or 0.0, attempt.kind == HIDDEN
         commits.append(Commit(seen.xid, seen.lsn, acked_at, attempt.changes, seen.moment_us, attempt.context, hidden))
         apply_changes(rows, attempt.changes, tables)

@@ -86,6 +86,13 @@ def test_observers_that_agree_are_believed() -> None:
     compare(TYPES, decode(TYPES, messages()), told())
 
 
+def test_a_truncate_of_no_rows_is_no_change() -> None:
+    """The server tells of it, and the generator has nothing to note."""
+    noted = told()
+    del noted[6]
+    compare(TYPES, decode(TYPES, messages()), noted)
+
+
 @pytest.mark.parametrize("kind", ["unknown", "unseen", "missing row", "other value", "row that nobody noted"])
 def test_observers_that_disagree_give_no_verdict(kind: str) -> None:
     """Nobody knows then what was to be published."""
