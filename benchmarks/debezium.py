@@ -24,6 +24,18 @@ _QUIET_S = 1.5
 _QUIET_RECORDS = 25
 
 
+def take_snapshot(site: Site, workload: Workload) -> FilledLog:
+    """
+    The change log of *site*, whose connector has read the initial *workload*; it is stopped.
+
+    Raises:
+        MeasureError: the log does not hold what was committed.
+
+    """
+    site.stop_capture()
+    return read_filled(site.brokers, site.name, workload)
+
+
 def fill(site: Site, workload: Workload) -> tuple[FilledLog, dict[str, Any]]:
     """
     Commit *workload* while the connector of *site* is stopped, let it write the change log, and stop it again.

@@ -36,10 +36,12 @@ def ratios(rounds: Sequence[Figures]) -> dict[str, Any]:
     """
     Rows a second through rows a second of the same round, for each workload that has both.
 
-    The sequencer through Debezium, and the sequencer with nested aggregates through the same rows as one each.
+    The sequencer through Debezium; the sequencer with nested aggregates through the same rows as one each; and with one
+    large transaction, or a snapshot, through the same kind of rows in small transactions.
     """
     to_debezium: dict[str, list[float]] = {}
     to_trees: dict[str, list[float]] = {}
+    to_plain: dict[str, list[float]] = {}
     for each in rounds:
         peers, own = each.get("debezium", {}), each.get("sequencer", {})
         for workload, figures in own.items():
@@ -47,7 +49,10 @@ def ratios(rounds: Sequence[Figures]) -> dict[str, Any]:
                 to_debezium.setdefault(workload, []).append(_ratio(figures, peers[workload]))
         if "nested" in own and "trees" in own:
             to_trees.setdefault("nested", []).append(_ratio(own["nested"], own["trees"]))
-    found = {"sequencer_to_debezium": to_debezium, "sequencer_to_trees": to_trees}
+        for name in ("large", "snapshot"):
+            if name in own and "plain" in own:
+                to_plain.setdefault(name, []).append(_ratio(own[name], own["plain"]))
+    found = {"sequencer_to_debezium": to_debezium, "sequencer_to_trees": to_trees, "sequencer_to_plain": to_plain}
     return {
         name: {workload: spread(values) for workload, values in each.items()}
         for name, each in found.items()

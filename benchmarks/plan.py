@@ -87,8 +87,8 @@ class Rounds:
         for site in [each for each in self._sites if each.name not in kept]:
             self._drop(site)
 
-    def _create(self, *, nested: bool = False) -> Site:
-        return self._know(Site.create(self._folder, self._stack, nested=nested))
+    def _create(self, workload: Workload | None = None) -> Site:
+        return self._know(Site.create(self._folder, self._stack, workload))
 
     def _know(self, site: Site) -> Site:
         self._sites.append(site)
@@ -122,10 +122,10 @@ class Rounds:
 
     def _together(self) -> list[Workload]:
         slow = SLOW_TOGETHER if self._options.quick else ()
-        return [each for each in self._workloads if each.name not in slow and not each.nested]
+        return [each for each in self._workloads if each.name not in slow and not each.nested and not each.initial]
 
     def _measure_together(self, workload: Workload, figures: dict[str, Any]) -> None:
-        site = self._create(nested=workload.nested)
+        site = self._create(workload)
         self._note(figures, "together", workload.name, together.measure(site, workload))
         self._drop(site)
 
@@ -146,11 +146,15 @@ class Rounds:
         if not fresh and (found := self._filled.get(workload.name) or self._kept(workload)):
             self._filled[workload.name] = found
             return found
-        site = self._create(nested=workload.nested)
-        log, measured = debezium.fill(site, workload)
+        site = self._create(workload)
+        measured: dict[str, Any] = {"rows": workload.rows}
+        if workload.initial:
+            log = debezium.take_snapshot(site, workload)
+        else:
+            log, measured = debezium.fill(site, workload)
         self._filled[workload.name] = site, log
         log.write(site.folder / _FILLED)
-        if fresh:
+        if fresh and not workload.initial:
             self._note(figures, "debezium", workload.name, measured)
         else:
             tell(f"  change log filled with {workload.name}: {_line(measured)}")

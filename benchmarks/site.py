@@ -21,7 +21,8 @@ from benchmarks.child import REPOSITORY, Child
 from benchmarks.errors import MeasureError
 from benchmarks.local_web import call
 from benchmarks.nesting import nest
-from benchmarks.topic_watch import read_all
+from benchmarks.topic_watch import TopicWatch, read_all
+from benchmarks.workload import Workload
 from examples.inventory.catalogue import create_schema
 from rowcast.connect import ConnectClient
 from rowcast.control.database import connect as connect_control
@@ -39,6 +40,9 @@ from rowcast.topics import PROGRESS_TOPIC, change_log_topic, domain_topic
 AGGREGATES = ("instance", "holdings", "item")
 _TIMEOUT_S = 60.0
 _PAUSE_S = 0.05
+# A slower snapshot is none.
+_SNAPSHOT_ROWS_PER_S = 1_000
+_HEARTBEAT_RECORDS = 10
 
 
 class Site:
@@ -49,15 +53,15 @@ class Site:
         self.name = folder.name
 
     @classmethod
-    def create(cls, parent: Path, stack: Settings, *, nested: bool = False) -> Site:
+    def create(cls, parent: Path, stack: Settings, workload: Workload | None = None) -> Site:
         """
-        A new one, applied and streaming; whatever goes wrong on the way, nothing of it is left.
+        A new one for *workload*, applied and streaming; whatever goes wrong on the way, nothing of it is left.
 
-        With *nested* its tables make one aggregate.
+        An initial workload is committed, and stands in the change log.
         """
         site = cls(parent / f"bench_{secrets.token_hex(4)}", stack)
         try:
-            site._build(nested=nested)
+            site._build(workload)
         except BaseException:
             with suppress(RowcastError, psycopg.Error, OSError):
                 site.drop()
@@ -156,20 +160,25 @@ class Site:
                 self._drop_database(name)
             shutil.rmtree(self.folder)
 
-    def _build(self, *, nested: bool) -> None:
+    def _build(self, workload: Workload | None) -> None:
         self._declare()
-        if nested:
+        if workload is not None and workload.nested:
             nest(self.folder / "connectors" / f"{self.name}.yaml", self.folder / "schemas" / self.name)
         self._create_database(self.name)
         self._create_database(self._control_name)
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             create_schema(connection)
+        if workload is not None and workload.initial:
+            workload.commit(self.database_url)
         apply(load_sources(self.folder), self.settings)
         with psycopg.connect(self.control_url) as control:
             row = control.execute("SELECT definition FROM rowcast.source WHERE source = %s", (self.name,)).fetchone()
         assert row is not None, "an applied source has its row"
         self._definition_file.write_text(row[0])
-        self._wait_streaming()
+        if workload is not None and workload.initial:
+            self._wait_snapshot(workload.rows)
+        else:
+            self._wait_streaming()
 
     def _declare(self) -> None:
         (self.folder / "connectors").mkdir(parents=True)
@@ -212,6 +221,17 @@ class Site:
         while not any(b'"status":"END"' in (each.value or b"") for each in read_all(self.brokers, log)):
             if time.monotonic() > deadline_s:
                 raise MeasureError(f"the connector of {self.name} does not stream after {_TIMEOUT_S:.0f} s")
+            time.sleep(_PAUSE_S)
+
+    def _wait_snapshot(self, rows: int) -> None:
+        """Wait until so much stands behind a snapshot of *rows* that it can only be heartbeats: then it is over."""
+        timeout_s = _TIMEOUT_S + rows / _SNAPSHOT_ROWS_PER_S
+        deadline_s = time.monotonic() + timeout_s
+        place = change_log_topic(self.name), 0
+        watch = TopicWatch(self.brokers, [place])
+        while watch.ends()[place] < rows + _HEARTBEAT_RECORDS:
+            if time.monotonic() > deadline_s:
+                raise MeasureError(f"the snapshot of {self.name} is not over after {timeout_s:.0f} s")
             time.sleep(_PAUSE_S)
 
     def _renew_topics(self, admin: TopicAdmin, topics: Sequence[Topic]) -> None:

@@ -50,7 +50,8 @@ class Workload:
     *transactions* of *name*; *changes* counts its row changes by (table, operation as Debezium names it).
 
     *versions* is the version that every aggregate of a type has in the end: one event for each. *nested*: all tables
-    make one aggregate, instead of one each.
+    make one aggregate, instead of one each. *initial*: it is committed before the source is applied, so the connector
+    reads it as a snapshot, and not as *transactions*.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Workload:
     versions: Mapping[str, int]
     statement: sql.Composed
     nested: bool = False
+    initial: bool = False
 
     @property
     def rows(self) -> int:
@@ -82,6 +84,25 @@ def bulk(rows: int) -> Workload:
         versions={"instance": 1},
         statement=statement,
     )
+
+
+def large(rows: int) -> Workload:
+    """As `bulk`, with so many rows that they fit into no worker's memory."""
+    return replace(bulk(rows), name="large")
+
+
+def plain(rows: int) -> Workload:
+    """The rows of `bulk` in transactions of a thousand."""
+    step = sql.SQL(_INSTANCE + _THOUSAND + ";")
+    count = max(1, rows // 1000)
+    return replace(bulk(1000 * count), name="plain", transactions=count, statement=_loop(count, step, "t"))
+
+
+def snapshot(rows: int) -> Workload:
+    """The rows of `plain`, which are there before the source is."""
+    ordinary = plain(rows)
+    changes = {("instance", "r"): ordinary.rows}
+    return replace(ordinary, name="snapshot", transactions=0, changes=changes, initial=True)
 
 
 def rows(transactions: int) -> Workload:
@@ -148,6 +169,9 @@ SIZES = {
     "trees": (trees, 5_000),
     "nested": (nested, 5_000),
     "turnover": (turnover, 2_000),
+    "plain": (plain, 1_000_000),
+    "large": (large, 1_000_000),
+    "snapshot": (snapshot, 5_000_000),
 }
 # Measured unless others are named.
 DEFAULT_WORKLOADS = ("bulk", "rows", "trees")

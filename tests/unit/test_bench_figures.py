@@ -91,7 +91,7 @@ def test_trees_have_ten_rows_each() -> None:
     workload = sized("trees", 1.0)
 
     assert (workload.rows, workload.transactions) == (50_000, 5_000)
-    assert set(SIZES) == {"bulk", "rows", "trees", "nested", "turnover"}
+    assert set(SIZES) == {"bulk", "rows", "trees", "nested", "turnover", "plain", "large", "snapshot"}
 
 
 def test_the_report_replaces_what_stands_between_the_markers() -> None:
