@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from stream_app.core.change import LooseMessage, RowChange
 from stream_app.core.defect import TableDefectError
@@ -20,7 +21,7 @@ from stream_app.core.heartbeat import newest_heartbeat
 from stream_app.core.loading import Lookups
 from stream_app.core.partition import Capture
 from stream_app.core.sequencing import Work, emit_pending, origin_of, sequence, settle
-from stream_app.core.state import View
+from stream_app.core.state import Key, View
 from stream_app.core.statement import refuse_loose
 from stream_app.core.tail import Tail
 from stream_app.core.transaction import LargeTransaction, PlacedUnit, SnapshotRow, Transaction
@@ -62,7 +63,7 @@ class Folding:
         self.metrics = metrics
         self.chunk_max = chunk_max
         self.noted = SourceRecord(claim.reading, self.source)
-        self._state = StateReader(claim.reading, claim.mapping)
+        self.state = StateReader(claim.reading, claim.mapping)
         self._pending, self._stated = Pending(claim.reading, claim.mapping), StatedEvents(claim.reading, claim.mapping)
         self.store = Store(claim.connection, claim.ownership, claim.mapping)
         self.store.prepare()
@@ -89,7 +90,7 @@ class Folding:
         self.tail, ends = self._open_domain_topics(claim)
         self.opening = read_waiting(claim.reading, self.source)
         self.note_capture()
-        self._state.load_references()
+        self.state.load_references()
         progress = Progress(claim.ownership, self._publisher, SourceRecord(claim.connection, self.source))
         self.landing = Landing(self._publisher, self.store, progress, (self.position, ends))
 
@@ -109,7 +110,7 @@ class Folding:
         """Let go of everything; what is being landed comes to its end, nothing else survives."""
         self.abandon()
         self.store.close()
-        self._state.close()
+        self.state.close()
 
     def abandon(self) -> None:
         """Let go of everything but the connections, which tell what went wrong."""
@@ -130,7 +131,7 @@ class Folding:
         """Take the reference tables as they are committed, without what was folded and did not land."""
         if self.mapping.references:
             self.wait()
-            self._state.load_references()
+            self.state.load_references()
 
     def wait(self) -> None:
         """Wait until everything is committed: then the control database may be read beside the core, or written."""
@@ -275,13 +276,14 @@ class Folding:
         """
         sub_position = self.position.sub_position
         assert sub_position is not None, "chunks have a sub-position"
-        beside = ("last", "command", "outcome")
+        beside = ("last", "command", "outcome", "types")
         origin = Origin(**{name: value for name, value in sub_position.items() if name not in beside})
+        whole = frozenset(sub_position.get("types", ()))
         # They stand in the control database once the step that left them pending is committed.
         self.wait()
-        after = None
+        after = self._last_emitted(sub_position)
         said = self._stated.any()
-        while keys := self._pending.next(self.chunk_max, after):
+        while keys := self._pending.next(self.chunk_max, after, whole):
             self.interrupt()
             keys, stated = self._stated.of(keys) if said else (keys, {})
             view, emitted, sure = View(), Emitted(unready=self.unready), not self.tail
@@ -292,9 +294,9 @@ class Folding:
             except TableDefectError as fault:
                 self.halt(fault, self.idle_origin().time)
                 continue
+            step = Step(pending_done=keys[-1], pending_behind=after, said=said)
             after = keys[-1]
             last = {**sub_position, "last": [after.aggregate, after.id_text]}
-            step = Step(pending_done=after, said=said)
             self.land(view, emitted, step, replace(self.position, sub_position=last))
             self.metrics.batch(0, emitted.events, emitted.refused, emitted.repeated)
         self.generations.complete()
@@ -303,6 +305,11 @@ class Folding:
             step.commands_done = [(sub_position["command"], sub_position.get("outcome", "sent again"))]
         self.land(View(), Emitted(), step, replace(self.position, sub_position=None))
         self.wait()
+
+    def _last_emitted(self, sub_position: Mapping[str, Any]) -> Key | None:
+        """Up to where a former claim has emitted what is pending; None where it is not known any more."""
+        last = sub_position.get("last")
+        return Key(*last) if last is not None and last[0] in self.mapping.by_type else None
 
     def settle_before(self, unit: Transaction | LargeTransaction) -> None:
         """Take over what nothing can repeat any more, in a step of its own, before the state changes in bulk."""
@@ -326,7 +333,7 @@ class Folding:
         started_s, loading_s = time.monotonic(), 0.0
         for lookup in lookups:
             load_s = time.monotonic()
-            self._state.load(lookup, view)
+            self.state.load(lookup, view)
             for newer in self.landing.views:
                 view.lay_over(newer, lookup)
             loading_s += time.monotonic() - load_s
@@ -343,6 +350,8 @@ class Folding:
         step.halted, step.lifted = self.halted.take_changed()
         step.comparing = self.generations.comparing
         tail_open = bool(self.tail)
+        if step.pending_types:
+            position = replace(position, sub_position={**(position.sub_position or {}), "types": step.pending_types})
         parcel = Parcel(view=view, emitted=emitted, step=step, position=position, tail_open=tail_open)
         self.landing.submit(parcel, self.metrics)
         self.position = position

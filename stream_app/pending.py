@@ -6,7 +6,7 @@ They go out chunk by chunk, parents' types first, then by id.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import psycopg
 
@@ -16,6 +16,19 @@ from stream_app.core.reference import Referring
 from stream_app.core.state import Key, View
 from stream_app.stated import StatedEvents
 from stream_app.step import Step
+
+# Aggregates that are there, or of which something was published or refused.
+_TOLD = "(present OR published IS NOT NULL OR refused_reason IS NOT NULL)"
+
+# And those of which nothing is known, but something was stated.
+_KNOWN = f"""
+(SELECT id_text FROM rowcast.aggregate WHERE source = %(source)s AND aggregate = %(aggregate)s
+ AND id_text > %(behind)s AND {_TOLD} ORDER BY id_text LIMIT %(limit)s)
+UNION
+(SELECT id_text FROM rowcast.pending WHERE source = %(source)s AND rank = %(rank)s AND id_text > %(behind)s
+ ORDER BY id_text LIMIT %(limit)s)
+ORDER BY id_text LIMIT %(limit)s
+"""
 
 
 class Pending:
@@ -27,15 +40,42 @@ class Pending:
         self._source = mapping.definition.source
         self._stated = StatedEvents(connection, mapping)
 
-    def next(self, limit: int, after: Key | None) -> list[Key]:
-        """The next aggregates that wait for their event, parents' types first, then by id, behind *after*."""
-        ranks, ids = ([-1], [""]) if after is None else self._ranked([after])
+    def next(self, limit: int, after: Key | None, whole: Collection[str] = ()) -> list[Key]:
+        """
+        The next aggregates that wait for their event, parents' types first, then by id, behind *after*.
+
+        Of the types *whole* all do that are known, whether they are noted as pending or not.
+        """
+        keys: list[Key] = []
+        place = (-1, "") if after is None else (self._mapping.by_type[after.aggregate].rank, after.id_text)
+        for mapping in self._mapping.by_rank:
+            if mapping.name not in whole or mapping.rank < place[0]:
+                continue
+            if mapping.rank > place[0]:
+                keys += self._noted(limit - len(keys), place, mapping.rank)
+                place = (mapping.rank, "")
+            keys += self._known(limit - len(keys), mapping.name, place[1])
+            place = (mapping.rank + 1, "")
+            if len(keys) == limit:
+                return keys
+        return keys + self._noted(limit - len(keys), place, len(self._mapping.by_rank))
+
+    def _noted(self, limit: int, behind: tuple[int, str], until_rank: int) -> list[Key]:
+        if not limit:
+            return []
         rows = self._connection.execute(
-            "SELECT rank, id_text FROM rowcast.pending WHERE source = %s AND (rank, id_text) > (%s, %s)"
+            "SELECT rank, id_text FROM rowcast.pending WHERE source = %s AND (rank, id_text) > (%s, %s) AND rank < %s"
             " ORDER BY rank, id_text LIMIT %s",
-            (self._source, ranks[0], ids[0], limit),
+            (self._source, *behind, until_rank, limit),
         )
         return [Key(self._mapping.by_rank[rank].name, id_text) for rank, id_text in rows]
+
+    def _known(self, limit: int, aggregate: str, behind: str) -> list[Key]:
+        if not limit:
+            return []
+        wanted = {"source": self._source, "aggregate": aggregate, "behind": behind, "limit": limit}
+        wanted["rank"] = self._mapping.by_type[aggregate].rank
+        return [Key(aggregate, id_text) for (id_text,) in self._connection.execute(_KNOWN.encode(), wanted)]
 
     def save(self, step: Step, view: View) -> None:
         """Let wait, or be done with, what *step* says; *view* tells what it touched."""
@@ -47,17 +87,18 @@ class Pending:
                 " SELECT %s, * FROM unnest(%s::integer[], %s::text[]) ON CONFLICT DO NOTHING",
                 (self._source, ranks, ids),
             )
-        for aggregate in step.pending_types:
-            self._fill(aggregate)
         for each in step.pending_referring:
             self._fill_referring(each)
         if step.pending_children:
             self._fill_children()
         if step.pending_done is not None:
             ranks, ids = self._ranked([step.pending_done])
+            behind, names = ([-1], [""]) if step.pending_behind is None else self._ranked([step.pending_behind])
+            # Looks at no place twice: what former chunks have deleted still stands in the index.
             self._connection.execute(
-                "DELETE FROM rowcast.pending WHERE source = %s AND (rank, id_text) <= (%s, %s)",
-                (self._source, ranks[0], ids[0]),
+                "DELETE FROM rowcast.pending WHERE source = %s"
+                " AND (rank, id_text) > (%s, %s) AND (rank, id_text) <= (%s, %s)",
+                (self._source, behind[0], names[0], ranks[0], ids[0]),
             )
             if step.said:
                 self._stated.said(ranks[0], ids[0])
@@ -69,7 +110,7 @@ class Pending:
         self._connection.execute(
             "INSERT INTO rowcast.pending (source, rank, id_text)"
             " SELECT source, %s, id_text FROM rowcast.aggregate WHERE source = %s AND aggregate = %s"
-            " AND (present OR published IS NOT NULL OR refused_reason IS NOT NULL) ON CONFLICT DO NOTHING",
+            f" AND {_TOLD} ON CONFLICT DO NOTHING".encode(),
             (self._mapping.by_type[aggregate].rank, self._source, aggregate),
         )
 

@@ -60,6 +60,7 @@ class Session:
         share = _SHARE_WITH_EMBEDDED if claim.mapping.embedded else 1
         self._records_max = BATCH_RECORDS_MAX // share
         self._folding = Folding(claim, metrics, max(1, CHUNK_AGGREGATES_MAX // share))
+        self._vacant = False
         self._commands = Commands(self._folding, Drift(claim.reading, self._source), claim.revision, self._reopen_log)
         try:
             self._large = LargeTransactions(claim, self._folding)
@@ -151,6 +152,9 @@ class Session:
         if records:
             metrics.stage("read", time.monotonic() - started_s)
             metrics.read(len(records))
+            # From the batch behind the snapshot's first on: where a row comes twice, which none should, its commit
+            # fails, and the next claim looks for all rows.
+            self._folding.state.vacant = self._vacant
             self._process(list(self._assembler.feed(records)))
         else:
             landing.check()
@@ -230,12 +234,14 @@ class Session:
         folding.position = replace(folding.position, heartbeat=forget_catalogue(folding.position.heartbeat))
         folding.note_capture()
         self._large.forget()
+        self._vacant = folding.state.is_empty()
         return [start._replace(unit=Skipped())]
 
     def _finish_reading(self, piece: Sequence[PlacedUnit], lsn: int, time_us: int) -> list[PlacedUnit]:
         """Commit *piece* and emit the generation that it ends; returns the next, empty piece."""
         folding = self._folding
         offset = piece[-1].next_offset if piece else folding.position.next_offset
+        self._vacant = False
         # The rows before this point are folded while their types still count as being read.
         reading = folding.generations.reading
         origin = folding.generations.begin_emitting(offset, lsn, rfc3339(time_us))
@@ -244,6 +250,7 @@ class Session:
             ended_generations=folding.generations.emitting(),
         )
         folding.commit_units(piece, (step, origin), reading)
+        folding.state.vacant = False
         folding.load_references()  # without those that the snapshot did not find any more
         folding.emit_pending()
         return []

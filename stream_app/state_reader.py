@@ -15,7 +15,13 @@ from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Refusal, 
 
 
 class StateReader:
-    """Reads rows and aggregates through a connection of its own; what is committed meanwhile may be missing."""
+    """
+    Reads rows and aggregates through a connection of its own; what is committed meanwhile may be missing.
+
+    While `vacant`, nothing is there of what is asked for, so that nobody has to look.
+    """
+
+    vacant = False
 
     def __init__(self, connection: psycopg.Connection, mapping: SourceMapping) -> None:
         self._connection = connection
@@ -43,6 +49,8 @@ class StateReader:
             view.aggregates[key] = ABSENT
             view.rows[key] = None
             by_type.setdefault(key.aggregate, []).append(key.id_text)
+        if self.vacant:
+            return
         with self._connection.pipeline():
             found = [(each, *self._ask_for(each, "\n".join(ids))) for each, ids in by_type.items()]
         for aggregate, states, rows in found:
@@ -94,6 +102,17 @@ class StateReader:
                 raise LargeFanOutError
             for parent, id_text in rows:
                 view.children[child, parent].add(id_text)
+
+    def is_empty(self) -> bool:
+        """Whether there is no state at all, and what is asked for is found by its own key alone."""
+        mapping = self._mapping
+        if mapping.held or mapping.embedded or mapping.references:
+            return False
+        query = (
+            "SELECT NOT EXISTS (SELECT FROM rowcast.aggregate WHERE source = %(source)s)"
+            " AND NOT EXISTS (SELECT FROM rowcast.row_state WHERE source = %(source)s)"
+        )
+        return self._connection.execute(query, {"source": self._source}).fetchone() == (True,)
 
     def load_references(self) -> None:
         """Fill the reference tables of the mapping with the committed rows."""

@@ -16,12 +16,13 @@ class Step:
     """
     What one commit writes besides the view: see the columns of the control tables.
 
-    *pending_touched*: whatever the view changed waits for its event. *opened*: what newly live majors wait for is
-    pending, and goes out with the chunks that follow. *statements* wait for their event; *placed*, LSN and time of a
-    large transaction, lets those wait that were staged with it, *refused* of which are refused; *said* ends their
-    waiting, up to what is not pending any more. All *refused_statements* are kept. *comparing*: the generation of a
-    resync that is to know which rows were deleted meanwhile. *halted*: what halts types from now on, *lifted* the
-    causes that do not any more.
+    *pending_types* go out whole with the chunks that follow; the position names them. *pending_touched*: whatever the
+    view changed waits for its event. *pending_done*: what waits behind *pending_behind*, up to this, is out. *opened*:
+    what newly live majors wait for is pending, and goes out with the chunks that follow. *statements* wait for their
+    event; *placed*, LSN and time of a large transaction, lets those wait that were staged with it, *refused* of which
+    are refused; *said* ends their waiting, up to what is not pending any more. All *refused_statements* are kept.
+    *comparing*: the generation of a resync that is to know which rows were deleted meanwhile. *halted*: what halts
+    types from now on, *lifted* the causes that do not any more.
     """
 
     generation: int = 0
@@ -37,6 +38,7 @@ class Step:
     pending_children: bool = False
     pending_referring: list[Referring] = field(default_factory=list)
     pending_done: Key | None = None
+    pending_behind: Key | None = None
     opened: bool = False
     commands_done: list[tuple[int, str]] = field(default_factory=list)
     statements: list[Statement] = field(default_factory=list)
@@ -50,7 +52,7 @@ class Step:
     @property
     def is_wide(self) -> bool:
         """Whether it may touch every row of a type."""
-        types = self.ended_generations, self.truncated_types, self.pending_types, self.pending_referring
+        types = self.ended_generations, self.truncated_types, self.pending_referring
         return any(types) or self.placed is not None
 
     @property
