@@ -169,7 +169,7 @@ class Folding:
         self.refusals.begin()
         self.metrics.halted(self.halted.types)
 
-    def _refuse_wave(self, view: View, emitted: Emitted, rows: Iterable[RowChange] = ()) -> None:
+    def refuse_wave(self, view: View, emitted: Emitted, rows: Iterable[RowChange] = ()) -> None:
         """
         Make sure that no type has so many refusals that it has to be halted; *rows* may show why.
 
@@ -188,17 +188,29 @@ class Folding:
             self.halted.refuse_cut(rows)
             raise
 
+    def without_defects(self, work: Callable[[], None], since: str) -> None:
+        """
+        Do *work*, again and again, until it shows no table any more that is not as it was: its types are halted.
+
+        *since*: when what shows it was committed (RFC 3339).
+
+        Raises:
+            TableDefectError: no type would be left.
+
+        """
+        while True:
+            try:
+                return work()
+            except TableDefectError as fault:
+                self.halt(fault, since)
+                self.load_references()
+
     def commit_units(
         self, piece: Sequence[PlacedUnit], then: tuple[Step, Origin | None], reading: frozenset[str]
     ) -> None:
-        """Like `fold_units`, and halts the types of which *piece* shows that their tables are not as they were."""
+        """Like `fold_units`, `without_defects`."""
         step, origin = then
-        while True:
-            try:
-                return self.fold_units(piece, (replace(step), origin), reading)
-            except TableDefectError as fault:
-                self.halt(fault, self.time_of(piece))
-                self.load_references()
+        self.without_defects(lambda: self.fold_units(piece, (replace(step), origin), reading), self.time_of(piece))
 
     def fold_units(
         self, piece: Sequence[PlacedUnit], then: tuple[Step, Origin | None], reading: frozenset[str]
@@ -262,7 +274,7 @@ class Folding:
         self.fold(sequence(self.mapping, view, units, reading, (emitted, self.tail)), view)
         if sure:
             rows = (row for unit in units if isinstance(unit, Transaction) for row in unit.rows)
-            self._refuse_wave(view, emitted, rows)
+            self.refuse_wave(view, emitted, rows)
         self.land(view, emitted, step, position)
         self.metrics.batch(_row_count(units), emitted.events, emitted.refused, emitted.repeated)
 
@@ -290,7 +302,7 @@ class Folding:
             self.fold(emit_pending(self.mapping, view, keys, origin, (emitted, self.tail), stated), view)
             try:
                 if sure:
-                    self._refuse_wave(view, emitted)
+                    self.refuse_wave(view, emitted)
             except TableDefectError as fault:
                 self.halt(fault, self.idle_origin().time)
                 continue

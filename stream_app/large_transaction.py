@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from stream_app.core.change import RowChange
 from stream_app.core.defect import TableDefectError
@@ -74,17 +75,16 @@ class LargeTransactions:
         Whoever repeats this finds nothing to say about those that are committed. What the transaction moves or
         truncates goes on to the chunks that follow.
         """
-        folding, mapping = self._folding, self._folding.mapping
+        folding, mapping, origin = self._folding, self._folding.mapping, origin_of(unit)
         self.stage(unit.rest)
         truncated = self._staging.apply_truncates()
         folding.note_truncated(unit, truncated)
         self._staging.complete_moved(unit.lsn, truncated)
-        self._begin_merging(unit, truncated)
+        folding.without_defects(partial(self._begin_merging, unit, truncated), origin.time)
         for last, rows, waiting in self._staging.batches(folding.chunk_max):
             folding.interrupt()
             part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, unit.messages)
-            self._fold_part(part, last, waiting)
-        origin = origin_of(unit)
+            folding.without_defects(partial(self._fold_part, part, last, waiting), origin.time)
         step = Step(pending_types=types_below(mapping, truncated), pending_children=True)
         step.placed = (unit.lsn, origin.time)
         folding.wait()  # on its connection the last part may still be committed
@@ -118,8 +118,10 @@ class LargeTransactions:
             step = Step(generation=folding.generations.number, pending_touched=True)
             folding.fold_and_land([part], frozenset(mapping.by_type), step, position)
             return
-        view, emitted, parents = View(), Emitted(unready=folding.unready), list[Key]()
+        view, emitted, parents, sure = View(), Emitted(unready=folding.unready), list[Key](), not folding.tail
         out = (emitted, folding.tail, parents)
         folding.fold(sequence_part(mapping, view, part, (folding.unready, waiting), out), view)
+        if sure:
+            folding.refuse_wave(view, emitted, part.rows)
         folding.land(view, emitted, Step(generation=folding.generations.number, pending=parents), position)
         folding.metrics.batch(len(part.rows), emitted.events, emitted.refused, emitted.repeated)
