@@ -78,6 +78,8 @@ def _throughput(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"| {title} | `{workload}` | {_text(figures[figure])} {unit} |"
     for workload, ratio in content["ratios"]["sequencer_to_debezium"].items():
         yield f"| sequencer through Debezium | `{workload}` | {_text(ratio, 2)} |"
+    for workload, ratio in content["ratios"].get("sequencer_to_plain", {}).items():
+        yield f"| sequencer through itself with `plain` | `{workload}` | {_text(ratio, 2)} |"
     for workload, ratio in content["ratios"].get("sequencer_to_trees", {}).items():
         yield f"| sequencer through itself with `trees` | `{workload}` | {_text(ratio, 2)} |"
     if takeover := content["stages"].get("takeover"):
