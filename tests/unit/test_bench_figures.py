@@ -76,6 +76,9 @@ def test_ratios_compare_within_a_round() -> None:
     assert ratios(rounds) == {"sequencer_to_debezium": {"rows": {"median": 0.375, "min": 0.25, "max": 0.5}}}
     both = [{"sequencer": {"trees": {"rows_per_s": 100}, "nested": {"rows_per_s": 80}}}]
     assert ratios(both)["sequencer_to_trees"] == {"nested": {"median": 0.8, "min": 0.8, "max": 0.8}}
+    apart = [{"sequencer": {"plain": {"rows_per_s": 50}, "large": {"rows_per_s": 45}, "snapshot": {"rows_per_s": 60}}}]
+    found = {name: each["median"] for name, each in ratios(apart)["sequencer_to_plain"].items()}
+    assert found == {"large": 0.9, "snapshot": 1.2}
 
 
 @pytest.mark.parametrize(("name", "rows", "transactions"), [("bulk", 200_000, 1), ("rows", 20_000, 20_000)])
