@@ -85,6 +85,8 @@ class Folding:
         self.generations = Generations(
             self.source, self.mapping.by_type, self.noted.generations(), self.noted.snapshot_from
         )
+        idle = self.idle_origin()
+        self._reordered = self.store.renumber(self.noted.ranked(), (idle.lsn, idle.time))
         self.halted = HaltedTypes(self.mapping, self.noted.halts())
         self.metrics.halted(self.halted.types)
         self.tail, ends = self._open_domain_topics(claim)
@@ -319,9 +321,10 @@ class Folding:
         self.wait()
 
     def _last_emitted(self, sub_position: Mapping[str, Any]) -> Key | None:
-        """Up to where a former claim has emitted what is pending; None where it is not known any more."""
-        last = sub_position.get("last")
-        return Key(*last) if last is not None and last[0] in self.mapping.by_type else None
+        """Up to where a former claim has emitted what is pending; None: nothing, or the types had another order."""
+        last, reordered = sub_position.get("last"), self._reordered
+        self._reordered = False
+        return None if last is None or reordered else Key(*last)
 
     def settle_before(self, unit: Transaction | LargeTransaction) -> None:
         """Take over what nothing can repeat any more, in a step of its own, before the state changes in bulk."""

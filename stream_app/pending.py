@@ -77,6 +77,21 @@ class Pending:
         wanted["rank"] = self._mapping.by_type[aggregate].rank
         return [Key(aggregate, id_text) for (id_text,) in self._connection.execute(_KNOWN.encode(), wanted)]
 
+    def renumber(self, former: Sequence[str]) -> None:
+        """Call by its present number what was numbered in the order of the types *former*; forget types that went."""
+        ranks = {each.name: each.rank for each in self._mapping.by_rank}
+        numbers = [(old, ranks.get(name)) for old, name in enumerate(former)]
+        # No two rows may have one number for a moment, so all go out of the way first.
+        apart = max(len(former), len(ranks))
+        query = "UPDATE rowcast.pending SET rank = rank + %s WHERE source = %s"
+        self._connection.execute(query, (apart, self._source))
+        for old, new in numbers:
+            if new is not None:
+                query = "UPDATE rowcast.pending SET rank = %s WHERE source = %s AND rank = %s"
+                self._connection.execute(query, (new, self._source, old + apart))
+        query = "DELETE FROM rowcast.pending WHERE source = %s AND rank >= %s"
+        self._connection.execute(query, (self._source, apart))
+
     def save(self, step: Step, view: View) -> None:
         """Let wait, or be done with, what *step* says; *view* tells what it touched."""
         pending = [*step.pending, *(view.dirty | view.touched)] if step.pending_touched else step.pending

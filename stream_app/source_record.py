@@ -28,6 +28,12 @@ class SourceRecord:
         flat = [number for (entries,) in rows for number in entries]
         return list(zip(flat[0::3], flat[1::3], flat[2::3], strict=True))
 
+    def ranked(self) -> list[str] | None:
+        """The types in the order by which what is pending was numbered; None: it was not noted."""
+        query = "SELECT ranked FROM rowcast.source WHERE source = %s"
+        row = self._connection.execute(query, (self._source,)).fetchone()
+        return None if row is None or row[0] is None else orjson.loads(row[0])
+
     def snapshot_from(self) -> int | None:
         """Behind which offset of the change log a snapshot is expected; None: it was never noted."""
         query = "SELECT snapshot_from FROM rowcast.source WHERE source = %s"

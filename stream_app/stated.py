@@ -51,6 +51,17 @@ _REFUSE = """
 INSERT INTO rowcast.refused_statement (source, lsn, ord, aggregate, id_text, event, reason, record, since)
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
+_RENUMBER = """
+UPDATE rowcast.statement t SET rank = w.rank FROM unnest(%(names)s::text[], %(ranks)s::integer[]) AS w(aggregate, rank)
+WHERE t.source = %(source)s AND NOT t.staged AND t.aggregate = w.aggregate
+"""
+_REFUSE_GONE = """
+WITH gone AS (DELETE FROM rowcast.statement WHERE source = %(source)s AND NOT staged AND aggregate <> ALL (%(names)s)
+              RETURNING *)
+INSERT INTO rowcast.refused_statement (source, lsn, ord, aggregate, id_text, event, reason, record, since)
+SELECT source, %(lsn)s, ord, aggregate, id_text, event, 'its type is declared no more', data, %(since)s FROM gone
+ON CONFLICT DO NOTHING
+"""
 _MISREAD = """
 SELECT aggregate, id_text, event, reason, record, ord, count(*) OVER () FROM rowcast.statement
 WHERE source = %s AND staged AND reason IS NOT NULL ORDER BY ord LIMIT 3
@@ -144,6 +155,13 @@ class StatedEvents:
             " FROM rowcast.statement WHERE source = %s AND NOT staged ON CONFLICT DO NOTHING",
             (self._source,),
         )
+
+    def renumber(self, place: tuple[int, str]) -> None:
+        """Call types by their present numbers; what waits for a type that went is refused at *place* (LSN, time)."""
+        names, ranks = list(self._mapping.by_type), [each.rank for each in self._mapping.by_type.values()]
+        wanted = {"source": self._source, "names": names, "ranks": ranks, "lsn": place[0], "since": place[1]}
+        self._connection.execute(_RENUMBER, wanted)
+        self._connection.execute(_REFUSE_GONE, wanted)
 
     def refuse(self, refused: Iterable[RefusedStatement]) -> None:
         """Keep *refused* for operators; a repetition is known."""

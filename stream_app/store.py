@@ -8,7 +8,7 @@ One transaction writes rows, versions, generations, commands and position togeth
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -119,6 +119,29 @@ class Store:
             raise
         self._check_held(held)
         self._advance(former, position)
+
+    def renumber(self, former: Sequence[str] | None, place: tuple[int, str]) -> bool:
+        """
+        Take what is pending over from a claim that had the types *former* in their order; None: those of now.
+
+        Whether there was another order. What waits to be said of a type that went is refused at *place* (LSN, time).
+
+        Raises:
+            OwnershipLostError: another claim was made.
+
+        """
+        names = [each.name for each in self._mapping.by_rank]
+        if names == former:
+            return False
+        with self._connection.transaction():
+            self.hold()
+            self._connection.execute("SET LOCAL statement_timeout = 0")
+            if former is not None:
+                self._pending.renumber(former)
+                self._stated.renumber(place)
+            query = "UPDATE rowcast.source SET ranked = %s WHERE source = %s"
+            self._connection.execute(query, (orjson.dumps(names).decode(), self._source))
+        return former is not None
 
     def open_majors(self, opening: Opening, end_offsets: EndOffsets) -> None:
         """
