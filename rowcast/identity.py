@@ -47,6 +47,17 @@ def join_id_parts(parts: Sequence[str]) -> str:
     return _encode(parts[0]) if len(parts) == 1 else ",".join(map(_encode, parts))
 
 
+def with_tenant(tenant: str, id_text: str) -> str:
+    """The id text of an aggregate of *tenant*, whose id text without it is *id_text*."""
+    return f"{_encode(tenant)}/{id_text}"
+
+
+def tenant_of(id_text: str) -> str | None:
+    """The tenant in an id text as it is encoded there; None where it has none."""
+    tenant, slash, _ = id_text.partition("/")
+    return tenant if slash else None
+
+
 def event_id_prefix(aggregate: str) -> str:
     """What ``ce_id`` begins with for every aggregate of the type; id text, a colon and the version follow."""
     return f"{_encode(aggregate)}:"
@@ -69,7 +80,7 @@ class Identity:
     def id_text(self) -> str:
         """The record key and ``ce_subject``: ``[tenant/]part[,part …]``, each percent-encoded (RFC 3986)."""
         text = join_id_parts(self.parts)
-        return text if self.tenant is None else f"{_encode(self.tenant)}/{text}"
+        return text if self.tenant is None else with_tenant(self.tenant, text)
 
     @property
     def text(self) -> str:

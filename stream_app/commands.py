@@ -13,11 +13,12 @@ from dataclasses import replace
 from typing import Any
 
 from rowcast.failpoint import failpoint
+from rowcast.identity import tenant_of
 from stream_app.core.emission import Emitted
-from stream_app.core.heartbeat import forget_catalogue, forget_tables
+from stream_app.core.heartbeat import forget_catalogue, forget_tables, forget_tenants
 from stream_app.core.reference import referring
 from stream_app.core.sequencing import emit_pending
-from stream_app.core.state import Key, View
+from stream_app.core.state import Emptied, Key, View
 from stream_app.drift import SUPERSEDED, Drift, as_transaction
 from stream_app.folding import Folding
 from stream_app.step import Step
@@ -68,7 +69,7 @@ class Commands:
     def _execute(self, number: int, verb: str, arguments: Mapping[str, Any]) -> None:
         """Execute a command in one step."""
         folding = self._folding
-        view, emitted = View(), Emitted(unready=folding.unready)
+        view, emitted = View(), folding.emitted()
         done = folding.position
         if verb == "retry":
             outcome = self._retry(Key(arguments["aggregate"], arguments["id_text"]), view, emitted)
@@ -102,6 +103,7 @@ class Commands:
         origin = folding.idle_origin(snapshot=True, resend=True)
         sub_position = {**origin.to_dict(), "command": number}
         halted = [each for each in aggregates if each in folding.halted]
+        halted += [f"tenant {each}" for each in sorted(folding.halted.tenants)]
         if halted:
             sub_position["outcome"] = f"not sent: {', '.join(halted)}, halted; see `rowcast sources status`"
         folding.land(View(), Emitted(), step, replace(folding.position, sub_position=sub_position))
@@ -113,6 +115,9 @@ class Commands:
             return f"unknown aggregate type {key.aggregate!r}"
         if key.aggregate in folding.halted:
             return f"still refused: {folding.halted.why(key.aggregate).told()}"
+        tenant = tenant_of(key.id_text)
+        if tenant in folding.halted.tenants:
+            return f"still refused: {folding.halted.why_tenant(tenant).told()}"
         out = (emitted, folding.tail)
         folding.fold(emit_pending(folding.mapping, view, [key], folding.idle_origin(), out), view)
         refusal = view.state(key).refusal
@@ -141,16 +146,20 @@ class Commands:
         """
         Make row state as a resync has read the database, and send what that changes.
 
-        *lifts*: the halted types whose tables were read whole, and what the catalogue told of these then.
+        *lifts*: the halted types and tenants whose tables were read whole, and what the catalogue told of these then.
         """
         folding = self._folding
         folding.generations.begin_applying(generation)
         sub_position = folding.idle_origin(snapshot=True).to_dict()
         done = {"generation": generation, "differed": 0, "gone": 0, "lifts": lifts.get("types", [])}
+        done["tenants"] = lifts.get("tenants", [])
         sub_position |= {"command": number, "resync": done}
         heartbeat = folding.position.heartbeat
         if done["lifts"] and heartbeat is not None:
             heartbeat = forget_tables(heartbeat, folding.halted.feeding(done["lifts"]), lifts["told"])
+        names = folding.mapping.tenant_tables
+        if done["tenants"] and heartbeat is not None and names is not None:
+            heartbeat = forget_tenants(heartbeat, names, done["tenants"], lifts["told"])
         position = replace(folding.position, sub_position=sub_position, heartbeat=heartbeat)
         folding.land(View(), Emitted(), Step(), position)
         self.apply_drift()
@@ -187,8 +196,13 @@ class Commands:
         sub_position["outcome"] = f"{done['differed']} rows differed, {done['gone']} were gone"
         # What was published of them is brought up to date, whether a resync or the stream has changed their rows.
         step = Step(pending_types=folding.halted.lift(done.get("lifts", ())))
+        tenants = done.get("tenants", ())
+        step.pending_tenants = [Emptied(each, tenant) for tenant in tenants for each in folding.mapping.by_type]
+        folding.halted.lift_tenants(tenants)
         folding.land(View(), Emitted(), step, replace(folding.position, sub_position=sub_position))
         for each in step.pending_types:
             log.info("source %s: aggregate type %s goes on", folding.source, each)
-        folding.metrics.halted(folding.halted.types)
+        for each in tenants:
+            log.info("source %s: tenant %s goes on", folding.source, each)
+        folding.metrics.halted(folding.halted.places)
         folding.emit_pending()

@@ -31,7 +31,8 @@ WHERE d.source = %(source)s AND d.generation = %(generation)s AND (d.table_name,
   AND NOT EXISTS (SELECT FROM rowcast.deleted_row g WHERE g.source = d.source AND g.generation = d.generation
                   AND g.table_name = d.table_name AND g.row_key = d.row_key)
   AND NOT EXISTS (SELECT FROM rowcast.deleted_row g WHERE g.source = d.source AND g.generation = d.generation
-                  AND g.table_name = d.table_name AND g.row_key IS NULL)
+                  AND g.table_name = d.table_name
+                  AND (g.row_key IS NULL OR g.row_key = split_part(d.row_key, '/', 1) || '/'))
 ORDER BY d.table_name, d.row_key LIMIT %(limit)s
 """
 _IS_READ = "SELECT NOT pg_try_advisory_xact_lock_shared(%s, hashtext(%s))"

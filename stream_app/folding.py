@@ -17,13 +17,14 @@ from stream_app.core.change import LooseMessage, RowChange
 from stream_app.core.defect import TableDefectError
 from stream_app.core.emission import Emitted, Origin, rfc3339
 from stream_app.core.halting import HaltedTypes
-from stream_app.core.heartbeat import newest_heartbeat
+from stream_app.core.heartbeat import dropped_by, newest_heartbeat
 from stream_app.core.loading import Lookups
 from stream_app.core.partition import Capture
 from stream_app.core.sequencing import Work, emit_pending, origin_of, sequence, settle
-from stream_app.core.state import Key, View
+from stream_app.core.state import Emptied, Key, View
 from stream_app.core.statement import refuse_loose
 from stream_app.core.tail import Tail
+from stream_app.core.tenant import tables_of_tenants
 from stream_app.core.transaction import LargeTransaction, PlacedUnit, SnapshotRow, Transaction
 from stream_app.generation import Generations
 from stream_app.landing import Landing, Parcel
@@ -88,7 +89,7 @@ class Folding:
         idle = self.idle_origin()
         self._reordered = self.store.renumber(self.noted.ranked(), (idle.lsn, idle.time))
         self.halted = HaltedTypes(self.mapping, self.noted.halts())
-        self.metrics.halted(self.halted.types)
+        self.metrics.halted(self.halted.places)
         self.tail, ends = self._open_domain_topics(claim)
         self.opening = read_waiting(claim.reading, self.source)
         self.note_capture()
@@ -124,10 +125,15 @@ class Folding:
         tables = {table.name: table for table in self.mapping.definition.tables}
         self._capture = Capture(self.noted.partitions_from(), tables=tables, resumed=self.noted.resumed_at())
 
-    def note_truncated(self, unit: Transaction | LargeTransaction, types: Iterable[str]) -> None:
-        """A heartbeat will tell of other files of these types' partitions."""
-        found = ((self.mapping.tables[each], unit.xid) for each in types)
+    def note_truncated(self, unit: Transaction | LargeTransaction, truncated: Iterable[Emptied]) -> None:
+        """A heartbeat will tell of other files of these types' partitions; tables of tenants have none."""
+        found = ((self.mapping.tables[each.name], unit.xid) for each in truncated if each.tenant is None)
         self._capture = self._capture._replace(truncated=self._capture.truncated.union(found))
+
+    def note_rows(self, rows: Iterable[RowChange]) -> None:
+        """Rows of a large transaction: the tables of tenants that they are of are there."""
+        if self.mapping.tenant_tables is not None:
+            self._capture = self._capture._replace(seen=self._capture.seen | tables_of_tenants(rows))
 
     def load_references(self) -> None:
         """Take the reference tables as they are committed, without what was folded and did not land."""
@@ -155,6 +161,19 @@ class Folding:
         """The types of which nothing goes out: they are being read, or halted."""
         return self.generations.reading | self.halted.types
 
+    def emitted(self, refused: int = 0) -> Emitted:
+        """Where the next step collects its events."""
+        return Emitted(unready=self.unready, muted=self.halted.tenants, refused=refused)
+
+    def with_dropped(self, unit: Transaction) -> Transaction:
+        """*unit* with TRUNCATEs of the tenants' tables of which its heartbeat tells that they were dropped."""
+        gone = dropped_by(self.source, self.position.heartbeat, unit, self._capture)
+        for each in gone:
+            log.warning(
+                "source %s: %s of tenant %s was dropped: its rows are deleted", self.source, each.table, each.tenant
+            )
+        return unit._replace(rows=(*unit.rows, *gone)) if gone else unit
+
     def halt(self, fault: TableDefectError, since: str) -> None:
         """
         Halt the types of the tables that are not as they were applied, from the next commit on.
@@ -169,7 +188,7 @@ class Folding:
         for each in new:
             log.error("source %s: %s: %s; remedy: %s", self.source, each.code, each.told(), each.remedy(self.source))
         self.refusals.begin()
-        self.metrics.halted(self.halted.types)
+        self.metrics.halted(self.halted.places)
 
     def refuse_wave(self, view: View, emitted: Emitted, rows: Iterable[RowChange] = ()) -> None:
         """
@@ -232,7 +251,7 @@ class Folding:
         step.generation = self.generations.number
         step.processed = [(unit.lsn, unit.xid, unit.change_count) for unit in transactions]
         step.last_time_ms = transactions[-1].time_us // 1000 if transactions else 0
-        capture = self._capture._replace(halted=self.halted.tables)
+        capture = self._capture._replace(halted=self.halted.tables, halted_tenants=self.halted.tenants)
         heartbeat = newest_heartbeat(self.source, self.position.heartbeat, transactions, capture)
         commit_lsn = transactions[-1].lsn if transactions else self.position.commit_lsn
         position = replace(
@@ -248,8 +267,8 @@ class Folding:
         refused = [refuse_loose(each, rfc3339(each.time_us)) for each in loose]
         step.refused_statements = [*step.refused_statements, *refused]
         self.fold_and_land(work, reading, step, position)
-        if heartbeat is not None and self._capture.truncated:
-            self._capture = self._capture._replace(truncated=frozenset())  # it has them
+        if heartbeat is not None and (self._capture.truncated or self._capture.seen):
+            self._capture = self._capture._replace(truncated=frozenset(), seen=frozenset())  # it has them
 
     def _unmerged(self, commit_lsn: int) -> dict[str, int] | None:
         """The sub-position at *commit_lsn* while a large transaction behind it is to be read again, None otherwise."""
@@ -264,10 +283,10 @@ class Folding:
             TableDefectError: tables are not as they were applied; nothing is landed.
 
         """
-        view = View(emptied=frozenset(step.truncated_types))
-        emitted = Emitted(unready=self.unready, refused=step.refused)
+        view = View(emptied=frozenset(step.truncated))
+        emitted = self.emitted(refused=step.refused)
         emitted.refused_statements += step.refused_statements
-        if self.halted.tables:
+        if self.halted.tables or self.halted.tenants:
             units = [
                 unit._replace(rows=self.halted.placeable(unit.rows)) if isinstance(unit, Transaction) else unit
                 for unit in units
@@ -300,7 +319,7 @@ class Folding:
         while keys := self._pending.next(self.chunk_max, after, whole):
             self.interrupt()
             keys, stated = self._stated.of(keys) if said else (keys, {})
-            view, emitted, sure = View(), Emitted(unready=self.unready), not self.tail
+            view, emitted, sure = View(), self.emitted(), not self.tail
             self.fold(emit_pending(self.mapping, view, keys, origin, (emitted, self.tail), stated), view)
             try:
                 if sure:
@@ -329,7 +348,7 @@ class Folding:
     def settle_before(self, unit: Transaction | LargeTransaction) -> None:
         """Take over what nothing can repeat any more, in a step of its own, before the state changes in bulk."""
         if self.tail and unit.lsn > self.tail.position:
-            view, emitted = View(), Emitted(unready=self.unready)
+            view, emitted = View(), self.emitted()
             self.fold(settle(self.mapping, view, origin_of(unit), (emitted, self.tail)), view)
             self.land_alone(view, emitted, Step(), self.position)
 

@@ -14,8 +14,8 @@ from stream_app.core.change import RowChange
 from stream_app.core.defect import TableDefectError
 from stream_app.core.emission import Emitted
 from stream_app.core.reference import referring
-from stream_app.core.sequencing import origin_of, sequence_part, split_truncates, types_below
-from stream_app.core.state import Key, View
+from stream_app.core.sequencing import emptied_below, origin_of, sequence_part, split_truncates
+from stream_app.core.state import Emptied, Key, View
 from stream_app.core.transaction import LargeTransaction, PlacedUnit, Spill, Transaction
 from stream_app.folding import Folding
 from stream_app.opening import Claim
@@ -56,6 +56,7 @@ class LargeTransactions:
         """Keep a part of the open transaction."""
         folding, references = self._folding, self._folding.mapping.references
         folding.wait()
+        folding.note_rows(row for _, row in spill.changes)
         if references:
             self._reference_rows += [row for _, row in spill.changes if row.table in references]
             kept = tuple(change for change in spill.changes if change[1].table not in references)
@@ -85,7 +86,8 @@ class LargeTransactions:
             folding.interrupt()
             part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, unit.messages)
             folding.without_defects(partial(self._fold_part, part, last, waiting), origin.time)
-        step = Step(pending_types=types_below(mapping, truncated), pending_children=True)
+        step = Step(pending_children=True)
+        step.pending_types, step.pending_tenants = emptied_below(mapping, truncated)
         step.placed = (unit.lsn, origin.time)
         folding.wait()  # on its connection the last part may still be committed
         step.refused, step.refused_statements = self._staging.misread(step.placed)
@@ -94,14 +96,14 @@ class LargeTransactions:
         self._staging.clear(done=True)
         folding.emit_pending()
 
-    def _begin_merging(self, unit: LargeTransaction, truncated: Sequence[str]) -> None:
+    def _begin_merging(self, unit: LargeTransaction, truncated: Sequence[Emptied]) -> None:
         """Empty what *unit* truncates and take over its reference rows, before anything is made with them."""
         folding, rows = self._folding, tuple(self._reference_rows)
         part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, ())
         emptied, rest = split_truncates(folding.mapping, part)
         step = Step(
             generation=folding.generations.number,
-            truncated_types=[*truncated, *emptied],
+            truncated=[*truncated, *emptied],
             pending_referring=referring(folding.mapping.references, rows),
         )
         position = replace(folding.position, sub_position={"merging": unit.lsn})
@@ -118,7 +120,7 @@ class LargeTransactions:
             step = Step(generation=folding.generations.number, pending_touched=True)
             folding.fold_and_land([part], frozenset(mapping.by_type), step, position)
             return
-        view, emitted, parents, sure = View(), Emitted(unready=folding.unready), list[Key](), not folding.tail
+        view, emitted, parents, sure = View(), folding.emitted(), list[Key](), not folding.tail
         out = (emitted, folding.tail, parents)
         folding.fold(sequence_part(mapping, view, part, (folding.unready, waiting), out), view)
         if sure:

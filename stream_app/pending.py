@@ -102,6 +102,8 @@ class Pending:
                 " SELECT %s, * FROM unnest(%s::integer[], %s::text[]) ON CONFLICT DO NOTHING",
                 (self._source, ranks, ids),
             )
+        for name, tenant in step.pending_tenants:
+            self._fill(name, tenant)
         for each in step.pending_referring:
             self._fill_referring(each)
         if step.pending_children:
@@ -121,12 +123,14 @@ class Pending:
     def _ranked(self, keys: Sequence[Key]) -> tuple[list[int], list[str]]:
         return [self._mapping.by_type[key.aggregate].rank for key in keys], [key.id_text for key in keys]
 
-    def _fill(self, aggregate: str) -> None:
+    def _fill(self, aggregate: str, tenant: str | None = None) -> None:
         self._connection.execute(
             "INSERT INTO rowcast.pending (source, rank, id_text)"
-            " SELECT source, %s, id_text FROM rowcast.aggregate WHERE source = %s AND aggregate = %s"
-            f" AND {_TOLD} ON CONFLICT DO NOTHING".encode(),
-            (self._mapping.by_type[aggregate].rank, self._source, aggregate),
+            " SELECT source, %(rank)s, id_text FROM rowcast.aggregate"
+            f" WHERE source = %(source)s AND aggregate = %(aggregate)s AND {_TOLD}"
+            f" AND {statements.OF_TENANT.format('id_text')} ON CONFLICT DO NOTHING".encode(),
+            {"rank": self._mapping.by_type[aggregate].rank, "source": self._source, "aggregate": aggregate}
+            | {"tenant": tenant},
         )
 
     def _fill_children(self) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from rowcast.sources.definition import AggregateDefinition, SourceDefinition
 from rowcast.sources.plan import admit, with_hash_key
 from rowcast.sources.row_reading import Rows, read_rows
 from rowcast.sources.source_file import load_sources
+from rowcast.sources.tenant import TENANT_COLUMN, TenantPattern, is_pattern
 from stream_app.case import case_document
 from stream_app.core.embedding import EmbeddedMapping
 from stream_app.core.mapping import AggregateMapping
@@ -38,8 +40,15 @@ _EMBEDDED_ROWS_MAX = 10_000
 class Reading:
     """The rows that a preview is made of, by table."""
 
-    def __init__(self, definition: SourceDefinition, connection: psycopg.Connection[Any], key: HashKey | None) -> None:
+    def __init__(
+        self,
+        definition: SourceDefinition,
+        connection: psycopg.Connection[Any],
+        key: HashKey | None,
+        catalogue: Catalogue,
+    ) -> None:
         self.trial = Trial(definition, key)
+        self._present = {name: [each.name for each in table.present] for name, table in catalogue.tables.items()}
         self._definition = definition
         self._connection = connection
         self._tables = {table.name: table for table in definition.tables}
@@ -47,19 +56,37 @@ class Reading:
 
     def read(self, aggregate: AggregateDefinition, id_text: str | None, limit: int) -> set[Key]:
         """Read rows of an aggregate type with all above them; the keys of the rows themselves."""
-        wanted = None
+        wanted, tenant = None, None
         if id_text is not None:
             try:
-                parts = Identity.from_id_text("", "", id_text).parts
+                identity = Identity.from_id_text("", "", id_text)
             except ValueError as error:
                 raise ConfigurationError(str(error), where="--id", fix="write it as the record key has it") from error
+            parts, tenant = identity.parts, identity.tenant
+            if is_pattern(aggregate.table) is not (tenant is not None):
+                told, fix = ("has no", "<tenant>/<id>") if tenant is None else ("has a", "the id alone")
+                raise ConfigurationError(f"{told} tenant", where="--id", fix=fix)
             if len(parts) != len(aggregate.id):
                 raise ConfigurationError(f"has {len(parts)} parts", where="--id", fix=f"{len(aggregate.id)} of them")
             wanted = (aggregate.id, parts)
-        found = read_rows(self._connection, self._tables[aggregate.table], wanted, limit)
+        found = self._rows(aggregate.table, tenant, wanted, limit)
         for row in found:
             self._add(aggregate, row)
         return {self.trial.key_of_row(aggregate.table, row) for row in found}
+
+    def _rows(
+        self, table: str, tenant: str | None, wanted: tuple[Sequence[str], Sequence[str]] | None, limit: int
+    ) -> Rows:
+        """At most *limit* rows of a declared table; of the table of one *tenant*, or of all tenants, if it has any."""
+        if not is_pattern(table):
+            return read_rows(self._connection, self._tables[table], wanted, limit)
+        pattern, rows = TenantPattern.read(table), list[dict[str, Any]]()
+        for each in self._present.get(table, ()):
+            whose = pattern.tenant_of(each)
+            if len(rows) < limit and tenant in {None, whose}:
+                found = read_rows(self._connection, replace(self._tables[table], name=each), wanted, limit - len(rows))
+                rows += [{TENANT_COLUMN: whose, **row} for row in found]
+        return rows
 
     def _add(self, aggregate: AggregateDefinition, row: dict[str, Any]) -> None:
         if row in self.rows[aggregate.table]:
@@ -84,11 +111,10 @@ class Reading:
         return [each for each in found if each is not None]
 
     def _add_embedded(self, embedded: Iterable[EmbeddedMapping], row_key: str) -> None:
-        parts = Identity.from_id_text("", "", row_key).parts
+        identity = Identity.from_id_text("", "", row_key)
         for each in embedded:
-            found = read_rows(
-                self._connection, self._tables[each.table], (each.definition.columns, parts), _EMBEDDED_ROWS_MAX
-            )
+            wanted = each.definition.columns, identity.parts
+            found = self._rows(each.table, identity.tenant, wanted, _EMBEDDED_ROWS_MAX)
             self.rows[each.table] += found
             for row in found:
                 self._add_embedded(each.below, each.row_key(row))
@@ -96,7 +122,7 @@ class Reading:
     def read_references(self) -> None:
         """Read the reference tables, whole."""
         for each in self._definition.references:
-            self.rows[each.table] = read_rows(self._connection, self._tables[each.table], None, _REFERENCE_ROWS_MAX)
+            self.rows[each.table] = self._rows(each.table, None, None, _REFERENCE_ROWS_MAX)
 
     def written(self) -> list[tuple[str, dict[str, Any]]]:
         """All rows, with their tables."""
@@ -136,7 +162,7 @@ def _preview(options: argparse.Namespace) -> int:
             key = None
         else:
             definition, key = with_hash_key(definition, settings), settings.hash_key()
-        reading = Reading(definition, connection, key)
+        reading = Reading(definition, connection, key, catalogue)
         reading.read_references()
         asked = [
             key

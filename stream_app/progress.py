@@ -44,6 +44,8 @@ class Progress:
         """The record of *position*, which has to be committed and `due`; it counts as published."""
         assert position.heartbeat is not None, "a position without heartbeat says nothing"
         refused, oldest = self._noted.refused()
+        halts = self._noted.halts()
+        tenants = [{"tenant": each.tenant, "since": each.since} for each in halts if each.tenant is not None]
         value = {
             "source": self._ownership.source,
             "epoch": self._ownership.epoch,
@@ -51,7 +53,9 @@ class Progress:
             "heartbeat_at": position.heartbeat.get("at"),
             "end_offsets": position.end_offsets,
             "refused": {"count": refused, "oldest": oldest},
-            "halted": [{"aggregate": name, "since": since} for name, since in first_of(self._noted.halts()).items()],
+            "halted": [{"aggregate": name, "since": since} for name, since in first_of(halts).items()],
+            # Absent where there are none, as it was before there were tenants.
+            **({"halted_tenants": tenants} if tenants else {}),
         }
         self._published, self._next_s = position, time.monotonic() + _INTERVAL_S
         body = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

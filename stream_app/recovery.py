@@ -93,18 +93,19 @@ def _resnapshot(asked: Recovering) -> None:
 
 
 def _resync_halted(control: psycopg.Connection, asked: Recovering) -> None:
-    """Read the tables of all types anew that are halted with the code because of themselves."""
+    """Read the tables of all tenants, and of all types, anew that are halted with the code because of themselves."""
     for halt in read_halts(control, asked.source):
         if halt.code == asked.code and halt.aggregate == halt.cause:
-            _resync(asked, halt.aggregate)
+            _resync(asked, None if halt.tenant else halt.aggregate, halt.tenant)
 
 
-def _resync(asked: Recovering, aggregate: str | None = None) -> None:
+def _resync(asked: Recovering, aggregate: str | None = None, tenant: str | None = None) -> None:
     deadline_s = time.monotonic() + asked.timeout_s
-    resynced = resync_source(asked.source, asked.rebuilding.settings, asked.timeout_s, aggregate)
+    chosen = (aggregate, tenant)
+    resynced = resync_source(asked.source, asked.rebuilding.settings, asked.timeout_s, chosen)
     # The step before may have applied another definition, which the worker takes over within seconds.
     while SUPERSEDED in resynced.outcome and time.monotonic() < deadline_s:
-        resynced = resync_source(asked.source, asked.rebuilding.settings, asked.timeout_s, aggregate)
+        resynced = resync_source(asked.source, asked.rebuilding.settings, asked.timeout_s, chosen)
     asked.rebuilding.progress(resynced.outcome)
     if not resynced.applied:
         raise ConfigurationError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import orjson
@@ -17,14 +18,17 @@ import psycopg
 from psycopg import sql
 
 from rowcast.errors import ConfigurationError, MappingError
-from rowcast.identity import Identity
+from rowcast.identity import Identity, tenant_of
+from rowcast.sources.catalogue import read_catalogue
 from rowcast.sources.definition import TableDefinition
 from rowcast.sources.row_reading import RowCondition, Rows, has_values, is_below, stream_rows
+from rowcast.sources.tenant import TENANT_COLUMN, TenantPattern, is_pattern
 from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.change import Columns
 from stream_app.core.embedding import EmbeddedMapping
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.reference import ReferenceTable
+from stream_app.statements import OF_TENANT
 
 _ROWS = 2_000
 _KEYS = 200
@@ -35,10 +39,11 @@ SELECT row_key, columns FROM rowcast.row_state
 WHERE source = %s AND table_name = %s AND row_key = ANY (%s)
 """
 # Of what row state has and nothing has come since: what was not read.
-_NOT_READ = """
+_NOT_READ = f"""
 FROM rowcast.row_state r WHERE r.source = %(source)s AND r.table_name = %(table)s AND r.generation < %(generation)s
 AND NOT EXISTS (SELECT FROM rowcast.reread_row d WHERE d.source = r.source AND d.generation = %(generation)s
                 AND d.table_name = r.table_name AND d.row_key = r.row_key)
+AND {OF_TENANT.format("r.row_key")}
 """
 _STAGE_ABSENT = f"""
 INSERT INTO rowcast.reread_row (source, generation, table_name, row_key)
@@ -62,17 +67,23 @@ RowKind = AggregateMapping | EmbeddedMapping | ReferenceTable
 class Scope(NamedTuple):
     """
     What is read: all rows of the aggregate *types*; with *ids*, or a condition *where* on root rows as ``r``, only
-    those aggregates, of one type.
+    those aggregates, of one type. With *tenant* only what is this one's.
     """
 
     types: tuple[str, ...]
     ids: tuple[str, ...] = ()
     where: str | None = None
+    tenant: str | None = None
 
     @property
     def is_whole(self) -> bool:
-        """Whether all rows of the tables are read."""
+        """Whether all rows of the tables are read, or of the tenant's."""
         return not self.ids and self.where is None
+
+    @property
+    def is_of_all_tenants(self) -> bool:
+        """Whether all rows of all tables are read."""
+        return self.is_whole and self.tenant is None
 
 
 class Rereading:
@@ -95,6 +106,7 @@ class Rereading:
         self._database = database
         self._control = control
         self._tables = {table.name: table for table in mapping.definition.tables}
+        self._tenants: dict[str, list[str]] = {}
         self.behind = 0
         self.count = 0
 
@@ -107,15 +119,48 @@ class Rereading:
 
         """
         with self._snapshot():
+            self._find_tenants()
             for name in scope.types:
-                self._read_type(self._mapping.by_type[name], scope)
+                root = self._mapping.by_type[name]
+                for part in self._parts(root, scope):
+                    self._read_type(root, part)
             if scope.is_whole:
                 for reference in self._mapping.references.values():
-                    self._read_whole(reference)
+                    if scope.tenant is None or reference.of_tenants:
+                        self._read_whole(reference, scope.tenant)
         self._control.execute(
             "DELETE FROM rowcast.reread_row WHERE source = %s AND generation = %s AND columns = ''",
             (self._source, self._generation),
         )
+
+    def _find_tenants(self) -> None:
+        """Which tables there are of those of tenants, as of the snapshot."""
+        names = [name for name in self._tables if is_pattern(name)]
+        found = read_catalogue(self._database, names).tables if names else {}
+        for name in names:
+            pattern = TenantPattern.read(name)
+            present = [each.name for each in found[name].present] if name in found else []
+            self._tenants[name] = [tenant for each in present if (tenant := pattern.tenant_of(each)) is not None]
+
+    def _parts(self, root: AggregateMapping, scope: Scope) -> Iterator[Scope]:
+        """*scope*, or what of it each tenant has, where rows are looked for by what they hold."""
+        if not is_pattern(root.table) or scope.is_whole:
+            yield scope
+        elif scope.ids:
+            for tenant in sorted({tenant_of(each) or "" for each in scope.ids}):
+                yield scope._replace(ids=tuple(each for each in scope.ids if tenant_of(each) == tenant), tenant=tenant)
+        else:
+            for tenant in [scope.tenant] if scope.tenant else self._tenants[root.table]:
+                yield scope._replace(tenant=tenant)
+
+    def _present(self, kind: RowKind, tenant: str | None) -> list[tuple[str | None, TableDefinition]]:
+        """The tables of the database that hold rows of *kind*, each with its tenant; of one *tenant*, or of all."""
+        table = self._tables[_table(kind)]
+        if not is_pattern(table.name):
+            return [(None, table)]
+        pattern = TenantPattern.read(table.name)
+        found = [each for each in self._tenants[table.name] if tenant in {None, each}]
+        return [(each, replace(table, name=pattern.table_of(each))) for each in found]
 
     @contextmanager
     def _snapshot(self) -> Iterator[None]:
@@ -164,21 +209,24 @@ class Rereading:
         below: list[EmbeddedMapping] = [each for top in root.embedded for each in top.with_below()]
         if root.link is not None:
             below.append(root.link)
+        tenant = scope.tenant
         if scope.is_whole:
-            self._read_whole(root)
+            self._read_whole(root, tenant)
             for each in below:
-                self._read_whole(each)
+                self._read_whole(each, tenant)
             return
         conditions: dict[str, RowCondition] = {root.name: self._condition(root, scope)}
-        self._stage(root, conditions[root.name])
+        self._stage(root, conditions[root.name], tenant)
         if scope.ids:
             query = _ABSENT_ROOTS if root.holding is None else _ABSENT_HOLDERS
-            self._stage_absent(root, query, {"ids": list(scope.ids)})
+            self._stage_absent(root, query, {"ids": list(scope.ids), "tenant": tenant})
         for each in below:
             above = self._mapping.rows_of(each.above)
-            conditions[each.name] = is_below(each.definition.columns, above.table, above.key, conditions[above.name])
-            self._stage(each, conditions[each.name])
-            self._stage_absent(each, _ABSENT_BELOW, {"above": above.table})
+            # One table, because *scope* is of one tenant, or none has any; none where it was dropped.
+            for _, table in self._present(above, tenant) if above.name in conditions else ():
+                conditions[each.name] = is_below(each.definition.columns, table.name, above.key, conditions[above.name])
+                self._stage(each, conditions[each.name], tenant)
+            self._stage_absent(each, _ABSENT_BELOW, {"above": above.table, "tenant": tenant})
 
     def _condition(self, root: AggregateMapping, scope: Scope) -> RowCondition:
         if scope.where is not None:
@@ -193,14 +241,14 @@ class Rereading:
             parameters += values
         return sql.SQL("({})").format(sql.SQL(" OR ").join(conditions)), parameters
 
-    def _read_whole(self, kind: RowKind) -> None:
-        self._stage(kind, None)
-        self._control.execute(_STAGE_ABSENT, self._parameters(kind))
+    def _read_whole(self, kind: RowKind, tenant: str | None) -> None:
+        self._stage(kind, None, tenant)
+        self._control.execute(_STAGE_ABSENT.encode(), {**self._parameters(kind), "tenant": tenant})
 
     def _parameters(self, kind: RowKind) -> dict[str, object]:
         return {"source": self._source, "generation": self._generation, "table": _table(kind)}
 
-    def _stage_absent(self, kind: RowKind, query: str, parameters: dict[str, object]) -> None:
+    def _stage_absent(self, kind: RowKind, query: str, parameters: dict[str, Any]) -> None:
         """Rows that were expected in the scope and are not: gone, or moved to another aggregate."""
         found = self._control.execute(query.encode(), {**self._parameters(kind), **parameters}).fetchall()
         key = self._tables[_table(kind)].key
@@ -211,26 +259,29 @@ class Rereading:
                 condition, more = has_values(key, [columns.get(name) for name in key])
                 conditions.append(condition)
                 values += more
-            moved = self._stage(kind, (sql.SQL(" OR ").join(conditions), values))
+            moved = self._stage(kind, (sql.SQL(" OR ").join(conditions), values), parameters["tenant"])
             self._copy(kind, ((each, None) for each in rows if each not in moved))
 
-    def _stage(self, kind: RowKind, condition: RowCondition) -> set[str]:
+    def _stage(self, kind: RowKind, condition: RowCondition, tenant: str | None) -> set[str]:
         """Stage what differs of the rows that fulfil *condition*, and that the others were read; the last keys."""
         read = set[str]()
         try:
-            for rows in stream_rows(self._database, self._tables[_table(kind)], condition, _ROWS):
-                images = dict(self._images(kind, rows))
-                self.count += len(images)
-                self._copy(kind, self._compared(kind, images))
-                read = set(images)
+            for whose, table in self._present(kind, tenant):
+                for rows in stream_rows(self._database, table, condition, _ROWS):
+                    images = dict(self._images(kind, rows, whose))
+                    self.count += len(images)
+                    self._copy(kind, self._compared(kind, images))
+                    read = set(images)
         except (psycopg.DataError, psycopg.errors.SyntaxErrorOrAccessRuleViolation) as error:
             raise ConfigurationError(str(error).strip().splitlines()[0], where=f"rows of {_table(kind)}") from error
         return read
 
-    def _images(self, kind: RowKind, rows: Rows) -> Iterator[tuple[str, Columns]]:
+    def _images(self, kind: RowKind, rows: Rows, tenant: str | None) -> Iterator[tuple[str, Columns]]:
         shield, table = self._mapping.shield, _table(kind)
         for row in rows:
             columns = row if shield is None else shield.row(table, row)
+            if tenant is not None:
+                columns = {TENANT_COLUMN: tenant, **columns}
             try:
                 row_key = kind.row_key(columns)
             except MappingError as error:

@@ -23,12 +23,14 @@ from rowcast.control.halts import read_halts
 from rowcast.control.names import need_source, need_type
 from rowcast.control.refusals import list_refusals
 from rowcast.errors import ConfigurationError, RowcastError
-from rowcast.identity import Identity
+from rowcast.identity import Identity, tenant_of
 from rowcast.settings import Settings, load_settings
-from rowcast.sources.catalogue import connect_source, read_catalogue
+from rowcast.sources.catalogue import Table, connect_source, read_catalogue
 from rowcast.sources.connector import publication_name, slot_name
+from rowcast.sources.definition import SourceDefinition, TableDefinition
 from rowcast.sources.heartbeat import catalogue_query
 from rowcast.sources.source_file import load_sources
+from rowcast.sources.tenant import TableNames, is_pattern, is_tenant
 from stream_app.contract import compile_validators
 from stream_app.core.captured import captured_defects
 from stream_app.core.halting import HaltedTypes
@@ -68,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rowcast sources resync")
     parser.add_argument("--project", type=Path)
     parser.add_argument("--aggregate")
+    parser.add_argument("--tenant")
     parser.add_argument("--id", dest="ids", action="append", default=[])
     parser.add_argument("--where")
     parser.add_argument("--timeout", type=float, default=60.0)
@@ -83,10 +86,13 @@ class Resynced(NamedTuple):
     refused: int
 
 
-def resync_source(source: str, settings: Settings, timeout_s: float, aggregate: str | None = None) -> Resynced:
-    """Resync a whole source, or one *aggregate* type; see `resync`."""
-    chosen = [] if aggregate is None else [f"--aggregate={aggregate}"]
-    return resync(_parser().parse_args([f"--timeout={timeout_s}", *chosen, source]), settings)
+def resync_source(
+    source: str, settings: Settings, timeout_s: float, chosen: tuple[str | None, str | None] = (None, None)
+) -> Resynced:
+    """Resync a whole source, or what is *chosen* of it: an aggregate type, a tenant; see `resync`."""
+    names = zip(("--aggregate", "--tenant"), chosen, strict=True)
+    options = [f"{name}={each}" for name, each in names if each is not None]
+    return resync(_parser().parse_args([f"--timeout={timeout_s}", *options, source]), settings)
 
 
 def resync(options: argparse.Namespace, settings: Settings) -> Resynced:
@@ -108,23 +114,41 @@ def resync(options: argparse.Namespace, settings: Settings) -> Resynced:
         types = [each.name for each in definition.aggregates]
         if options.aggregate is not None:
             columns = need_type(control, source, options.aggregate)
-            _need_ids(options.ids, columns)
+            (table,) = [each.table for each in definition.aggregates if each.name == options.aggregate]
+            _need_ids(options.ids, columns, of_tenants=is_pattern(table))
             types = [options.aggregate]
-        scope = Scope(tuple(types), tuple(options.ids), options.where)
+        if options.tenant is not None:
+            types = _types_of_tenants(definition, types, options.tenant)
+        scope = Scope(tuple(types), tuple(options.ids), options.where, options.tenant)
         with _reading(control, source):
             outcome, applied = _read_and_ask(control, scope, settings, options)
         refused = [
             each
             for each in list_refusals(control, source)
-            if each.aggregate in types and (not options.ids or each.id_text in options.ids)
+            if each.aggregate in types
+            and (not options.ids or each.id_text in options.ids)
+            and options.tenant in {None, tenant_of(each.id_text)}
         ]
     return Resynced(outcome, applied, len(refused))
 
 
-def _need_ids(ids: Sequence[str], columns: int) -> None:
+def _types_of_tenants(definition: SourceDefinition, types: Sequence[str], tenant: str) -> list[str]:
+    """Those of *types* that *tenant* can have rows of."""
+    tables = {each.name: each.table for each in definition.aggregates}
+    found = [each for each in types if is_pattern(tables[each])]
+    where = f"--tenant {tenant!r}"
+    if not found:
+        raise ConfigurationError("no table of these types has tenants", where=where, fix="leave it out")
+    if not is_tenant(tenant):
+        raise ConfigurationError("no tenant can be called so", where=where, fix="letters, digits, _ and -")
+    return found
+
+
+def _need_ids(ids: Sequence[str], columns: int, *, of_tenants: bool) -> None:
     for each in ids:
         try:
-            parts = Identity.from_id_text("", "", each).parts
+            identity = Identity.from_id_text("", "", each)
+            parts = identity.parts
         except ValueError as error:
             raise ConfigurationError(
                 str(error), where=f"--id {each!r}", fix="write it as the record key has it"
@@ -132,6 +156,9 @@ def _need_ids(ids: Sequence[str], columns: int) -> None:
         if len(parts) != columns:
             fix = f"the id has {columns} parts, percent-encoded and joined by commas"
             raise ConfigurationError(f"has {len(parts)} parts", where=f"--id {each!r}", fix=fix)
+        if (identity.tenant is not None) is not of_tenants:
+            told, fix = ("has no", "<tenant>/<id>") if of_tenants else ("has a", "the id alone")
+            raise ConfigurationError(f"{told} tenant", where=f"--id {each!r}", fix=fix)
 
 
 @contextmanager
@@ -191,7 +218,7 @@ def _read_and_ask(
     if outcome.startswith("not "):
         return f"{reading.count} rows read; {outcome}", False
     for halt in read_halts(control, source):
-        if halt.aggregate in lifts.get("types", ()):
+        if halt.aggregate in lifts.get("types", ()) or halt.tenant in lifts.get("tenants", ()):
             return f"{reading.count} rows read; {outcome}; {halt.told()}: {halt.remedy(source)}", False
     return f"{reading.count} rows read; {outcome}", True
 
@@ -239,22 +266,47 @@ def _lifted(
     halted = HaltedTypes(mapping, read_halts(control, definition.source))
     for name in scope.types:
         halt = halted.why(name) if name in halted else None
-        if halt and (not scope.is_whole or halt.cause not in scope.types):
+        if halt and (not scope.is_of_all_tenants or halt.cause not in scope.types):
             fix = f"rowcast sources resync {definition.source} --aggregate {halt.cause}"
             raise ConfigurationError(halt.told(), where=where, fix=fix)
+    tenants = _lifted_tenants(mapping, halted, scope)
     types = sorted(halted.causes & set(scope.types))
-    if not types:
+    if not types and not tenants:
         return {}
     query = catalogue_query(definition, publication_name(definition.source))
     row = database.execute(query.encode()).fetchone()
     assert row is not None, "a SELECT of functions returns one row"
     told = orjson.loads(row[0])
     tables = {table.name: table for table in definition.tables if table.name in halted.feeding(types)}
-    for defect in captured_defects(told["captured"], {}, tables):
+    defects = [each for each in captured_defects(told["captured"], {}, tables) if each.tenant not in halted.tenants]
+    of_all = {table.name: table for table in definition.tables}
+    defects += [each for each in captured_defects(told["captured"], {}, of_all) if each.tenant in tenants]
+    for defect in defects:
         unpublished = defect.code == "PUBLICATION_INCOMPLETE" and defect.table is not None
         fix = f"rowcast sources apply {definition.source}" if unpublished else defect.mended
         raise ConfigurationError(defect.message, where=where, fix=fix)
-    return {"types": types, "told": told}
+    return {"types": types, "tenants": tenants, "told": told}
+
+
+def _lifted_tenants(mapping: SourceMapping, halted: HaltedTypes, scope: Scope) -> list[str]:
+    """
+    The halted tenants of which *scope* has all rows.
+
+    Raises:
+        ConfigurationError: it has some of one.
+
+    """
+    named = {scope.tenant} if scope.tenant else set(filter(None, map(tenant_of, scope.ids)))
+    asked = sorted(halted.tenants & named) if named else sorted(halted.tenants)
+    definition = mapping.definition
+    every_type = {each.name for each in definition.aggregates if is_pattern(each.table)}
+    if scope.is_whole and every_type <= set(scope.types):
+        return asked
+    if asked and named:
+        fix = f"rowcast sources resync {definition.source} --tenant {asked[0]}"
+        told = halted.why_tenant(asked[0]).told()
+        raise ConfigurationError(told, where=f"source {definition.source}", fix=fix)
+    return []
 
 
 def _need_same_tables(database: psycopg.Connection[Any], mapping: SourceMapping, scope: Scope) -> None:
@@ -266,22 +318,33 @@ def _need_same_tables(database: psycopg.Connection[Any], mapping: SourceMapping,
 
     """
     tables = tables_of(mapping, scope)
+    names = TableNames(table.name for table in tables)
     found = read_catalogue(database, [table.name for table in tables]).tables
     for table in tables:
-        where, present = f"table {table.name}", found.get(table.name)
-        if present is None:
+        if table.name not in found:
+            if scope.tenant is not None:
+                continue  # no tenant has any: this one may have been dropped
+            where = f"table {table.name}"
             raise ConfigurationError("does not exist", where=where, fix="its rows would all end as deleted")
-        if not present.readable or present.secured:
-            why = "row-level security hides rows of it" if present.readable else "the login may not read it"
-            raise ConfigurationError(why, where=where, fix="the login that resyncs has to see all rows")
-        for column in table.columns:
-            now = present.column(column.name)
-            if now is None or now.type != column.type:
-                raise ConfigurationError(
-                    f"column {column.name} is not as it was applied: {now.type if now else 'it is gone'}",
-                    where=where,
-                    fix="change the source file, and apply it first",
-                )
+        for present in found[table.name].present:
+            if scope.tenant is None or (names.find(present.name) or ("", None))[1] == scope.tenant:
+                _need_same_table(table, present)
+
+
+def _need_same_table(table: TableDefinition, present: Table) -> None:
+    """Raises as `_need_same_tables`."""
+    where = f"table {present.name}"
+    if not present.readable or present.secured:
+        why = "row-level security hides rows of it" if present.readable else "the login may not read it"
+        raise ConfigurationError(why, where=where, fix="the login that resyncs has to see all rows")
+    for column in table.columns:
+        now = present.column(column.name)
+        if now is None or now.type != column.type:
+            raise ConfigurationError(
+                f"column {column.name} is not as it was applied: {now.type if now else 'it is gone'}",
+                where=where,
+                fix="change the source file, and apply it first",
+            )
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeGuard
 
 from rowcast.errors import OwnershipLostError
 from rowcast.limit import limit
@@ -17,10 +18,10 @@ from stream_app.commands import Commands
 from stream_app.core.change import Operation, SnapshotStart
 from stream_app.core.defect import TableDefectError
 from stream_app.core.emission import Emitted, rfc3339
-from stream_app.core.heartbeat import forget_catalogue
+from stream_app.core.heartbeat import forget_catalogue, tells_of_tables
 from stream_app.core.loading import LargeFanOutError
 from stream_app.core.reference import referring
-from stream_app.core.sequencing import origin_of, split_truncates, types_below
+from stream_app.core.sequencing import emptied_below, origin_of, split_truncates
 from stream_app.core.state import View
 from stream_app.core.transaction import (
     Assembler,
@@ -74,7 +75,9 @@ class Session:
         topic, position = self._mapping.definition.change_log, self._folding.position
         self._reader = ChangeLogReader(self._brokers, self._source, topic, position.next_offset)
         processed = self._folding.noted.processed()
-        self._assembler = Assembler(position.commit_lsn, processed, shield=self._mapping.shield)
+        self._assembler = Assembler(
+            position.commit_lsn, processed, shield=self._mapping.shield, tenant_tables=self._mapping.tenant_tables
+        )
 
     def _reopen_log(self) -> None:
         self._reader.close()
@@ -87,8 +90,8 @@ class Session:
 
     @property
     def halted(self) -> frozenset[str]:
-        """The types of which nothing goes out until their tables are read anew."""
-        return self._folding.halted.types
+        """The types and tenants of which nothing goes out until their tables are read anew."""
+        return frozenset(self._folding.halted.places)
 
     @property
     def caught_up(self) -> bool:
@@ -180,6 +183,10 @@ class Session:
             if isinstance(unit, (Transaction, LargeTransaction)) and generations.ends_with_stream:
                 # Streaming begins when the snapshot is over, also where it found no row at all.
                 piece = self._finish_reading(piece, unit.lsn, unit.time_us)
+            if self._tells_of_tenants(unit):
+                self._commit_piece(piece)
+                piece = []
+                unit = self._folding.with_dropped(unit)
             if isinstance(unit, LargeTransaction) or (isinstance(unit, Transaction) and self._stands_alone(unit)):
                 self._commit_piece(piece)
                 piece = []
@@ -203,7 +210,15 @@ class Session:
     def _is_plain(self, unit: Unit) -> bool:
         """Whether *unit* is as most are: a transaction that waits for nothing and leaves nothing behind."""
         waits = self._folding.generations.ends_with_stream
-        return isinstance(unit, Transaction) and not waits and not self._stands_alone(unit)
+        if not isinstance(unit, Transaction) or waits or self._stands_alone(unit):
+            return False
+        return not self._tells_of_tenants(unit)
+
+    def _tells_of_tenants(self, unit: Unit) -> TypeGuard[Transaction]:
+        """Whether a heartbeat in *unit* may tell of tables that were dropped; what came before it has to be folded."""
+        if self._mapping.tenant_tables is None or not isinstance(unit, Transaction) or not unit.messages:
+            return False
+        return tells_of_tables(self._source, unit)
 
     def _stands_alone(self, unit: Transaction) -> bool:
         """Whether events may follow for any number of aggregates: of a TRUNCATE, or of a reference table."""
@@ -289,12 +304,14 @@ class Session:
         except TableDefectError as fault:
             folding.halt(fault, folding.time_of([placed]))
         unit = unit._replace(rows=folding.halted.placeable(unit.rows))
-        types, rest = split_truncates(self._mapping, unit)
-        folding.note_truncated(unit, types)
+        truncated, rest = split_truncates(self._mapping, unit)
+        folding.note_truncated(unit, truncated)
+        types, of_tenants = emptied_below(self._mapping, truncated)
         # Whatever else the transaction touched may stand anywhere in the order of the events.
         step = Step(
-            truncated_types=list(types),
-            pending_types=types_below(self._mapping, types),
+            truncated=list(truncated),
+            pending_types=types,
+            pending_tenants=of_tenants,
             pending_touched=True,
             pending_children=True,
             pending_referring=referring(self._mapping.references, unit.rows),

@@ -14,6 +14,7 @@ import orjson
 import psycopg
 
 from rowcast.failpoint import failpoint
+from rowcast.identity import tenant_of
 from stream_app.copying import NULL, copy_lines, copy_text
 from stream_app.core.change import Columns, Message, Operation, RowChange
 from stream_app.core.column import holds_placeholder, is_unavailable
@@ -21,9 +22,10 @@ from stream_app.core.embedding import EmbeddedMapping
 from stream_app.core.holding import completed
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.sequencing import key_of
-from stream_app.core.state import Key
+from stream_app.core.state import Emptied, Key
 from stream_app.core.statement import RefusedStatement
 from stream_app.stated import StatedEvents
+from stream_app.statements import OF_TENANT
 
 _COPY = "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
 _NEXT_KEYS = """
@@ -105,7 +107,7 @@ class Staging:
         names = {each.table: each.name for each in self._mapping.of_aggregates}
         for order, row in changes:
             if row.operation is Operation.TRUNCATE:
-                key, columns = Key(names[row.table], ""), NULL
+                key, columns = Key(names[row.table], row.tenant or ""), NULL
             else:
                 key = key_of(self._mapping, row)
                 image = row.before if row.operation is Operation.DELETE else row.after
@@ -115,21 +117,22 @@ class Staging:
             fields = (types[key.aggregate], key.id_text.encode(), row.operation.value.encode(), columns)
             yield b"%b\t%d\t%b\t%b\t%b\t%b\n" % (source, order, *fields)
 
-    def apply_truncates(self) -> list[str]:
-        """Drop what a TRUNCATE of the same transaction undid; returns the truncated aggregate types."""
+    def apply_truncates(self) -> list[Emptied]:
+        """Drop what a TRUNCATE of the same transaction undid; returns what was truncated."""
         with self._connection.transaction():
             self._hold()
             rows = self._connection.execute(
-                "SELECT aggregate, max(ord) FROM rowcast.staged_change WHERE source = %s AND operation = 't'"
-                " GROUP BY aggregate",
+                "SELECT aggregate, nullif(id_text, ''), max(ord) FROM rowcast.staged_change"
+                " WHERE source = %s AND operation = 't' GROUP BY 1, 2",
                 (self._source,),
             ).fetchall()
-            for aggregate, last in rows:
+            for aggregate, tenant, last in rows:
                 self._connection.execute(
-                    "DELETE FROM rowcast.staged_change WHERE source = %s AND aggregate = %s AND ord < %s",
-                    (self._source, aggregate, last),
+                    "DELETE FROM rowcast.staged_change WHERE source = %(source)s AND aggregate = %(aggregate)s"
+                    f" AND ord < %(last)s AND operation <> 't' AND {OF_TENANT.format('id_text')}".encode(),
+                    {"source": self._source, "aggregate": aggregate, "last": last, "tenant": tenant},
                 )
-        return [aggregate for aggregate, _ in rows]
+        return [Emptied(aggregate, tenant) for aggregate, tenant, _ in rows]
 
     def _note_moved(self, order: int, key: Key, row: RowChange, columns: Columns) -> None:
         """A changed primary key is a delete directly followed by an insert, which alone may lack values."""
@@ -146,11 +149,11 @@ class Staging:
             fields = (copy_text(former.aggregate), former.id_text.encode(), copy_text(orjson.dumps(columns)))
             yield b"%b\t0\t%d\t%b\t%b\t%b\n" % (source, order, *fields)
 
-    def complete_moved(self, lsn: int, truncated: Collection[str]) -> None:
+    def complete_moved(self, lsn: int, truncated: Collection[Emptied]) -> None:
         """
         Complete the rows that got another key with what stands unchanged outside the WAL.
 
-        Before anything of the transaction at *lsn* is folded; *truncated* types had no rows when it began.
+        Before anything of the transaction at *lsn* is folded; what was *truncated* had no rows when it began.
         """
         self._lsn = lsn
         with self._connection.transaction():
@@ -158,17 +161,19 @@ class Staging:
             repeated = "SELECT FROM rowcast.moved_row WHERE source = %s AND lsn = %s LIMIT 1"
             if self._connection.execute(repeated, (self._source, lsn)).fetchone() is None:
                 for mapping in self._mapping.of_aggregates:
-                    self._complete_type(mapping, mapping.name in truncated)
+                    self._complete_type(mapping, truncated)
 
-    def _complete_type(self, mapping: AggregateMapping | EmbeddedMapping, truncated: bool) -> None:
+    def _complete_type(self, mapping: AggregateMapping | EmbeddedMapping, truncated: Collection[Emptied]) -> None:
         place, last = (self._source, mapping.name), 0
         while moved := self._connection.execute(_MOVED, (*place, last, _MOVED_AT_ONCE)).fetchall():
             last = moved[-1][0]
             former = [id_text for _, _, id_text in moved]
-            rows: dict[str, Columns | None] = {}
-            if not truncated:
-                found = self._connection.execute(_ROWS, (self._source, mapping.table, former))
-                rows = {row_key: orjson.loads(columns) for row_key, columns in found}
+            found = self._connection.execute(_ROWS, (self._source, mapping.table, former))
+            rows: dict[str, Columns | None] = {
+                row_key: orjson.loads(columns)
+                for row_key, columns in found
+                if Emptied(mapping.name, tenant_of(row_key)) not in truncated
+            }
             history: dict[str, list[_Staged]] = {}
             for id_text, *staged in self._connection.execute(_HISTORY, (self._lsn, *place, former)):
                 history.setdefault(id_text, []).append(_Staged(*staged))

@@ -114,12 +114,15 @@ WHERE source = %(source)s AND epoch = %(epoch)s AND holder = %(holder)s
   AND next_offset IS NOT DISTINCT FROM %(expected_offset)s
   AND sub_position IS NOT DISTINCT FROM %(expected_sub)s
 """
+# Whose tenant is the parameter, if it is not null; behind "/" comes "0", and keys stand in code-point order.
+OF_TENANT = "(%(tenant)s::text IS NULL OR ({0} > %(tenant)s || '/' AND {0} < %(tenant)s || '0'))"
 # Rows of a link table that are gone, with their entries in the index; see stream_app/core/link.py. The rows that go are
 # seen in the second half, too: none of them has this generation.
-FORGET_LINKS = """
+FORGET_LINKS = f"""
 WITH gone AS (
     DELETE FROM rowcast.row_state WHERE source = %(source)s AND table_name = %(table)s
-    AND (%(generation)s::bigint IS NULL OR generation < %(generation)s) RETURNING row_key, owner
+    AND (%(generation)s::bigint IS NULL OR generation < %(generation)s) AND {OF_TENANT.format("row_key")}
+    RETURNING row_key, owner
 ), entries AS (
     DELETE FROM rowcast.row_state r USING gone
     WHERE r.source = %(source)s AND r.table_name = %(index)s AND r.row_key = gone.row_key

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from rowcast.halt import Halt
 from stream_app.core.reference import Referring
-from stream_app.core.state import Key
+from stream_app.core.state import Emptied, Key
 from stream_app.core.statement import RefusedStatement, Statement
 from stream_app.generation import Generation
 
@@ -16,13 +16,14 @@ class Step:
     """
     What one commit writes besides the view: see the columns of the control tables.
 
-    *pending_types* go out whole with the chunks that follow; the position names them. *pending_touched*: whatever the
-    view changed waits for its event. *pending_done*: what waits behind *pending_behind*, up to this, is out. *opened*:
-    what newly live majors wait for is pending, and goes out with the chunks that follow. *statements* wait for their
-    event; *placed*, LSN and time of a large transaction, lets those wait that were staged with it, *refused* of which
-    are refused; *said* ends their waiting, up to what is not pending any more. All *refused_statements* are kept.
-    *comparing*: the generation of a resync that is to know which rows were deleted meanwhile. *halted*: what halts
-    types from now on, *lifted* the causes that do not any more.
+    *pending_types* go out whole with the chunks that follow; the position names them. Of types in *pending_tenants* the
+    aggregates of one tenant wait for their event. *pending_touched*: whatever the view changed does. *pending_done*:
+    what waits behind *pending_behind*, up to this, is out. *opened*: what newly live majors wait for is pending, and
+    goes out with the chunks that follow. *statements* wait for their event; *placed*, LSN and time of a large
+    transaction, lets those wait that were staged with it, *refused* of which are refused; *said* ends their waiting, up
+    to what is not pending any more. All *refused_statements* are kept. *comparing*: the generation of a resync that is
+    to know which rows were deleted meanwhile. *halted*: what halts types from now on, *lifted* the causes that do not
+    any more.
     """
 
     generation: int = 0
@@ -31,10 +32,11 @@ class Step:
     last_time_ms: int = 0
     generations: list[Generation] = field(default_factory=list)
     ended_generations: list[Generation] = field(default_factory=list)
-    truncated_types: list[str] = field(default_factory=list)
+    truncated: list[Emptied] = field(default_factory=list)
     pending: list[Key] = field(default_factory=list)
     pending_touched: bool = False
     pending_types: list[str] = field(default_factory=list)
+    pending_tenants: list[Emptied] = field(default_factory=list)
     pending_children: bool = False
     pending_referring: list[Referring] = field(default_factory=list)
     pending_done: Key | None = None
@@ -52,7 +54,7 @@ class Step:
     @property
     def is_wide(self) -> bool:
         """Whether it may touch every row of a type."""
-        types = self.ended_generations, self.truncated_types, self.pending_referring
+        types = self.ended_generations, self.truncated, self.pending_tenants, self.pending_referring
         return any(types) or self.placed is not None
 
     @property

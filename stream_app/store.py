@@ -214,10 +214,8 @@ class Store:
             raise OwnershipLostError(f"{self._source}: the position is not what epoch {self._ownership.epoch} left")
 
     def _save(self, view: View, step: Step) -> None:
-        for aggregate in step.truncated_types:
-            self._forget_rows(aggregate, None)
-        # What was read of them before is gone now, and what came after is new.
-        view.stored_rows -= {key for key in view.stored_rows if key.aggregate in step.truncated_types}
+        if step.truncated:
+            self._truncate(view, step)
         if step.comparing:
             self._note_deleted(view, step)
         self._writer.write(view, step.generation)
@@ -246,11 +244,19 @@ class Store:
                 (outcome, number),
             )
 
+    def _truncate(self, view: View, step: Step) -> None:
+        for name, tenant in step.truncated:
+            self._forget_rows(name, None, tenant)
+        # What was read of them before is gone now, and what came after is new.
+        view.stored_rows -= {key for key in view.stored_rows if view.is_emptied(*key)}
+
     def _note_deleted(self, view: View, step: Step) -> None:
         """What a resync has read of these rows is out of date."""
         gone = [key for key in view.dirty_rows if view.rows[key] is None]
-        tables = self._tables(gone) + [self._mapping.tables[each] for each in step.truncated_types]
-        keys = [*(key.id_text for key in gone), *(None for _ in step.truncated_types)]
+        tables = self._tables(gone) + [self._mapping.tables[each.name] for each in step.truncated]
+        # None stands for all rows of the table, and a tenant with nothing behind it for all of that tenant.
+        of_tenants = (None if each.tenant is None else f"{each.tenant}/" for each in step.truncated)
+        keys = [*(key.id_text for key in gone), *of_tenants]
         if tables:
             self._connection.execute(statements.NOTE_DELETED, (self._source, step.comparing, tables, keys))
 
@@ -274,7 +280,7 @@ class Store:
             ),
         )
 
-    def _forget_links(self, link: LinkMapping, before_generation: int | None) -> None:
+    def _forget_links(self, link: LinkMapping, before_generation: int | None, tenant: str | None) -> None:
         """Likewise for the rows of a link table; their aggregates keep the parents that are left."""
         self._connection.execute(
             statements.FORGET_LINKS,
@@ -284,21 +290,27 @@ class Store:
                 "table": self._mapping.tables[link.name],
                 "index": self._mapping.tables[link.index],
                 "generation": before_generation,
+                "tenant": tenant,
             },
         )
 
-    def _forget_rows(self, aggregate: str, before_generation: int | None) -> None:
-        """Rows of a type, embedded table or reference table that *before_generation* did not find; None: all."""
+    def _forget_rows(self, aggregate: str, before_generation: int | None, tenant: str | None = None) -> None:
+        """
+        Rows of a type, embedded table or reference table that *before_generation* did not find; None: all.
+
+        Those of one *tenant*, or of all.
+        """
         link = self._mapping.embedded.get(aggregate)
         if isinstance(link, LinkMapping):
-            self._forget_links(link, before_generation)
+            self._forget_links(link, before_generation, tenant)
             return
         mapping = self._mapping.by_type.get(aggregate)
         # Those that link rows name are theirs, whether the row that they bind is there or not.
         parents = ", parent_id_text = NULL" if mapping is None or mapping.link is None else ""
         query = (
             "WITH gone AS (DELETE FROM rowcast.row_state WHERE source = %(source)s AND table_name = %(table)s"
-            " AND (%(generation)s::bigint IS NULL OR generation < %(generation)s) RETURNING row_key, owner)"
+            " AND (%(generation)s::bigint IS NULL OR generation < %(generation)s)"
+            f" AND {statements.OF_TENANT.format('row_key')} RETURNING row_key, owner)"
             f" UPDATE rowcast.aggregate a SET present = false{parents} FROM gone"
             " WHERE a.source = %(source)s AND a.aggregate = %(aggregate)s"
             + (statements.HELD_NO_MORE if aggregate in self._mapping.held else " AND a.id_text = gone.row_key")
@@ -310,6 +322,7 @@ class Store:
                 "table": self._mapping.tables[aggregate],
                 "generation": before_generation,
                 "aggregate": aggregate,
+                "tenant": tenant,
             },
         )
 

@@ -20,6 +20,7 @@ def register_resync(verbs: Verbs) -> None:
         "inventory --aggregate item",
         "inventory --aggregate item --id 6f1c…",
         "inventory --aggregate item --where \"changed_at > '2026-03-01'\"",
+        "inventory --tenant diku",
         "inventory --from state --aggregate item --id 6f1c…",
         description="Each aggregate that is found different gets one `snapshot` event with its next version, one that"
         " is gone `deleted`, all others none. With --from state the database is not asked: what was published last"
@@ -35,6 +36,9 @@ def register_resync(verbs: Verbs) -> None:
         help="where the state comes from (default: database)",
     )
     resync.add_argument("--aggregate", metavar="TYPE", help="only of this aggregate type (default: all)")
+    resync.add_argument(
+        "--tenant", metavar="TENANT", help="only of this tenant, where tables have tenants; needs no type"
+    )
     resync.add_argument(
         "--id", dest="ids", action="append", default=[], metavar="ID", help="only this id text; may be repeated"
     )
@@ -59,8 +63,16 @@ def _resync(arguments: argparse.Namespace) -> int:
     if arguments.where is not None and (arguments.ids or arguments.origin == "state"):
         fix = "a condition stands alone, and is asked of the database"
         raise ConfigurationError("--where does not go with --id or --from state", where=_WHERE, fix=fix)
+    if arguments.tenant is not None and (arguments.ids or arguments.origin == "state"):
+        fix = "ids have the tenant in front; of a whole tenant the database is asked"
+        raise ConfigurationError("--tenant does not go with --id or --from state", where=_WHERE, fix=fix)
     if arguments.origin == "database":
-        given = {"aggregate": arguments.aggregate, "where": arguments.where, "timeout": arguments.timeout}
+        given = {
+            "aggregate": arguments.aggregate,
+            "tenant": arguments.tenant,
+            "where": arguments.where,
+            "timeout": arguments.timeout,
+        }
         options = [f"--{name}={value}" for name, value in given.items() if value is not None]
         become(
             "stream_app.resync", arguments, [*options, *(f"--id={each}" for each in arguments.ids), arguments.source]

@@ -16,7 +16,8 @@ from rowcast.sources.admission import table_misfits
 from rowcast.sources.catalogue import Catalogue, Table
 from rowcast.sources.column_type import id_family
 from rowcast.sources.property_fit import losses
-from rowcast.sources.source_file import SOURCE_NAME, TABLE_NAME
+from rowcast.sources.source_file import SOURCE_NAME
+from rowcast.sources.tenant import TABLE_NAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,8 +34,11 @@ def refuse_unfit(source: SourceFile, catalogue: Catalogue) -> None:
     faults = [source.fault("database", message, fix) for message, fix in misfits]
     for field, name in source.named_tables():
         table = catalogue.tables.get(name)
+        present = [None] if table is None else table.present
         faults.extend(
-            source.fault(field, f"{name}: {message}", fix) for message, fix in table_misfits(table, catalogue)
+            source.fault(field, f"{each.name if each else name}: {message}", fix)
+            for each in present
+            for message, fix in (*table_misfits(each, catalogue), *tenant_misfits(table, each))
         )
     if faults:
         raise DocumentError(source.path, faults)
@@ -74,7 +77,8 @@ def _capacity_misfits(slot: str, catalogue: Catalogue) -> Iterator[tuple[str, st
 def table_misfits(table: Table | None, catalogue: Catalogue) -> Iterator[tuple[str, str]]:
     """Why a table cannot be captured, or may not be: the message, and what would be accepted."""
     if table is None:
-        yield f"does not exist in database {catalogue.database!r}", "the schema and name of a table there"
+        message = f"does not exist in database {catalogue.database!r}"
+        yield message, "the schema and name of a table there; of a pattern, of one tenant at least"
         return
     if table.kind in _KINDS:
         yield f"is {_KINDS[table.kind]}; only tables have changes to capture", "an ordinary or partitioned table"
@@ -89,6 +93,22 @@ def table_misfits(table: Table | None, catalogue: Catalogue) -> Iterator[tuple[s
         yield f"is inherited by {table.heir}; a snapshot would read the rows of both", "a table without INHERITS"
     yield from _rights(table)
     yield from _identity(table, catalogue)
+
+
+def tenant_misfits(declared: Table | None, table: Table | None) -> Iterator[tuple[str, str]]:
+    """Why the *table* of a tenant cannot be captured with those of others, *declared* together."""
+    if declared is None or table is None or not declared.tenants:
+        return
+    if table.kind == "p":
+        yield "is partitioned, and has a tenant: what comes and goes with partitions would be missed", "a plain table"
+    if table.replica_identity == "i":
+        yield "has an index as its replica identity, and a tenant", f"ALTER TABLE {table.name} REPLICA IDENTITY DEFAULT"
+    elif table.replica_identity != declared.replica_identity:
+        message = f"its replica identity is {table.replica_identity!r}, that of {declared.tenants[0].name}"
+        yield f"{message} {declared.replica_identity!r}", "ALTER TABLE … REPLICA IDENTITY, the same for all tenants"
+    if table.row_key != declared.row_key:
+        message = f"its rows are told apart by {', '.join(table.row_key)}, those of {declared.tenants[0].name} by"
+        yield f"{message} {', '.join(declared.row_key)}", "the same key for all tenants"
 
 
 def _rights(table: Table) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ counts as the type under it, and an array of a domain is ``domain <type under it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 from rowcast.database_fault import database_fault
 from rowcast.errors import ConfigurationError, DatabaseUnavailableError
 from rowcast.settings import DatabaseSettings
+from rowcast.sources.tenant import TENANT, TableNames, TenantPattern, is_pattern
 
 _TIMEOUT_S = 30
 
@@ -41,6 +42,9 @@ class Table:
     one is the replica identity. *deferrable*: the primary key is, so it is no replica identity. *heir* is a table that
     inherits from this one. The login may read it when it is *readable*; row-level security hides rows from the login
     when it is *secured*.
+
+    One that was asked for as a pattern (`rowcast.sources.tenant`) has the *tenants*' tables, and is otherwise as the
+    first of these; its columns are nullable, and it is secured or not readable, where any of these is.
     """
 
     name: str
@@ -57,6 +61,12 @@ class Table:
     heir: str | None = None
     readable: bool = True
     secured: bool = False
+    tenants: tuple[Table, ...] = ()
+
+    @property
+    def present(self) -> tuple[Table, ...]:
+        """The tables of the database that it stands for."""
+        return self.tenants or (self,)
 
     @property
     def id_columns(self) -> tuple[str, ...]:
@@ -79,6 +89,8 @@ class Catalogue:
     A database: *version* as in ``server_version_num``, the *tables* asked for that exist, and whether the login
     *may_replicate*.
 
+    Tables asked for as patterns are there under these, where one of any tenant exists; see `Table`.
+
     *slots* are all replication slots of the server, *senders_used* of *senders_max* WAL senders are at work.
     *connections_max* bounds the login's connections; -1: nothing does.
     """
@@ -94,6 +106,11 @@ class Catalogue:
     senders_used: int = 0
     connections_max: int = -1
     tables: Mapping[str, Table]
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The names of all tables of the database that were asked for."""
+        return tuple(each.name for table in self.tables.values() for each in table.present)
 
 
 def connect_source(settings: DatabaseSettings) -> psycopg.Connection[Any]:
@@ -125,17 +142,53 @@ def connect_source(settings: DatabaseSettings) -> psycopg.Connection[Any]:
 
 
 def read_catalogue(connection: psycopg.Connection[Any], tables: Sequence[str]) -> Catalogue:
-    """The catalogue's entries of *tables* (``schema.table``); tables that do not exist are left out."""
+    """The catalogue's entries of *tables* (``schema.table``, or patterns); tables that do not exist are left out."""
+    patterns = [TenantPattern.read(name) for name in tables if is_pattern(name)]
+    asked = {
+        "tables": list(tables),
+        "schemas": [each.schema_expression for each in patterns],
+        "names": [each.table for each in patterns],
+    }
     with connection.cursor(row_factory=dict_row) as cursor:
         server = cursor.execute(_SERVER).fetchone()
         assert server is not None, "one row"
-        relations = cursor.execute(_RELATIONS, {"tables": list(tables)}).fetchall()
+        relations = cursor.execute(_RELATIONS, asked).fetchall()
         columns: dict[int, list[Column]] = {}
         for row in cursor.execute(_ALL_COLUMNS, {"oids": [relation["oid"] for relation in relations]}):
             del row["number"]
             columns.setdefault(row.pop("oid"), []).append(Column(**row))
-    found = {relation["name"]: _table(relation, columns.get(relation["oid"], [])) for relation in relations}
-    return Catalogue(**server, tables=found)
+    names = TableNames(tables)
+    found: dict[str, list[Table]] = {}
+    for relation in relations:
+        declared, tenant = names.find(relation["name"]) or (relation["name"], None)
+        table = _table(relation, columns.get(relation["oid"], []))
+        if tenant is not None:
+            table = _anywhere(table, relation["schema"] + ".", declared.partition(".")[0] + ".")
+        found.setdefault(declared, []).append(table)
+    return Catalogue(**server, tables={name: _declared(name, each) for name, each in found.items()})
+
+
+def _anywhere(table: Table, schema: str, declared: str) -> Table:
+    """*table* with types of its tenant's schema as all tenants have them."""
+    columns = tuple(replace(each, type=each.type.replace(schema, declared)) for each in table.columns)
+    return replace(table, columns=columns)
+
+
+def _declared(name: str, present: list[Table]) -> Table:
+    if TENANT not in name:
+        return present[0]
+    first, *others = sorted(present, key=lambda table: table.name)
+    nullable = {column.name for table in present for column in table.columns if column.nullable}
+    identities = frozenset(each for table in present for each in table.leaf_identities)
+    return replace(
+        first,
+        name=name,
+        columns=tuple(replace(each, nullable=each.name in nullable) for each in first.columns),
+        leaf_identities=identities,
+        readable=all(each.readable for each in present),
+        secured=any(each.secured for each in present),
+        tenants=(first, *others),
+    )
 
 
 def _table(relation: Mapping[str, Any], columns: list[Column]) -> Table:
@@ -174,7 +227,8 @@ SELECT current_database() AS database, current_setting('server_version_num')::in
 """
 
 _RELATIONS = """
-SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind AS kind, c.relpersistence AS persistence,
+SELECT c.oid, n.nspname || '.' || c.relname AS name, quote_ident(n.nspname) AS schema,
+       c.relkind AS kind, c.relpersistence AS persistence,
        c.relreplident AS replica_identity, c.relispartition AS is_partition,
        (SELECT inhparent::regclass::text FROM pg_inherits WHERE inhrelid = c.oid LIMIT 1) AS parent,
        (SELECT array_agg(a.attname::text ORDER BY k.place)
@@ -194,7 +248,11 @@ SELECT c.oid, n.nspname || '.' || c.relname AS name, c.relkind AS kind, c.relper
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable,
        row_security_active(c.oid) AS secured
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE n.nspname || '.' || c.relname = ANY (%(tables)s) AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+ WHERE (n.nspname || '.' || c.relname = ANY (%(tables)s)
+        OR EXISTS (SELECT FROM unnest(%(schemas)s::text[], %(names)s::text[]) AS p (schema, name)
+                    WHERE c.relname = p.name AND n.nspname ~ p.schema
+                      AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'))
+   AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
 """
 
 # The names of types are the same on every search path.

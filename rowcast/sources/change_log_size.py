@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 
 from rowcast.sources.connector import HEARTBEAT_INTERVAL_MS
 from rowcast.sources.definition import SourceDefinition, TableDefinition
+from rowcast.sources.tenant import TableNames
 
 # Measured on the topic's files with the settings of the connector: compressed, with keys and the markers of
 # Kafka's transactions. BEGIN, one change without its images, END: 893 bytes with an image of 239.
@@ -106,9 +107,17 @@ def estimate_change_log(definition: SourceDefinition, activity: Activity) -> Cha
         return no_estimate(definition, f"the statistics span less than an hour, since {since}")
     if not changes:
         return no_estimate(definition, f"the statistics hold no change of its tables since {since}")
-    defined = {table.name: table for table in definition.tables}
+    defined, names = (
+        {table.name: table for table in definition.tables},
+        TableNames(each.name for each in definition.tables),
+    )
     change_bytes = _ENVELOPE_BYTES + round(
-        sum(_images_bytes(defined[each.name], each) for each in activity.tables) / changes
+        sum(
+            _images_bytes(defined[found[0]], each)
+            for each in activity.tables
+            if (found := names.find(each.name)) is not None
+        )
+        / changes
     )
     rate = changes / span.total_seconds()
     heartbeats_bytes = round(window_s * 1000 / HEARTBEAT_INTERVAL_MS * _HEARTBEAT_BYTES)

@@ -36,6 +36,7 @@ from rowcast.sources.property_fit import document_misfits, misfits, nearest, row
 from rowcast.sources.reference_fit import LookedUp, looked_up, reference_misfits
 from rowcast.sources.source_file import AggregateEntry, FormerEntry, SourceFile
 from rowcast.sources.stated_event import compile_events
+from rowcast.sources.tenant import TENANT_COLUMN, is_pattern
 
 # The first server that publishes chosen columns of a table.
 _COLUMN_LISTS = 150_000
@@ -64,6 +65,36 @@ def compile_definition(source: SourceFile, contracts: Mapping[str, Contract], ca
             faults.append(source.fault(f"references.{reference.name}.{place}", message, accepted))
     if faults:
         raise DocumentError(source.path, faults)
+    definition = _definition(source, contracts, catalogue)
+    faults = list(_tenant_faults(source, definition, catalogue))
+    if faults:
+        raise DocumentError(source.path, faults)
+    return definition
+
+
+def _tenant_faults(source: SourceFile, definition: SourceDefinition, catalogue: Catalogue) -> Iterator[Fault]:
+    """What of the tables of tenants forbids that they are mapped alike."""
+    for table in definition.tables:
+        if not is_pattern(table.name):
+            continue
+        at = next(at for at, name in source.named_tables() if name == table.name)
+        first = catalogue.tables[table.name].present[0].name
+        for present in catalogue.tables[table.name].present:
+            if present.column(TENANT_COLUMN) is not None:
+                yield source.fault(at, f"{present.name} has a column {TENANT_COLUMN!r}", "another name")
+            for column in table.columns:
+                found = present.column(column.name)
+                if found is None or found.type != column.type:
+                    what = f"has no column {column.name!r}" if found is None else f"{column.name!r} is {found.type}"
+                    message = f"{present.name}: {what}, in {first} it is {column.type}"
+                    yield source.fault(at, message, "the same columns in the tables of all tenants")
+        dated = [column.name for column in table.columns if column.type == "date"]
+        if dated:
+            message = f"column {dated[0]!r} of {table.name} is a date: a first snapshot cannot read it of any tenant"
+            yield source.fault(at, message, "a timestamp, a text, or a table without tenant")
+
+
+def _definition(source: SourceFile, contracts: Mapping[str, Contract], catalogue: Catalogue) -> SourceDefinition:
     aggregates = [_aggregate(source, entry, contracts) for entry in _parents_first(source.aggregates)]
     embedded = [each for aggregate in aggregates for _, each in aggregate.embeddings()]
     parents = [aggregate.parent for aggregate in aggregates if aggregate.parent is not None]

@@ -19,6 +19,7 @@ from rowcast.sources.column_type import UNAVAILABLE
 from rowcast.sources.definition import SourceDefinition, TableDefinition
 from rowcast.sources.heartbeat import HEARTBEAT_PREFIX, heartbeat_query, qualified, quoted
 from rowcast.sources.shielded_column import all_rules
+from rowcast.sources.tenant import TenantPattern, is_pattern
 
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 HEARTBEAT_INTERVAL_MS = 1_000
@@ -166,7 +167,16 @@ def _capture(definition: SourceDefinition) -> dict[str, str]:
 
 
 def _pattern(name: str) -> str:
-    """*name* as a regular expression in a list: Debezium splits at commas and strips blanks."""
+    """
+    *name* as a regular expression in a list: Debezium splits at commas and strips blanks.
+
+    What stands for a tenant is as the database has it: Debezium itself would not tell upper from lower case.
+    """
+    schema, dot, rest = name.partition(".")
+    if is_pattern(schema):
+        table, column_dot, column = rest.partition(".")
+        pattern = TenantPattern.read(f"{schema}{dot}{table}").expression
+        return f"(?-i){pattern}" + _pattern(column_dot + column)
     return re.sub(r"\\?([\s,])", lambda found: f"\\x{{{ord(found[1]):x}}}", re.escape(name))
 
 

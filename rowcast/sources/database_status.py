@@ -14,6 +14,7 @@ from rowcast.sources.connector import HEARTBEAT_INTERVAL_MS, publication_name, s
 from rowcast.sources.health import Problem, Slot, SourceStatus
 from rowcast.sources.publication import read_publication
 from rowcast.sources.subject import Subject
+from rowcast.sources.tenant import TableNames, is_pattern
 
 # Ten beats: a pause of this length is no hiccup, and the promise is to name a dead path within 60 s.
 HEARTBEAT_AGE_MAX_S = 10 * HEARTBEAT_INTERVAL_MS / 1000
@@ -50,7 +51,7 @@ def _capture_problems(connection: psycopg.Connection[Any], subject: Subject, *, 
     # With a slot, what was not published meanwhile cannot be read any more: only a new snapshot has it.
     mend = subject.start_over if has_slot else subject.apply
     present = read_catalogue(connection, tuple(subject.tables)).tables
-    missing = [table for table in subject.tables if table not in present]
+    missing = [table for table in subject.tables if table not in present and not is_pattern(table)]
     if missing:
         message = f"{', '.join(missing)}: captured, but not in the database any more"
         remedy = f"create it again, or take its aggregate out of the source file; then {mend}"
@@ -60,7 +61,21 @@ def _capture_problems(connection: psycopg.Connection[Any], subject: Subject, *, 
     if publication is None:
         yield Problem("PUBLICATION_MISSING", f"publication {name} does not exist", mend)
         return
-    lacks = "; ".join(publication.shortfalls({name: each for name, each in subject.tables.items() if name in present}))
+    captured = {
+        table.name: each for name, each in subject.tables.items() if name in present for table in present[name].present
+    }
+    names = TableNames(subject.tables)
+    late = [
+        (table, tenant)
+        for table in captured
+        if table not in publication.tables and (tenant := (names.find(table) or ("", None))[1]) is not None
+    ]
+    for table, tenant in () if publication.everything else late:
+        del captured[table]
+        message = f"publication {name} does not publish {table}: what is written there is in no event"
+        resync = f"`rowcast sources resync {subject.source} --tenant {tenant}`"
+        yield Problem("PUBLICATION_INCOMPLETE", message, f"{subject.apply}, then {resync}")
+    lacks = "; ".join(publication.shortfalls(captured))
     if lacks:
         lost = ": what is written meanwhile is in no event" if has_slot else ""
         yield Problem("PUBLICATION_INCOMPLETE", f"publication {name} {lacks}{lost}", mend)

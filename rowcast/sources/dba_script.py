@@ -17,7 +17,7 @@ from psycopg import sql
 from rowcast.control.database import connect as connect_control
 from rowcast.settings import DatabaseSettings, Settings
 from rowcast.sources.admission import SOURCE_CONNECTIONS, SPARE
-from rowcast.sources.catalogue import Catalogue, connect_source, read_catalogue
+from rowcast.sources.catalogue import Catalogue, Table, connect_source, read_catalogue
 from rowcast.sources.connector import slot_name
 from rowcast.sources.control_plan import control_statements
 from rowcast.sources.declared_contract import contracts_of
@@ -90,7 +90,8 @@ def _rights(catalogue: Catalogue, connection: psycopg.Connection[Any]) -> Iterat
         hosted = connection.execute("SELECT FROM pg_roles WHERE rolname = 'rds_replication'").fetchone()
         form = "GRANT rds_replication TO {}" if hosted is not None else "ALTER ROLE {} REPLICATION"
         yield sql.SQL(form).format(login).as_string(connection)
-    hidden = [name.split(".") for name, table in sorted(catalogue.tables.items()) if not table.readable]
+    present = [each for table in catalogue.tables.values() for each in table.present]
+    hidden = [name.split(".") for name in sorted(each.name for each in present if not each.readable)]
     for schema in dict.fromkeys(name[0] for name in hidden):
         yield grant("GRANT USAGE ON SCHEMA {} TO {}", sql.Identifier(schema))
     for name in hidden:
@@ -104,7 +105,7 @@ def _rights(catalogue: Catalogue, connection: psycopg.Connection[Any]) -> Iterat
 
 def _granted(catalogue: Catalogue) -> Catalogue:
     """*catalogue* as it will be when the rights are there: what is refused now, no right would mend."""
-    tables = {name: replace(table, readable=True, secured=False) for name, table in catalogue.tables.items()}
+    tables = {name: _readable(table) for name, table in catalogue.tables.items()}
     return replace(
         catalogue,
         wal_level="logical",
@@ -116,6 +117,11 @@ def _granted(catalogue: Catalogue) -> Catalogue:
         connections_max=-1,
         tables=tables,
     )
+
+
+def _readable(table: Table) -> Table:
+    tenants = tuple(replace(each, readable=True, secured=False) for each in table.tenants)
+    return replace(table, readable=True, secured=False, tenants=tenants)
 
 
 def _control_script(settings: Settings) -> Script:

@@ -20,10 +20,13 @@ from rowcast.deprecation import Deprecation
 from rowcast.errors import ConfigurationError
 from rowcast.sources.embedding import EmbeddedDefinition, embedded_of
 from rowcast.sources.field import ConditionDefinition, FieldDefinition, conditions_of, field_of
+from rowcast.sources.tenant import is_pattern
 from rowcast.topics import change_log_topic, domain_topic
 
 FORMAT = 4
-_FORMATS = frozenset({1, 2, 3, FORMAT})  # what a later one has more, an earlier one goes without
+# What a worker that knows no tenants must not take for tables of the database.
+FORMAT_OF_TENANTS = 5
+_FORMATS = frozenset({1, 2, 3, FORMAT, FORMAT_OF_TENANTS})  # what a later one has more, an earlier one goes without
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,7 +252,8 @@ class SourceDefinition:
 
     def to_json(self) -> bytes:
         """The canonical document: equal definitions give equal bytes."""
-        document = {"format": FORMAT, **asdict(self)}
+        of_tenants = any(is_pattern(table.name) for table in self.tables)
+        document = {"format": FORMAT_OF_TENANTS if of_tenants else FORMAT, **asdict(self)}
         for entry in document["aggregates"]:
             # Absent where there is none, so that definitions that were stored before keep their bytes.
             for name in ("former", "deprecation"):

@@ -16,9 +16,12 @@ import orjson
 
 from rowcast.sources.catalogue import columns_query
 from rowcast.sources.definition import SourceDefinition
+from rowcast.sources.tenant import TenantPattern, is_pattern
 
 HEARTBEAT_PREFIX = "rowcast.heartbeat"
 _TELLING_BEATS = 20
+# Of tenants: what is dropped is sure when two have told of it.
+_TELLING_BEATS_OF_TENANTS = 10
 
 
 def heartbeat_query(definition: SourceDefinition, publication: str) -> str:
@@ -38,8 +41,13 @@ def heartbeat_query(definition: SourceDefinition, publication: str) -> str:
         " 'timeline', ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int,"
         """ 'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),"""
         f" 'counter', counter, 'source', source{told}))::text)"
-        f" FROM (SELECT *, counter % {_TELLING_BEATS} = 1 AS told FROM beat) AS beat"
+        f" FROM (SELECT *, counter % {_telling_beats(definition)} = 1 AS told FROM beat) AS beat"
     )
+
+
+def _telling_beats(definition: SourceDefinition) -> int:
+    has_tenants = any(is_pattern(table.name) for table in definition.tables)
+    return _TELLING_BEATS_OF_TENANTS if has_tenants else _TELLING_BEATS
 
 
 def catalogue_query(definition: SourceDefinition, publication: str) -> str:
@@ -49,7 +57,8 @@ def catalogue_query(definition: SourceDefinition, publication: str) -> str:
 
 
 def _tellings(definition: SourceDefinition, publication: str) -> list[tuple[str, str]]:
-    tables = [table.name for table in definition.tables]
+    # Tables of tenants are not partitioned.
+    tables = [table.name for table in definition.tables if not is_pattern(table.name)]
     return [
         ("partitions", _by_table(tables, _LEAVES)),
         ("files", _by_table(tables, _FILES)),
@@ -93,6 +102,8 @@ def _by_table(tables: Sequence[str], told: str) -> str:
 
     Either their oids, those that were attached with ``@<transaction>``, or each one's file.
     """
+    if not tables:
+        return "'{}'::json"
     literal = ", ".join(map(_text, tables))
     names = ", ".join(_text(qualified(table)) for table in tables)
     return (
@@ -112,12 +123,22 @@ def _captured(definition: SourceDefinition, publication: str) -> str:
     """
     applied = orjson.dumps(
         {
-            table.name: {"key": table.key, "columns": {column.name: column.type for column in table.columns}}
+            table.name: {
+                "key": table.key,
+                "columns": {column.name: column.type for column in table.columns},
+                **_tenants(table.name),
+            }
             for table in definition.tables
         },
         option=orjson.OPT_SORT_KEYS,
     )
-    return _one_line(_CAPTURED).format(
+    has_tenants = any(is_pattern(table.name) for table in definition.tables)
+    plain = _PLAIN | (_WITH_TENANTS if has_tenants else {})
+    query = _one_line(_CAPTURED)
+    for name, part in plain.items():
+        query = query.replace(f"<{name}>", _one_line(part))
+    return query.format(
+        source=_text(definition.source),
         applied=_text(applied.decode()),
         of=_text(hashlib.sha256(applied).hexdigest()[:8]),
         publication=_text(publication),
@@ -127,14 +148,55 @@ def _captured(definition: SourceDefinition, publication: str) -> str:
     )
 
 
+def _tenants(name: str) -> dict[str, str]:
+    """What a table of tenants is found by, and what stands for the schema in types of it."""
+    if not is_pattern(name):
+        return {}
+    pattern = TenantPattern.read(name)
+    return {"schema": pattern.schema_expression, "table": pattern.table, "types": name.partition(".")[0]}
+
+
+_PLAIN = {
+    "named": "SELECT w.name, w.want -> 'columns' AS columns, w.want -> 'key' AS key, c.oid",
+    "table": "ON n.nspname || '.' || c.relname = w.name",
+    "type": "k.type",
+    "gone": """WHEN a.oid IS NULL THEN '{{"table": "gone"}}'""",
+    "name": "name",
+    "is": "left(md5(concat_ws(' ', oid, numbers)), 8)",
+    "published": "SELECT r.prrelid AS oid,",
+    "told": "FROM compared",
+}
+# Each table of a tenant by its own name. That it was published anew shows too, and which were published empty.
+_WITH_TENANTS = {
+    "named": """
+SELECT CASE WHEN w.want -> 'schema' IS NULL THEN w.name ELSE n.nspname || '.' || c.relname END AS name,
+       w.want -> 'columns' AS columns, w.want -> 'key' AS key, c.oid,
+       w.want ->> 'types' AS types, quote_ident(n.nspname) AS schema, c.relkind AS kind""",
+    "table": """
+ON CASE WHEN w.want -> 'schema' IS NULL THEN n.nspname || '.' || c.relname = w.name
+        ELSE c.relname = w.want ->> 'table' AND n.nspname ~ (w.want ->> 'schema')
+             AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relpersistence <> 't' END
+WHERE c.oid IS NOT NULL OR w.want -> 'schema' IS NULL""",
+    "type": "CASE WHEN a.types IS NULL THEN k.type ELSE replace(k.type, a.schema || '.', a.types || '.') END",
+    "gone": """WHEN a.oid IS NULL THEN '{{"table": "gone"}}'
+               WHEN a.types IS NOT NULL AND a.kind = 'p' THEN '{{"table": "partitioned"}}'""",
+    "name": "c.name",
+    "is": """
+left(md5(concat_ws(' ', c.oid, c.numbers, u.entry)), 8)
+  || CASE WHEN EXISTS (SELECT FROM rowcast.tenant_table t
+                        WHERE t.source = {source} AND t.name = c.name AND t.oid = c.oid) THEN '+' ELSE '' END""",
+    "published": "SELECT r.prrelid AS oid, r.oid AS entry,",
+    "told": """
+FROM compared c LEFT JOIN applied a ON a.oid = c.oid LEFT JOIN published u ON u.oid = c.oid AND a.types IS NOT NULL""",
+}
 _CAPTURED = """
 WITH applied AS MATERIALIZED (
-  SELECT w.name, w.want -> 'columns' AS columns, w.want -> 'key' AS key, c.oid
+  <named>
     FROM jsonb_each({applied}) AS w (name, want)
     LEFT JOIN (pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace AND c.relkind IN ('r', 'p'))
-      ON n.nspname || '.' || c.relname = w.name
+      <table>
 ), present AS MATERIALIZED (
-  SELECT a.oid, jsonb_object_agg(k.name, k.type) AS types, jsonb_object_agg(k.number, k.name) AS names,
+  SELECT a.oid, jsonb_object_agg(k.name, <type>) AS types, jsonb_object_agg(k.number, k.name) AS names,
          string_agg(k.number::text, ' ' ORDER BY k.number) AS numbers
     FROM ({columns}) k JOIN applied a ON a.oid = k.oid WHERE a.columns -> k.name IS NOT NULL GROUP BY a.oid
 ), publication AS MATERIALIZED (
@@ -142,10 +204,10 @@ WITH applied AS MATERIALIZED (
     FROM pg_publication p WHERE p.pubname = {publication}
 ), published AS (
   -- row filters and column lists are younger than PostgreSQL 14
-  SELECT r.prrelid AS oid, regexp_split_to_array(trim('[]' FROM to_jsonb(r) ->> 'prattrs'), '[, ]+') AS numbers
+  <published> regexp_split_to_array(trim('[]' FROM to_jsonb(r) ->> 'prattrs'), '[, ]+') AS numbers
     FROM pg_publication_rel r JOIN publication p ON p.oid = r.prpubid WHERE to_jsonb(r) ->> 'prqual' IS NULL
 ), compared AS (
-  SELECT a.name, a.oid, h.numbers, CASE WHEN a.oid IS NULL THEN '{{"table": "gone"}}' ELSE
+  SELECT a.name, a.oid, h.numbers, CASE <gone> ELSE
     jsonb_strip_nulls(jsonb_build_object(
       'columns', (SELECT jsonb_object_agg(x.key, coalesce(h.types ->> x.key, ''))
          FROM jsonb_each_text(a.columns) x WHERE h.types ->> x.key IS DISTINCT FROM x.value),
@@ -157,8 +219,8 @@ WITH applied AS MATERIALIZED (
 )
 SELECT json_build_object('of', {of}, 'publication', (SELECT oid FROM publication),
   'operations', (SELECT operations FROM publication),
-  'is', coalesce(json_object_agg(name, left(md5(concat_ws(' ', oid, numbers)), 8)), '{{}}'),
-  'lacks', coalesce(json_object_agg(name, lacks) FILTER (WHERE lacks <> '{{}}'), '{{}}')) FROM compared
+  'is', coalesce(json_object_agg(<name>, <is>), '{{}}'),
+  'lacks', coalesce(json_object_agg(<name>, lacks) FILTER (WHERE lacks <> '{{}}'), '{{}}')) <told>
 """
 _IDENTITY = """
 SELECT jsonb_agg(i.attname) FROM (

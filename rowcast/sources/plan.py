@@ -35,6 +35,7 @@ from rowcast.sources.left_topic import LeftTopic, left_topics
 from rowcast.sources.shielded_column import is_hashing
 from rowcast.sources.source_database import plan_source_database
 from rowcast.sources.source_file import SourceFile
+from rowcast.sources.tenant_publishing import missing_note
 from rowcast.sources.topic_plan import TopicAdmin, plan_topics
 
 APPLICATION = "rowcast sources"
@@ -85,6 +86,9 @@ class Plan:
         )
         admin = self._open.enter_context(TopicAdmin(settings.kafka()))
         connect = self._open.enter_context(ConnectClient(settings.connect()))
+        unpublishing = missing_note(definition, connection)
+        if unpublishing is not None:
+            self._tell(unpublishing)
         note = partial(note_capture, definition, control, connection, settings.kafka())
         # First of all, because it knows best why a running source cannot have another table.
         stored = plan_definition(definition, control)
@@ -165,10 +169,10 @@ def estimate(sources: Iterable[SourceFile], settings: Settings) -> list[ChangeLo
     estimates = []
     for source in sources:
         with translated(), connect_source(settings.database(source.database)) as connection:
-            tables = source.tables
-            definition = admit(source, contracts_of(source, settings), read_catalogue(connection, tables))
+            catalogue = read_catalogue(connection, source.tables)
+            definition = admit(source, contracts_of(source, settings), catalogue)
             try:
-                estimates.append(estimate_change_log(definition, read_activity(connection, tables)))
+                estimates.append(estimate_change_log(definition, read_activity(connection, catalogue.present)))
             except psycopg.Error as error:  # information only: what plan found has to be told all the same
                 estimates.append(no_estimate(definition, str(error).strip()))
     return estimates

@@ -20,6 +20,7 @@ from rowcast.settings import Settings
 from rowcast.sources.catalogue import connect_source
 from rowcast.sources.connector import connector_name, publication_name, slot_name
 from rowcast.sources.control_plan import knows_sources
+from rowcast.sources.tenant_publishing import drop_statements, has_trigger, trigger_name
 
 _SLOT_TIMEOUT_S = 60.0
 _PAUSE_S = 0.2
@@ -85,10 +86,27 @@ def _remove_from_database(source: Removable, settings: Settings, progress: Calla
         if _drop_slot(slot_name(source.source), connection):
             progress(f"replication slot {slot_name(source.source)} dropped")
         name = publication_name(source.source)
+        _drop_trigger(source.source, connection, progress)
         connection.execute(sql.SQL("DROP PUBLICATION IF EXISTS {}").format(sql.Identifier(name)))
         if connection.execute("SELECT to_regclass('rowcast.heartbeat')").fetchone() != (None,):
             connection.execute("DELETE FROM rowcast.heartbeat WHERE source = %s", (source.source,))
         progress(f"publication {name} dropped")
+
+
+def _drop_trigger(
+    source: str, connection: psycopg.Connection[tuple[object, ...]], progress: Callable[[str], None]
+) -> None:
+    """Take away what publishes new tenants' tables; without publication it does nothing, so it may stay, too."""
+    if not has_trigger(source, connection):
+        return
+    name = trigger_name(source)
+    try:
+        for statement in drop_statements(source):
+            connection.execute(statement)
+    except psycopg.errors.InsufficientPrivilege:
+        progress(f"event trigger {name} stays, and does nothing: only a superuser may drop it")
+    else:
+        progress(f"event trigger {name} dropped")
 
 
 def _drop_slot(name: str, connection: psycopg.Connection[tuple[object, ...]]) -> bool:

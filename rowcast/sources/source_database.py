@@ -23,6 +23,8 @@ from rowcast.sources.change import Action, Change, Step
 from rowcast.sources.connector import publication_name, slot_name
 from rowcast.sources.definition import SourceDefinition, TableDefinition
 from rowcast.sources.publication import OPERATIONS, Publication, read_publication
+from rowcast.sources.tenant import TableNames
+from rowcast.sources.tenant_publishing import is_superuser, plan_tenant_publishing, tenant_tables
 
 
 def plan_source_database(
@@ -47,6 +49,12 @@ def plan_source_database(
             where="table rowcast.heartbeat",
             fix="USAGE on the schema, SELECT and UPDATE on the table: `rowcast sources plan --sql`",
         )
+    if not present.may_tell_tenants:
+        raise ConfigurationError(
+            "is not there, or the login may not read it",
+            where="table rowcast.tenant_table",
+            fix="let a DBA run what `rowcast sources plan --sql` prints",
+        )
     return present.steps()
 
 
@@ -60,7 +68,7 @@ def source_database_statements(
         ConfigurationError: slot or publication of this name belong to something else.
 
     """
-    present = _Present(definition, catalogue, connection)
+    present = _Present(definition, catalogue, connection, as_superuser=True)
     present.refuse_foreign_slot()
     return [*(step.statement for step in present.steps()), *present.grants()]
 
@@ -74,12 +82,16 @@ class _Present:
         catalogue: Catalogue,
         connection: psycopg.Connection[Any],
         halted: Collection[str] = (),
+        *,
+        as_superuser: bool = False,
     ) -> None:
-        self.halted = frozenset(halted)
+        self.halted, self.as_superuser = frozenset(halted), as_superuser
         self.definition, self.source = definition, definition.source
         self.catalogue, self.connection = catalogue, connection
+        self.login = self._login()
         self.schema = self._one("SELECT 1 FROM pg_namespace WHERE nspname = 'rowcast'") is not None
         rights = self._one(_HEARTBEAT_RIGHTS)
+        self.tenant_rights = self._one(_TENANT_RIGHTS)
         self.table = rights is not None
         self.may_beat = rights is None or bool(rights["usable"])
         self.row = (
@@ -92,6 +104,19 @@ class _Present:
         )
         self.publication = read_publication(connection, publication_name(definition.source))
 
+    def _login(self) -> str:
+        row = self._one("SELECT current_user AS login")
+        assert row is not None, "one row"
+        return str(row["login"])
+
+    @property
+    def may_tell_tenants(self) -> bool:
+        """Whether heartbeats can tell which tables of tenants were published empty, where there are tenants."""
+        if not tenant_tables(self.definition):
+            return True
+        # Who made it has to have more rights than the login, which could have the trigger run something otherwise.
+        return is_superuser(self.connection) if self.tenant_rights is None else bool(self.tenant_rights["usable"])
+
     def _one(self, query: LiteralString, parameters: tuple[object, ...] = ()) -> dict[str, Any] | None:
         with self.connection.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(query, parameters).fetchone()
@@ -99,7 +124,11 @@ class _Present:
     def steps(self) -> list[Step]:
         """What makes the database as declared."""
         definition, connection = self.definition, self.connection
-        return [*_heartbeat(definition.source, self, connection), *_publication(definition, self, connection)]
+        return [
+            *_heartbeat(definition.source, self, connection),
+            *_publication(definition, self, connection),
+            *plan_tenant_publishing(definition, connection, as_superuser=self.as_superuser),
+        ]
 
     def grants(self) -> Iterator[str]:
         """What lets the login beat, where somebody else made the table."""
@@ -109,6 +138,9 @@ class _Present:
             login = sql.Identifier(row["login"])
             for form in ("USAGE ON SCHEMA rowcast", "SELECT, UPDATE ON rowcast.heartbeat"):
                 yield _text(sql.SQL("GRANT {} TO {}").format(sql.SQL(form), login), self.connection)
+        if self.tenant_rights is not None and not self.may_tell_tenants:
+            form = "GRANT SELECT ON rowcast.tenant_table TO {}"
+            yield _text(sql.SQL(form).format(sql.Identifier(self.login)), self.connection)
 
     def refuse_foreign_slot(self) -> None:
         slot = self.slot
@@ -130,13 +162,26 @@ class _Present:
 
     def refuse_loss(self, publication: Publication, tables: Mapping[str, frozenset[str]]) -> None:
         """Refuse to mend a publication that the slot has been read with: it would hide that changes are missing."""
-        lacks = "; ".join(publication.shortfalls({name: tables[name] for name in tables if name not in self.halted}))
+        names = TableNames(each.name for each in self.definition.tables)
+        asked = {name: tables[name] for name in tables if not self._is_halted(names, name)}
+        # A tenant's table that is published again, or for the first time, is told by the heartbeats.
+        asked = {name: tables[name] for name in asked if name in publication.tables or not _is_tenants(names, name)}
+        lacks = "; ".join(publication.shortfalls(asked))
         if self.slot is not None and lacks:
             raise ConfigurationError(
                 f"{lacks}, and the source runs: what was written since then is in no event",
                 where=f"publication {publication.name}",
                 fix=f"run `rowcast sources remove {self.source} --yes`, then apply again: it takes a new snapshot",
             )
+
+    def _is_halted(self, names: TableNames, table: str) -> bool:
+        found = names.find(table)
+        return found is not None and found[0] in self.halted
+
+
+def _is_tenants(names: TableNames, table: str) -> bool:
+    found = names.find(table)
+    return found is not None and found[1] is not None
 
 
 def _heartbeat(source: str, present: _Present, connection: psycopg.Connection[Any]) -> Iterator[Step]:
@@ -166,6 +211,12 @@ SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELE
  WHERE n.nspname = 'rowcast' AND c.relname = 'heartbeat'
 """
 
+_TENANT_RIGHTS = """
+SELECT has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS usable
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE n.nspname = 'rowcast' AND c.relname = 'tenant_table'
+"""
+
 _HEARTBEAT_TABLE = """
 CREATE TABLE IF NOT EXISTS rowcast.heartbeat (
     source  text PRIMARY KEY,
@@ -179,8 +230,11 @@ def _publication(
     definition: SourceDefinition, present: _Present, connection: psycopg.Connection[Any]
 ) -> Iterator[Step]:
     name = publication_name(definition.source)
-    tables = {table.name: table.published_columns for table in definition.tables}
-    listed = sql.SQL(", ").join(map(_listed, definition.tables))
+    declared = {
+        each.name: table for table in definition.tables for each in present.catalogue.tables[table.name].present
+    }
+    tables = {table: each.published_columns for table, each in declared.items()}
+    listed = sql.SQL(", ").join(_listed(table, each) for table, each in declared.items())
 
     def step(action: Action, reason: str, statement: sql.Composed) -> Step:
         change = Change(definition.source, "source database", action, f"publication {name}", reason)
@@ -197,19 +251,24 @@ def _publication(
             where=f"publication {name}",
             fix=f"drop it, or name the source otherwise than {definition.source!r}",
         )
-    present.refuse_loss(present.publication, {table.name: table.captured for table in definition.tables})
+    present.refuse_loss(present.publication, {table: each.captured for table, each in declared.items()})
     if not (present.publication.operations and present.publication.via_root):
         form = "ALTER PUBLICATION {} SET (publish = {}, publish_via_partition_root = true)"
         statement = sql.SQL(form).format(sql.Identifier(name), sql.Literal(OPERATIONS))
         yield step("alter", "must publish every operation, through partitioned tables", statement)
     published = present.publication.tables
-    if published != tables:
+    if published != tables and published.items() <= tables.items():
+        # New tenants alone: whatever came in between is published, too, and stays.
+        added = sql.SQL(", ").join(_listed(table, each) for table, each in declared.items() if table not in published)
+        statement = sql.SQL("ALTER PUBLICATION {} ADD TABLE {}").format(sql.Identifier(name), added)
+        yield step("alter", _difference(published, tables), statement)
+    elif published != tables:
         statement = sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(sql.Identifier(name), listed)
         yield step("alter", _difference(published, tables), statement)
 
 
-def _listed(table: TableDefinition) -> sql.Composable:
-    name = sql.Identifier(*table.name.split("."))
+def _listed(name_in_database: str, table: TableDefinition) -> sql.Composable:
+    name = sql.Identifier(*name_in_database.split("."))
     if not table.narrow:
         return name
     columns = sql.SQL(", ").join(sql.Identifier(column.name) for column in table.columns)

@@ -27,11 +27,11 @@ from rowcast.sources.field import (
     read_places,
 )
 from rowcast.sources.stated_event import Entries, read_events
+from rowcast.sources.tenant import TABLE_OR_PATTERN, is_pattern, meeting
 
 FOLDER = "connectors"
 SOURCE_NAME = re.compile(r"[a-z][a-z0-9_]{0,47}")
 SOURCE_NAME_FORM = "lower-case letters, digits and _, a letter first, at most 48"
-TABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}\.[A-Za-z_][A-Za-z0-9_$]{0,62}")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[!#$%&'()*+,\-./0-9:;=?@A-Za-z\[\]_~]+")
 _CONTRACT = re.compile(r"v(0|[1-9][0-9]{0,3})\.(0|[1-9][0-9]{0,3})")
 _CONTRACT_FORM = "v<major>.<minor>, such as v1.0"
@@ -236,6 +236,7 @@ def load_source(path: Path) -> SourceFile:
         pii=_handlings(root) if "pii" in root else None,
     )
     document.faults.extend(_table_faults(source))
+    document.faults.extend(_tenant_faults(source))
     document.faults.extend(_reference_faults(source))
     document.faults.extend(_embedding_faults(source))
     document.refuse_faults()
@@ -252,7 +253,7 @@ def _references(root: Section) -> tuple[ReferenceDefinition, ...]:
         entries.append(
             ReferenceDefinition(
                 name=name,
-                table=entry.text("table", TABLE_NAME, "schema.table, such as public.item_status"),
+                table=entry.text("table", TABLE_OR_PATTERN, "schema.table, such as public.item_status"),
                 key=entry.text("key", _ANY, _COLUMN_FORM),
                 value=read_place(entry, "value"),
             )
@@ -269,6 +270,54 @@ def _table_faults(source: SourceFile) -> Iterator[Fault]:
         first = owners.setdefault(table, owner)
         if table and first != owner:
             yield source.fault(at, f"{table} belongs to {first}", "a table of its own")
+
+
+def _tenant_faults(source: SourceFile) -> Iterator[Fault]:
+    """What is tied together is of one tenant, and no table of the database is two of the file's."""
+    by_name = {each.name: each for each in source.aggregates}
+    for first, second in meeting(source.tables):
+        at = next(at for at, table in source.named_tables() if table == first)
+        message = f"{first} and {second} may be the same table of the database"
+        yield source.fault(at, message, "names of which no table fulfils two")
+    for entry in source.aggregates:
+        at, has_tenant = f"aggregates.{entry.name}", is_pattern(entry.table)
+        tied = [(f"{at}.{each}", table) for each, table in _tied(entry, by_name)]
+        tied += [(f"{place}.table", each.table) for place, each in entry.embeddings()]
+        for place, table in tied:
+            if table and entry.table and is_pattern(table) is not has_tenant:
+                message = f"{table} {'has no' if has_tenant else 'has a'} tenant, {entry.table} {_HAS[has_tenant]}"
+                yield source.fault(place, message, "{tenant} in both, or in none")
+        if has_tenant and entry.events:
+            message = "a stated event names no tenant, so it cannot be told whose it is"
+            yield source.fault(f"{at}.events", message, "none for an aggregate whose table has a tenant")
+        yield from _tenant_reference_faults(source, entry)
+
+
+_HAS = {True: "has one", False: "has none"}
+
+
+def _tied(entry: AggregateEntry, by_name: Mapping[str, AggregateEntry]) -> Iterator[tuple[str, str]]:
+    """The tables above an aggregate's and beside it, each with the field that names it."""
+    if entry.parent is None:
+        return
+    if entry.parent.aggregate in by_name:
+        yield "parent.aggregate", by_name[entry.parent.aggregate].table
+    if entry.parent.through is not None:
+        yield "parent.through.table", entry.parent.through.table
+
+
+def _tenant_reference_faults(source: SourceFile, entry: AggregateEntry) -> Iterator[Fault]:
+    """A table without tenant cannot look up in one that has it; the other way round all tenants share the table."""
+    if is_pattern(entry.table):
+        return
+    tables = {each.name: each.table for each in source.references}
+    sections = [(f"aggregates.{entry.name}", entry.fields)]
+    sections += [(at, embedded.fields) for at, embedded in entry.embeddings()]
+    for at, name, each in ((at, name, each) for at, fields in sections for name, each in fields.items()):
+        table = tables.get(each.reference or "", "")
+        if is_pattern(table):
+            message = f"{table} has a tenant, {entry.table} has none"
+            yield source.fault(f"{at}.fields.{name}.reference", message, "{tenant} in both, or not in the reference's")
 
 
 def _handlings(root: Section) -> dict[str, Handling]:
@@ -343,7 +392,7 @@ def _aggregate(section: Section, name: str) -> AggregateEntry:
     renamed = section.section("fields")
     return AggregateEntry(
         name=name,
-        table=section.text("table", TABLE_NAME, "schema.table, such as public.item"),
+        table=section.text("table", TABLE_OR_PATTERN, "schema.table, such as public.item"),
         document=section.text("document", _ANY, "the name of a json or jsonb column", default=""),
         id=read_places(section, "id", "a column, or a list of columns"),
         parent=_parent(section) if "parent" in section else None,
@@ -351,7 +400,7 @@ def _aggregate(section: Section, name: str) -> AggregateEntry:
         fields={each: read_field(renamed, each) for each in renamed},
         where=read_conditions(section, "where"),
         soft_delete=read_place(section, "soft_delete", default=""),
-        embedded=read_embedded(section, TABLE_NAME),
+        embedded=read_embedded(section, TABLE_OR_PATTERN),
         events=read_events(section),
         former=_former(section, contract) if "former" in section else (),
     )
@@ -395,7 +444,7 @@ def _parent(section: Section) -> ParentEntry:
 
 def _through(section: Section) -> ThroughDefinition:
     return ThroughDefinition(
-        table=section.text("table", TABLE_NAME, "schema.table, such as public.bound_with"),
+        table=section.text("table", TABLE_OR_PATTERN, "schema.table, such as public.bound_with"),
         columns=section.texts("column", "the column, or list of columns, that holds the aggregate's key"),
     )
 

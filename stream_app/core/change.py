@@ -61,7 +61,8 @@ class RowChange(NamedTuple):
     *xid* and *order* place it in its transaction; both are None for a snapshot read. *lsn* and *time_us*
     are those of the change, or of the snapshot. *last* marks the snapshot's last row. Of a *whole* row every
     value is there, but for types that mark it otherwise (`stream_app.core.column.is_marked_otherwise`); of any other,
-    some may be unavailable, because they stand unchanged outside the WAL.
+    some may be unavailable, because they stand unchanged outside the WAL. Of a TRUNCATE *tenant* is the only one
+    that it concerns; rows have theirs among the columns.
     """
 
     operation: Operation
@@ -75,6 +76,7 @@ class RowChange(NamedTuple):
     first: bool = False
     last: bool = False
     whole: bool = False
+    tenant: str | None = None
 
 
 class Message(NamedTuple):
@@ -160,6 +162,7 @@ def _row_change(data: dict[str, Any], code: str, whole: bool) -> RowChange:
         snapshot == _FIRST,
         snapshot == _LAST,
         whole,
+        None,
     )
     return _new(RowChange, change)
 

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rowcast.errors import StopError
+from stream_app.core.change import RowChange
+from stream_app.core.tenant import tenant_of_row
 
 
 class Defect(NamedTuple):
     """
     What is not as it was applied: the *code* of the stop, what, and how it is *mended*; empty: nothing has to be.
 
-    *table*: the only one that it concerns; None: all that is captured. *lossless*: no change is missing because of it.
+    *table*: the only one that it concerns; None: all that is captured. With *tenant* that table of
+    this one alone. *lossless*: no change is missing because of it.
     """
 
     code: str
@@ -20,6 +23,7 @@ class Defect(NamedTuple):
     mended: str
     table: str | None = None
     lossless: bool = False
+    tenant: str | None = None
 
 
 class TableDefectError(StopError):
@@ -34,7 +38,11 @@ class TableDefectError(StopError):
         super().__init__(first.code, "; ".join(each.message for each in defects), remedy=remedy)
 
 
-def without_id(source: str, table: str, lsn: int, error: Exception) -> TableDefectError:
-    """A row of *table* at *lsn* belongs to no aggregate that could be refused alone: *error* says why."""
-    mended = "check the table's replica identity and ids"
-    return TableDefectError(source, [Defect("ROW_WITHOUT_ID", f"{table} at LSN {lsn}: {error}", mended, table, True)])
+def without_id(source: str, row: RowChange, error: Exception) -> TableDefectError:
+    """*row* belongs to no aggregate that could be refused alone: *error* says why."""
+    mended, table = "check the table's replica identity and ids", row.table
+    message = f"{table} at LSN {row.lsn}: {error}"
+    tenant = tenant_of_row(row)
+    if tenant is not None:
+        message = f"tenant {tenant}: {message}"
+    return TableDefectError(source, [Defect("ROW_WITHOUT_ID", message, mended, table, True, tenant)])

@@ -124,7 +124,7 @@ def _key(source: SourceMapping, row: RowChange) -> Key:
     try:
         return Key(mapping.name, mapping.row_key(image or {}))
     except MappingError as error:
-        raise without_id(source.definition.source, row.table, row.lsn, error) from error
+        raise without_id(source.definition.source, row, error) from error
 
 
 def _foresee(
@@ -170,7 +170,7 @@ def _parent(source: SourceMapping, columns: Columns, change: RowChange) -> str |
     try:
         return mapping.parent(columns)
     except MappingError as error:
-        raise without_id(source.definition.source, mapping.table, change.lsn, error) from error
+        raise without_id(source.definition.source, change, error) from error
 
 
 def _load_rows(view: View, rows: Iterable[Key]) -> Lookups:

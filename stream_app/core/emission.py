@@ -20,6 +20,7 @@ import orjson
 from rowcast.bounded_json import refuse_depth
 from rowcast.errors import ContractViolationError, MappingError, PoisonError
 from rowcast.event import EventKind, Moment, Record
+from rowcast.identity import tenant_of
 from stream_app.core.embedded import embedded_values, raw_embedded
 from stream_app.core.form import StatedForm
 from stream_app.core.holding import held_row, raw_rows
@@ -91,6 +92,7 @@ class Emitted:
 
     *statements* wait for the chunks in which events of their transaction go out; *refused_statements* never become
     events. Of *unready* types nothing goes out: their first generation is not complete, or they are halted.
+    Nor does of *muted* tenants.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -98,6 +100,7 @@ class Emitted:
     refused: int = 0
     repeated: int = 0
     unready: frozenset[str] = frozenset()
+    muted: frozenset[str] = frozenset()
     statements: list[Statement] = field(default_factory=list)
     refused_statements: list[RefusedStatement] = field(default_factory=list)
 
@@ -160,6 +163,8 @@ def emit(source: SourceMapping, view: View, key: Key, origin: Origin, out: tuple
     A version that the tail of the topic already carries is used, never issued again with other bytes.
     """
     emitted = out[0]
+    if emitted.muted and tenant_of(key.id_text) in emitted.muted:
+        return
     mapping = source.by_type[key.aggregate]
     while True:
         state = view.aggregates[key]

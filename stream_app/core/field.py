@@ -15,7 +15,7 @@ from rowcast.sources.field import ConditionDefinition, FieldDefinition
 from rowcast.sources.function_module import Function, line_of
 from stream_app.core.cast import cast_to
 from stream_app.core.image import Image, Reader, kind_of, place_reader
-from stream_app.core.reference import ReferenceTable, key_text
+from stream_app.core.reference import ReferenceTable
 
 Condition = Callable[[Image], bool]
 # What a function returns has to be JSON by itself: nothing is turned into text behind its back.
@@ -55,7 +55,7 @@ def _looked_up(read: Reader, definition: FieldDefinition, table: ReferenceTable)
         if key is None:
             return None
         try:
-            found, value = table.find(key_text(key))
+            found, value = table.find(table.key_of(key, image))
         except MappingError as error:
             raise MappingError(f"{place} in reference {name!r}: {error}") from error
         if not found and not lenient:

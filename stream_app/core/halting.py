@@ -2,7 +2,8 @@
 Halted types: aggregate types whose tables are not as they were applied, while the others of their source go on.
 
 Rows of a halted type go to row state as they come, and no event comes of them, until a resync has read its tables anew.
-So do those of the types below it, whose ancestors may be wrong. Where no type would be left, the source stops.
+So do those of the types below it, whose ancestors may be wrong. Where no type would be left, the source stops. A
+table of one tenant that is not as it was applied halts this tenant alone, with all its types.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from rowcast.errors import MappingError
-from rowcast.halt import Halt
+from rowcast.halt import Halt, tenant_place
 from stream_app.core.change import Operation, RowChange
 from stream_app.core.defect import Defect, TableDefectError, without_id
 from stream_app.core.embedding import EmbeddedMapping, LinkMapping
 from stream_app.core.mapping import AggregateMapping, SourceMapping
 from stream_app.core.reference import ReferenceTable
 from stream_app.core.sequencing import types_below
+from stream_app.core.tenant import tenant_of_row
 
 # Rows cannot be mapped, and nobody knows yet whether because of their tables.
 UNSURE = "TOO_MANY_REFUSALS"
@@ -31,7 +33,8 @@ class HaltedTypes:
         self._added: list[Halt] = []
         self._lifted: list[str] = []
         self._fed = {table.name: types_made_of(source, table.name) for table in source.definition.tables}
-        self._drop({each.cause for each in self._halts.values()} - set(source.by_type))
+        types = {each.cause for each in self._halts.values() if each.tenant is None}
+        self._drop(types - set(source.by_type))
         self._judge()
 
     def __contains__(self, aggregate: object) -> bool:
@@ -45,12 +48,15 @@ class HaltedTypes:
 
     def stops_all(self, defects: Iterable[Defect]) -> bool:
         """Whether no type would be left if *defects* were to halt theirs."""
-        return set(self._source.by_type) == {*self.types, *types_below(self._source, self._causes_of(defects))}
+        of_all = [each for each in defects if each.tenant is None]
+        if not of_all:
+            return False
+        return set(self._source.by_type) == {*self.types, *types_below(self._source, self._causes_of(of_all))}
 
     def halt(self, defects: Sequence[Defect], since: str) -> list[Halt]:
-        """Halt the types of the tables with *defects*, and those below; returns what is new."""
-        new: list[Halt] = []
-        for cause, found in self._causes_of(defects).items():
+        """Halt the types of the tables with *defects*, and those below, or their tenants; returns what is new."""
+        new = _of_tenants(defects, since)
+        for cause, found in self._causes_of(each for each in defects if each.tenant is None).items():
             first, message = found[0], "; ".join(dict.fromkeys(each.message for each in found))
             tables = tuple(dict.fromkeys(each.table for each in found if each.table is not None))
             for aggregate in types_below(self._source, [cause]):
@@ -70,15 +76,29 @@ class HaltedTypes:
         return halt._replace(since=former.since) if former.code == UNSURE != halt.code else None
 
     def lift(self, causes: Iterable[str]) -> list[str]:
-        """What *causes* halted goes on, unless another halts it too; returns these types, parents first."""
+        """What *causes* halted goes on, unless another halts it too; returns these types, parents first, no tenants."""
         former = self.types
         self._drop(causes)
         self._judge()
         return [each.name for each in self._source.by_rank if each.name in former - self.types]
 
+    @property
+    def places(self) -> list[str]:
+        """What stands for halted types and tenants in metrics."""
+        return sorted({*self.types, *map(tenant_place, self.tenants)})
+
+    def why_tenant(self, tenant: str) -> Halt:
+        """What halts *tenant*."""
+        return self._halts[tenant_place(tenant), tenant_place(tenant)]
+
+    def lift_tenants(self, tenants: Iterable[str]) -> None:
+        """These *tenants* go on."""
+        self._drop(map(tenant_place, tenants))
+        self._judge()
+
     def lift_all(self) -> None:
         """All are read anew."""
-        self.lift(set(self.causes))
+        self.lift(set(self.causes) | set(map(tenant_place, self.tenants)))
 
     def take_changed(self) -> tuple[list[Halt], list[str]]:
         """What has to be written with the next commit: new halts, and causes that halt nothing any more."""
@@ -92,7 +112,9 @@ class HaltedTypes:
 
     def takes(self, row: RowChange) -> bool:
         """Whether *row* can go to row state: of a halted type it may be that nobody can tell which row it is."""
-        return row.table not in self.tables or row.operation is Operation.TRUNCATE or self._is_placeable(row)
+        if row.table not in self.tables and not (self.tenants and tenant_of_row(row) in self.tenants):
+            return True
+        return row.operation is Operation.TRUNCATE or self._is_placeable(row)
 
     def placeable(self, rows: Sequence[RowChange]) -> tuple[RowChange, ...]:
         """The *rows* that can; what the others did a resync finds."""
@@ -110,10 +132,12 @@ class HaltedTypes:
             table = self._source.references.get(row.table)
             if table is None or row.table in self.tables or row.operation is Operation.TRUNCATE:
                 continue
+            if tenant_of_row(row) in self.tenants:
+                continue
             try:
                 table.row_key((row.before if row.operation is Operation.DELETE else row.after) or {})
             except MappingError as error:
-                raise without_id(self._source.definition.source, row.table, row.lsn, error) from error
+                raise without_id(self._source.definition.source, row, error) from error
 
     def refuse_cut(self, rows: Iterable[RowChange]) -> None:
         """
@@ -124,14 +148,15 @@ class HaltedTypes:
 
         """
         for row in rows:
-            if row.after is None or row.table in self.tables:
+            tenant = tenant_of_row(row)
+            if row.after is None or row.table in self.tables or tenant in self.tenants:
                 continue
             mapping = self._rows_of(row.table)
             lacking = sorted(mapping.needed - row.after.keys()) if mapping else ()
             if lacking:
                 message = f"{row.table}: rows come without column {', '.join(map(repr, lacking))}"
                 mended = "put it back, or change the source file"
-                defect = Defect("COLUMN_CHANGED", message, mended, row.table)
+                defect = Defect("COLUMN_CHANGED", message, mended, row.table, tenant=tenant)
                 raise TableDefectError(self._source.definition.source, [defect])
 
     def _rows_of(self, table: str) -> AggregateMapping | EmbeddedMapping | ReferenceTable | None:
@@ -159,10 +184,12 @@ class HaltedTypes:
                 self._lifted.append(cause)
 
     def _judge(self) -> None:
-        self.types = frozenset(aggregate for aggregate, _ in self._halts)
-        self.causes = frozenset(cause for _, cause in self._halts)
+        of_types = {key: each for key, each in self._halts.items() if each.tenant is None}
+        self.types = frozenset(aggregate for aggregate, _ in of_types)
+        self.causes = frozenset(cause for _, cause in of_types)
+        self.tenants = frozenset(each.tenant for each in self._halts.values() if each.tenant is not None)
         # What is wrong with them is known, and their rows are taken as they come.
-        known = {cause for (_, cause), each in self._halts.items() if each.code != UNSURE}
+        known = {cause for (_, cause), each in of_types.items() if each.code != UNSURE}
         self.tables = frozenset(table for table, fed in self._fed.items() if fed and fed <= known)
 
     def _causes_of(self, defects: Iterable[Defect]) -> dict[str, list[Defect]]:
@@ -171,6 +198,19 @@ class HaltedTypes:
             for cause in sorted(self._fed.get(each.table or "", ())):
                 causes.setdefault(cause, []).append(each)
         return causes
+
+
+def _of_tenants(defects: Iterable[Defect], since: str) -> list[Halt]:
+    found: dict[str, list[Defect]] = {}
+    for each in defects:
+        if each.tenant is not None:
+            found.setdefault(each.tenant, []).append(each)
+    new = []
+    for tenant, own in found.items():
+        message, place = "; ".join(dict.fromkeys(each.message for each in own)), tenant_place(tenant)
+        tables = tuple(dict.fromkeys(each.table for each in own if each.table is not None))
+        new.append(Halt(place, place, own[0].code, message, own[0].mended, tables, since))
+    return new
 
 
 def types_made_of(source: SourceMapping, table: str) -> frozenset[str]:

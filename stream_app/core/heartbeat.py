@@ -9,10 +9,19 @@ from typing import Any
 import orjson
 
 from rowcast.errors import StopError
-from stream_app.core.captured import CAPTURED, follow_captured, forget_identities
-from stream_app.core.change import HEARTBEAT_PREFIX
+from rowcast.sources.tenant import TableNames
+from stream_app.core.captured import (
+    CAPTURED,
+    dropped_tables,
+    follow_captured,
+    forget_identities,
+    forget_tenants_identities,
+    note_seen,
+)
+from stream_app.core.change import HEARTBEAT_PREFIX, Operation, RowChange
 from stream_app.core.partition import ALL as PARTITIONS
 from stream_app.core.partition import Capture, follow_partitions, forget_partitions, keep_truncated
+from stream_app.core.tenant import tables_of_tenants
 from stream_app.core.transaction import LargeTransaction, Transaction
 
 Heartbeat = Mapping[str, Any]
@@ -37,10 +46,17 @@ def newest_heartbeat(
 
     """
     newest = former if former is None or not capture.truncated else keep_truncated(former, capture.truncated)
+    names = TableNames(capture.tables)
     for transaction in transactions:
         if transaction.messages:
             for beat in _heartbeats(transaction, source):
                 newest = _follow(source, newest, beat, capture)
+        if names.has_patterns and newest is not None:
+            rows = transaction.rows if isinstance(transaction, Transaction) else ()
+            seen = tables_of_tenants(rows) | capture.seen
+            known = newest.get(CAPTURED, (capture.begun or {}).get(CAPTURED))
+            if seen and known:
+                newest = {**newest, CAPTURED: note_seen(known, seen)}
     return newest
 
 
@@ -58,6 +74,38 @@ def forget_tables(heartbeat: Heartbeat, tables: Collection[str], told: Mapping[s
     if CAPTURED in kept:
         kept[CAPTURED] = forget_identities(kept[CAPTURED], tables, told.get(CAPTURED, {}))
     return kept
+
+
+def forget_tenants(
+    heartbeat: Heartbeat, names: TableNames, tenants: Collection[str], told: Mapping[str, Any]
+) -> dict[str, Any]:
+    """*heartbeat* with the tables of *tenants* among *names* as they are *told* to be now."""
+    kept = dict(heartbeat)
+    if CAPTURED in kept:
+        kept[CAPTURED] = forget_tenants_identities(kept[CAPTURED], names, tenants, told.get(CAPTURED, {}))
+    return kept
+
+
+def tells_of_tables(source: str, unit: Transaction) -> bool:
+    """Whether a heartbeat of *source* in *unit* tells of the captured tables."""
+    return any(isinstance(beat.get(CAPTURED), dict) for beat in _heartbeats(unit, source))
+
+
+def dropped_by(source: str, former: Heartbeat | None, unit: Transaction, capture: Capture) -> list[RowChange]:
+    """
+    TRUNCATEs of the tenants' tables that a heartbeat in *unit* does not tell of any more: they were dropped.
+
+    *former* is the heartbeat before it. Nothing in the log says so, and a table that is gone has no rows.
+    """
+    known = (former or {}).get(CAPTURED, (capture.begun or {}).get(CAPTURED)) or {}
+    found: dict[tuple[str, str], None] = {}
+    for beat in _heartbeats(unit, source):
+        if isinstance(beat.get(CAPTURED), dict):
+            found.update(dict.fromkeys(dropped_tables(beat[CAPTURED], known, capture.tables)))
+    return [
+        RowChange(Operation.TRUNCATE, table, None, None, unit.xid, None, unit.lsn, unit.time_us, tenant=tenant)
+        for table, tenant in found
+    ]
 
 
 def _check_history(source: str, former: Heartbeat, beat: Heartbeat, resumed: datetime | None) -> None:
@@ -91,7 +139,7 @@ def _follow(source: str, former: Heartbeat | None, beat: dict[str, Any], capture
     if known and capture.halted and isinstance(known.get("is"), str):
         # One for all tables, from a connector that a former release set up: those of halted types are being mended.
         known = {name: each for name, each in known.items() if name != "is"}
-    captured = follow_captured(source, known, beat, capture.asked, capture.resumed)
+    captured = follow_captured(source, known, beat, capture)
     kept = follow_partitions(source, former, beat, capture)
     return kept if captured is None else {**kept, CAPTURED: captured}
 

@@ -82,7 +82,7 @@ def _shift(mapping: AggregateMapping, row: Key, change: RowChange, known: tuple[
     if not change.whole or mapping.seldom_whole:
         columns = completed(columns, completing[0])
     image = mapping.image(columns)
-    owner = _owner(mapping.holding, image) or completing[1] or WITHOUT_ID + row.id_text
+    owner = _owner(mapping.holding, image) or completing[1] or _without_id(row.id_text)
     if not _may_count(mapping.holding, image):
         return Shift(row, change.operation, columns, former[1], None, None, True)
     try:
@@ -90,6 +90,12 @@ def _shift(mapping: AggregateMapping, row: Key, change: RowChange, known: tuple[
     except MappingError:
         parent, placed = None, False
     return Shift(row, change.operation, columns, former[1], owner, parent, placed)
+
+
+def _without_id(row_key: str) -> str:
+    """Behind the tenant where the row is of one, so that this is told alike of all ids."""
+    tenant, slash, key = row_key.rpartition("/")
+    return f"{tenant}{slash}{WITHOUT_ID}{key}"
 
 
 def _owner(holding: Holding, image: Image) -> str | None:

@@ -50,9 +50,9 @@ def _forget_emptied(source: SourceMapping, view: View, keys: Iterable[Key]) -> N
     """What the control database has of truncated tables stood there before the rows of the batch."""
     for key in keys:
         link = source.by_type[key.aggregate].link
-        if link is not None and link.name in view.emptied:
+        if link is not None and view.is_emptied(link.name, key.id_text):
             view.aggregates[key] = view.aggregates[key]._replace(parent_id_text=None)
-        if key.aggregate in view.emptied and key.aggregate not in source.held:
+        if view.is_emptied(*key) and key.aggregate not in source.held:
             # What link rows name stays theirs, whether the row that they bind is there or not.
             state = view.aggregates[key]._replace(present=False)
             view.aggregates[key] = state if link is not None else state._replace(parent_id_text=None)

@@ -15,7 +15,7 @@ from rowcast.contracts.personal_data import Digest
 from rowcast.errors import ConfigurationError, MappingError, StopError
 from rowcast.event import EventForm
 from rowcast.hash_key import HashKey
-from rowcast.identity import join_id_parts
+from rowcast.identity import join_id_parts, with_tenant
 from rowcast.sources.definition import (
     AggregateDefinition,
     SourceDefinition,
@@ -25,6 +25,7 @@ from rowcast.sources.definition import (
 from rowcast.sources.function_module import load_functions
 from rowcast.sources.place import parse_place
 from rowcast.sources.shielded_column import root_rules
+from rowcast.sources.tenant import TENANT_COLUMN, TableNames, is_pattern
 from stream_app.core.change import Columns
 from stream_app.core.column import id_part
 from stream_app.core.embedding import EmbeddedMapping, LinkMapping, compile_embedded, compile_link
@@ -105,12 +106,13 @@ class Holding:
     """
     How a row names its aggregate and the parent of that: by *id* and *parent*, readers of places in the row.
 
-    Rows that do not fulfil *condition* name none.
+    Rows that do not fulfil *condition* name none. *of_tenants*: each is of one, and so is what it names.
     """
 
     id: tuple[tuple[str, Reader], ...]
     parent: tuple[tuple[str, Reader], ...]
     condition: Condition | None
+    of_tenants: bool = False
 
     def counts(self, image: Image) -> bool:
         """
@@ -130,7 +132,7 @@ class Holding:
             MappingError: the row has none.
 
         """
-        text = _id_text(image, self.id)
+        text = _id_text(image, self.id, of_tenants=self.of_tenants)
         if text is None:
             raise MappingError(f"{' or '.join(place for place, _ in self.id)} is null or missing; it is the id")
         return text
@@ -143,10 +145,10 @@ class Holding:
             MappingError: it cannot be told.
 
         """
-        return _id_text(image, self.parent) if self.parent else None
+        return _id_text(image, self.parent, of_tenants=self.of_tenants) if self.parent else None
 
 
-def _id_text(image: Image, readers: tuple[tuple[str, Reader], ...]) -> str | None:
+def _id_text(image: Image, readers: tuple[tuple[str, Reader], ...], *, of_tenants: bool) -> str | None:
     parts = []
     for place, read in readers:
         value = read(image)
@@ -158,7 +160,7 @@ def _id_text(image: Image, readers: tuple[tuple[str, Reader], ...]) -> str | Non
     text = join_id_parts(parts)
     if len(text) > _ID_TEXT_MAX:
         raise MappingError(f"{' and '.join(place for place, _ in readers)}: the id has more than {_ID_TEXT_MAX} bytes")
-    return text
+    return with_tenant(image.value(TENANT_COLUMN), text) if of_tenants else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +172,8 @@ class SourceMapping:
     tables by table: their rows are state, filled by whoever works on the source. *embedded_tables* has the embedded
     tables by table, each behind the one that it is embedded in, *embedded* the same by name. *tables* has the table of
     each type, embedded table and reference table by its name in row state. *ranks* are the types' places in the order
-    parents first, *above* the types that are parents.
+    parents first, *above* the types that are parents. *tenant_tables* finds declared tables by those of tenants; None
+    where no table is of tenants.
     """
 
     definition: SourceDefinition
@@ -185,6 +188,7 @@ class SourceMapping:
     shield: Shield | None = None
     ranks: Mapping[str, int] = dataclasses.field(default_factory=dict)
     above: frozenset[str] = frozenset()
+    tenant_tables: TableNames | None = None
 
     @property
     def of_aggregates(self) -> tuple[AggregateMapping | EmbeddedMapping, ...]:
@@ -253,6 +257,7 @@ def compile_mapping(
         shield_of({each.table: each.shielded for each in (*mappings, *embedded.values())}, digest),
         {each.name: each.rank for each in mappings},
         frozenset(each.name for each in mappings if each.child_types),
+        names if (names := TableNames(table.name for table in definition.tables)).has_patterns else None,
     )
 
 
@@ -314,4 +319,5 @@ def _holding(aggregate: AggregateDefinition, table: TableDefinition) -> Holding 
         tuple((place, place_reader(place)) for place in aggregate.id),
         tuple((place, place_reader(place)) for place in parent),
         counts,
+        is_pattern(table.name),
     )

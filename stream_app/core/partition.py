@@ -39,7 +39,8 @@ class Capture(NamedTuple):
     *begun*: what there was when the source was set up, before its first snapshot. *truncated*: tables and transactions
     of TRUNCATEs that the change log has, and no kept heartbeat. *tables*: as they were applied, by name. *resumed*:
     when the source was resumed the last time. *halted*: the tables of which nothing is asked, because all types that
-    are made of them are halted.
+    are made of them are halted; nor of those of *halted_tenants*. *seen*: the tables of tenants that a
+    large transaction has rows of.
     """
 
     begun: Told | None = None
@@ -47,6 +48,8 @@ class Capture(NamedTuple):
     tables: Mapping[str, TableDefinition] = {}
     resumed: datetime | None = None
     halted: frozenset[str] = frozenset()
+    halted_tenants: frozenset[str] = frozenset()
+    seen: frozenset[str] = frozenset()
 
     @property
     def asked(self) -> Mapping[str, TableDefinition]:

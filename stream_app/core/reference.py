@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 import orjson
 
 from rowcast.errors import MappingError
-from rowcast.identity import join_id_parts
+from rowcast.identity import join_id_parts, tenant_of, with_tenant
 from rowcast.sources.definition import ReferenceDefinition, SourceDefinition, TableDefinition
 from rowcast.sources.field import FieldDefinition
 from rowcast.sources.place import parse_place
+from rowcast.sources.tenant import TENANT_COLUMN, is_pattern
 from stream_app.core.array import converter
 from stream_app.core.change import Columns, Operation, RowChange
-from stream_app.core.column import Converter, id_part, is_unavailable
+from stream_app.core.column import Converter, id_part, is_unavailable, unchanged
 from stream_app.core.image import Image, Reader, place_reader
 
 # Keys that change together beyond this number: every entity that uses the table is looked at.
@@ -55,7 +56,28 @@ class ReferenceTable:
             MappingError: it has none.
 
         """
-        return key_text(self._image(columns).value(self.definition.key))
+        image = self._image(columns)
+        return self.key_of(image.value(self.definition.key), image)
+
+    def key_of(self, value: Any, image: Image) -> str:
+        """
+        The text of a key with this *value* that a row names of which *image* is one; of the same tenant, if it has one.
+
+        Raises:
+            MappingError: it has none.
+
+        """
+        text = key_text(value)
+        return with_tenant(image.value(TENANT_COLUMN), text) if self.of_tenants else text
+
+    def forget(self, tenant: str | None) -> None:
+        """All rows are gone, or those of one *tenant*."""
+        self.rows = {key: row for key, row in self.rows.items() if tenant is not None and tenant_of(key) != tenant}
+
+    @property
+    def of_tenants(self) -> bool:
+        """Whether each row is of one tenant, and looked up from rows of the same."""
+        return is_pattern(self.definition.table)
 
     def complete(self, change: RowChange, row_key: str) -> dict[str, Any]:
         """The part of the row that is kept, with what an UPDATE did not touch."""
@@ -85,9 +107,10 @@ class ReferenceTable:
             columns = self.rows.get(key)
             if path is not None or columns is None:
                 # Inside a document, or of a row that is gone: the text alone, which matches more than it has to.
-                if not _PLAIN_KEY.fullmatch(key):
+                text = key.rpartition("/")[2]
+                if not _PLAIN_KEY.fullmatch(text):
                     return None
-                found.append(key)
+                found.append(text)
             else:
                 found.append(orjson.dumps({column: columns[self.definition.key]}).decode()[1:-1])
         return found if len(found) <= _KEYS_MAX else None
@@ -112,11 +135,14 @@ def compile_references(definition: SourceDefinition) -> dict[str, ReferenceTable
 def _compile(
     definition: ReferenceDefinition, table: TableDefinition, dependents: tuple[Dependent, ...]
 ) -> ReferenceTable:
+    converters = {column.name: converter(column.type) for column in table.columns}
+    if is_pattern(table.name):
+        converters[TENANT_COLUMN] = unchanged
     return ReferenceTable(
         name=f"references.{definition.name}",  # no aggregate type has a dot in its name
         definition=definition,
-        needed=frozenset(column.name for column in table.columns),
-        converters={column.name: converter(column.type) for column in table.columns},
+        needed=frozenset(converters),
+        converters=converters,
         value=place_reader(definition.value),
         dependents=dependents,
     )

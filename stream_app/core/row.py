@@ -20,6 +20,7 @@ from rowcast.sources.definition import TableDefinition
 from rowcast.sources.function_module import Function
 from rowcast.sources.place import parse_place
 from rowcast.sources.shielded_column import RowRules
+from rowcast.sources.tenant import TENANT_COLUMN, is_pattern
 from stream_app.core.array import converter
 from stream_app.core.change import Columns
 from stream_app.core.column import (
@@ -194,6 +195,10 @@ def row_parts(
     converters = {name: converter(types[name]) for name in needed}
     shielded = {name: (each, converters[name]) for name, each in rules.shielded().items() if name in needed}
     converters.update(dict.fromkeys(shielded, revealed))
+    captured = [column.name for column in table.columns if column.name in needed]
+    if is_pattern(table.name):
+        needed, captured = needed | {TENANT_COLUMN}, [TENANT_COLUMN, *captured]
+        converters[TENANT_COLUMN] = unchanged
     read = (each.place for each in fields.values() if each.place is not None)
     plain = plain and all(each.is_plain for each in fields.values())
     columns = {name: each.place for name, each in fields.items() if each.place is not None} if plain else {}
@@ -207,7 +212,7 @@ def row_parts(
         "key": table.key,
         "row_key": key_reader(table.name, table.key, converters),
         "needed": needed,
-        "captured": _as_read([column.name for column in table.columns if column.name in needed]),
+        "captured": _as_read(captured),
         "converters": converters,
         "readings": readings,
         "read": entity_reader(readings),
@@ -219,7 +224,7 @@ def row_parts(
         ),
         "placeholders": placeholders(types[column] for column in columns.values()),
         "deep": not plain or not all(is_flat(types[column]) for column in columns.values()),
-        "seldom_whole": any(is_marked_otherwise(types[name]) for name in needed),
+        "seldom_whole": any(is_marked_otherwise(types[name]) for name in needed if name in types),
         "shielded": shielded,
         "shown": tuple(dict.fromkeys((*table.key, *rules.links, *read))),
     }

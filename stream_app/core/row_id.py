@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from rowcast.errors import MappingError
-from rowcast.identity import join_id_parts, stands_for_itself
+from rowcast.identity import join_id_parts, stands_for_itself, with_tenant
+from rowcast.sources.tenant import TENANT_COLUMN, is_pattern
 from stream_app.core.change import Columns
 from stream_app.core.column import Converter, id_part, is_unavailable, unchanged
 
@@ -57,12 +58,15 @@ def id_reader(table: str, names: tuple[str, ...], converters: Mapping[str, Conve
         return text
 
     plain = len(names) == 1 and converters[names[0]] is unchanged
-    return _quick(names[0], read) if plain else read
+    reader = _quick(names[0], read) if plain else read
+    return _of_tenant(table, reader) if is_pattern(table) else reader
 
 
 def key_reader(table: str, names: tuple[str, ...], converters: Mapping[str, Converter]) -> KeyReader:
     """The same where none may be NULL: it raises MappingError then."""
     read = id_reader(table, names, converters)
+    # That of a tenant's table has looked for the quick way already.
+    plain = len(names) == 1 and converters[names[0]] is unchanged and not is_pattern(table)
 
     def read_key(columns: Columns) -> str:
         text = read(columns)
@@ -70,8 +74,17 @@ def key_reader(table: str, names: tuple[str, ...], converters: Mapping[str, Conv
             raise MappingError(f"{table}: an id column is NULL")
         return text
 
-    plain = len(names) == 1 and converters[names[0]] is unchanged
     return _quick(names[0], read_key) if plain else read_key
+
+
+def _of_tenant(table: str, read: IdReader) -> IdReader:
+    """The same with the row's tenant in front."""
+
+    def read_with_tenant(columns: Columns) -> str | None:
+        text = read(columns)
+        return None if text is None else with_tenant(available(table, columns, TENANT_COLUMN, TENANT_COLUMN), text)
+
+    return read_with_tenant
 
 
 def _quick(name: str, read: Callable[[Columns], _Text]) -> Callable[[Columns], str | _Text]:

@@ -29,9 +29,10 @@ from stream_app.core.loading import (
     load_whole,
 )
 from stream_app.core.mapping import AggregateMapping, SourceMapping
-from stream_app.core.state import AggregateState, Key, Lookup, View
+from stream_app.core.state import AggregateState, Emptied, Key, Lookup, View
 from stream_app.core.statement import Statement, statements_in
 from stream_app.core.tail import Tail
+from stream_app.core.tenant import tenant_of_row
 from stream_app.core.transaction import LargeTransaction, SnapshotRow, Transaction
 
 Work = Transaction | SnapshotRow
@@ -316,23 +317,33 @@ def settle(source: SourceMapping, view: View, origin: Origin, out: tuple[Emitted
             emit(source, view, key, origin, out)
 
 
-def split_truncates(source: SourceMapping, unit: Transaction) -> tuple[tuple[str, ...], Transaction]:
+def split_truncates(source: SourceMapping, unit: Transaction) -> tuple[tuple[Emptied, ...], Transaction]:
     """
-    The aggregate types and reference tables that *unit* truncates, and what of it is left to fold after that.
+    What *unit* truncates of aggregate types, embedded and reference tables, and what of it is left to fold after that.
 
     Changes of a table before its last TRUNCATE have no effect; those after it stand.
     """
-    last = {row.table: place for place, row in enumerate(unit.rows) if row.operation is Operation.TRUNCATE}
-    rows = tuple(row for place, row in enumerate(unit.rows) if place > last.get(row.table, -1))
-    types = [each.name for each in source.of_aggregates if each.table in last]
-    types += [each.name for table, each in source.references.items() if table in last]
-    return tuple(types), unit._replace(rows=rows)
+    last = {(row.table, row.tenant): place for place, row in enumerate(unit.rows) if row.operation is _TRUNCATE}
+    rows = tuple(row for place, row in enumerate(unit.rows) if place > last.get((row.table, tenant_of_row(row)), -1))
+    kinds = [(each.table, each.name) for each in source.of_aggregates]
+    kinds += [(table, each.name) for table, each in source.references.items()]
+    emptied = [Emptied(name, tenant) for table, name in kinds for emptied, tenant in last if emptied == table]
+    return tuple(emptied), unit._replace(rows=rows)
 
 
 def types_below(source: SourceMapping, types: Iterable[str]) -> list[str]:
     """*types*, those in which they are embedded, and all types whose ancestors they are, parents first."""
     wanted = {source.embedded[each].aggregate if each in source.embedded else each for each in types}
     return [each.name for each in source.by_rank if each.name in wanted or wanted & set(each.ancestor_types)]
+
+
+def emptied_below(source: SourceMapping, emptied: Iterable[Emptied]) -> tuple[list[str], list[Emptied]]:
+    """Likewise for what a TRUNCATE *emptied*: the types, and those of which it was one tenant's alone."""
+    names: dict[str | None, list[str]] = {}
+    for each in emptied:
+        names.setdefault(each.tenant, []).append(each.name)
+    below = [Emptied(name, tenant) for tenant, types in names.items() for name in types_below(source, types)]
+    return [each.name for each in below if each.tenant is None], [each for each in below if each.tenant is not None]
 
 
 def in_order(source: SourceMapping, keys: Iterable[Key]) -> list[Key]:
@@ -361,8 +372,9 @@ def _embedded_rows(source: SourceMapping, unit: Work) -> Sequence[RowChange]:
 def _fold_references(source: SourceMapping, view: View, unit: Work) -> None:
     """Take over the reference rows of *unit*; whoever calls brings up to date what was made with the former ones."""
     for table in source.references.values():
-        if table.name in view.emptied:
-            table.rows.clear()
+        for each in view.emptied:
+            if each.name == table.name:
+                table.forget(each.tenant)
     for change in _rows(unit):
         if change.table in source.references:
             _fold_reference(source, view, change)
@@ -374,7 +386,7 @@ def _fold_reference(source: SourceMapping, view: View, change: RowChange) -> Non
     try:
         row_key = table.row_key((change.before if gone else change.after) or {})
     except MappingError as error:
-        raise without_id(source.definition.source, change.table, change.lsn, error) from error
+        raise without_id(source.definition.source, change, error) from error
     key = Key(table.name, row_key)
     if row_key in table.rows:
         view.stored_rows.add(key)
@@ -408,7 +420,7 @@ def key_of(source: SourceMapping, row: RowChange) -> Key:
     try:
         return _new(Key, (mapping.name, mapping.row_key(image or {})))
     except MappingError as error:
-        raise without_id(source.definition.source, row.table, row.lsn, error) from error
+        raise without_id(source.definition.source, row, error) from error
 
 
 # A row change: the aggregate whose root row it changes, and the parent that the row points at. While that is not sure,

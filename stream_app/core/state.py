@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from rowcast.identity import tenant_of
 from stream_app.core.change import Columns
 
 
@@ -21,6 +22,13 @@ class Key(NamedTuple):
 
     aggregate: str
     id_text: str
+
+
+class Emptied(NamedTuple):
+    """Rows that a TRUNCATE took: what row state calls *name*, all of them or those of one *tenant*."""
+
+    name: str
+    tenant: str | None = None
 
 
 # The state that an aggregate's last event carried, as the canonical JSON of its `after` and `ancestors`: equal
@@ -100,8 +108,8 @@ class View:
     Of types with a holding, `rows` is by (type, row key), `owners` says which aggregate (id text) each known row
     holds, and `candidates` has for each loaded aggregate the keys of all rows that may hold it. An embedded row is kept
     likewise: it holds the row above. `touched` are the aggregates whose embedded rows changed, `whole` those of which
-    the batch has read the root row with all its values. What the control database has of the types in `emptied` does
-    not count.
+    the batch has read the root row with all its values. What the control database has of rows in `emptied` does not
+    count.
     """
 
     aggregates: dict[Key, AggregateState] = field(default_factory=dict)
@@ -115,7 +123,11 @@ class View:
     candidates: dict[Key, set[str]] = field(default_factory=dict)
     touched: set[Key] = field(default_factory=set)
     whole: set[Key] = field(default_factory=set)
-    emptied: frozenset[str] = frozenset()
+    emptied: frozenset[Emptied] = frozenset()
+
+    def is_emptied(self, name: str, key_text: str) -> bool:
+        """Whether what the control database has of the row or aggregate does not count any more."""
+        return bool(self.emptied) and Emptied(name, tenant_of(key_text)) in self.emptied
 
     def missing(self, keys: Iterable[Key]) -> frozenset[Key]:
         """Those of *keys* that were not loaded yet."""
@@ -168,10 +180,10 @@ class View:
 
     def note_row(self, row: Key, columns: Columns | None, owner: str | None) -> None:
         """The control database has *row* of a type with a holding (None: it does not); what is known stays."""
-        if columns is not None and row.aggregate not in self.emptied:
+        if columns is not None and not self.is_emptied(*row):
             self.stored_rows.add(row)
         if row not in self.owners:
-            gone = columns is None or row.aggregate in self.emptied
+            gone = columns is None or self.is_emptied(*row)
             self.rows[row], self.owners[row] = (None, None) if gone else (columns, owner)
 
     def note_holder(self, key: Key, row_key: str, columns: Columns) -> None:

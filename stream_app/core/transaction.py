@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from rowcast.annotation import STATED_PREFIX
 from rowcast.errors import MalformedChangeError, StopError
 from rowcast.limit import limit
+from rowcast.sources.tenant import TableNames
 from stream_app.core.change import (
     Begin,
     End,
@@ -26,6 +27,7 @@ from stream_app.core.change import (
     parse_change,
 )
 from stream_app.core.shield import Shield
+from stream_app.core.tenant import of_tenant
 
 # Above this many changes a transaction is spilled, so that its size does not become the worker's.
 TRANSACTION_CHANGES_MAX = limit("transaction_changes", 20_000)
@@ -170,7 +172,8 @@ class Assembler:
 
     *commit_lsn* is that of the last processed transaction (0: none); *processed* holds (LSN, xid, count)
     of the re-send window. Both are advanced as transactions come out; an Assembler lives as long as one
-    claim of a source and is thrown away with it. *shield* changes every row before anything else sees it.
+    claim of a source and is thrown away with it. *shield* changes every row before anything else sees it;
+    *tenant_tables* finds the declared table and the tenant of each before that.
     """
 
     def __init__(
@@ -179,8 +182,10 @@ class Assembler:
         processed: Iterable[tuple[int, int, int]],
         changes_max: int = TRANSACTION_CHANGES_MAX,
         shield: Shield | None = None,
+        tenant_tables: TableNames | None = None,
     ) -> None:
         self._shield = shield
+        self._tenant_tables = tenant_tables
         self.commit_lsn = commit_lsn
         self._changes_max = changes_max
         self._processed = {(lsn, xid): count for lsn, xid, count in processed}
@@ -207,6 +212,8 @@ class Assembler:
             # Its table and key are unknown, so no aggregate can be held alone.
             raise StopError("MALFORMED_CHANGE", f"offset {offset}: {error}") from error
         if isinstance(change, RowChange):
+            if self._tenant_tables is not None:
+                change = of_tenant(self._tenant_tables, change)
             if self._shield is not None:
                 change = self._shield.change(change)
             return SnapshotRow(change) if change.operation is Operation.READ else self._put(offset, change)

@@ -17,7 +17,7 @@ from rowcast.sources.field import ConditionDefinition, FieldDefinition
 from stream_app.core.column import PLACEHOLDER
 from stream_app.core.mapping import SourceMapping, compile_mapping
 from stream_app.core.sequencing import split_truncates, types_below
-from stream_app.core.state import Key, Lookup, View
+from stream_app.core.state import Emptied, Key, Lookup, View
 from stream_app.core.transaction import Assembler, Transaction
 
 COLUMNS = {
@@ -259,8 +259,8 @@ def test_a_truncated_embedded_table_touches_all_aggregates_of_its_type() -> None
     (placed,) = Assembler(0, []).feed(log.records())
     assert isinstance(placed.unit, Transaction)
     types, rest = split_truncates(mapping, placed.unit)
-    assert types == ("order.lines",)
-    assert types_below(mapping, types) == ["order"]
+    assert types == (Emptied("order.lines"),)
+    assert types_below(mapping, [each.name for each in types]) == ["order"]
     assert [(row.after or {})["id"] for row in rest.rows] == [2]
 
 

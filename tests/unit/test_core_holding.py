@@ -15,7 +15,7 @@ from rowcast.sources.definition import ColumnDefinition, ParentDefinition, Sourc
 from rowcast.sources.field import FieldDefinition
 from stream_app.core.column import PLACEHOLDER
 from stream_app.core.mapping import SourceMapping, compile_mapping
-from stream_app.core.state import Key, Lookup, View
+from stream_app.core.state import Emptied, Key, Lookup, View
 
 TABLES = ("instance", "holdings", "item")
 ABOVE = {"holdings": "instance", "item": "holdings"}
@@ -297,7 +297,7 @@ def test_what_is_being_landed_lies_over_what_is_loaded() -> None:
     newer.put_held_row(row, {"pk": 1, "doc": "x"}, "a")
     store, mapping, log = MemoryStore(), document_mapping(), ChangeLog()
     log.transaction([("u", "instance", None, doc(2, {"id": "a"}))])
-    emptied = View(emptied=frozenset({"instance"}))
+    emptied = View(emptied=frozenset({Emptied("instance")}))
     emptied.note_row(row, {"pk": 1}, "a")
     assert emptied.rows[row] is None
     view = View()
