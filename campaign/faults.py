@@ -114,8 +114,11 @@ def _any(rng: random.Random, at_s: float) -> PlannedFault:
 def _takeover(rng: random.Random, at_s: float) -> PlannedFault:
     """A worker that is away for longer than its lease, with a batch in its hands, and comes back."""
     lasts_s = _TAKEN_OVER_S[WORKER] + rng.uniform(1.0, 3.0)
-    place = rng.choice(["before_publish", "in_publish", "after_publish", "after_publish", "after_publish", "in_commit"])
-    return PlannedFault(at_s, "failpoint", WORKER, lasts_s, f"sequencer.{place}=stop@{rng.randint(8, 30)}")
+    place = rng.choice(["before_publish", "in_publish", *["after_publish"] * 5, "in_commit"])
+    hit = rng.randint(8, 30)
+    # Slow before, so that the batch is large, and another waits: the one may not be committed, nor the other published.
+    slow = f"sequencer.before_publish=sleep:0.15@2-{hit}," if place == "after_publish" else ""
+    return PlannedFault(at_s, "failpoint", WORKER, lasts_s, f"{slow}sequencer.{place}=stop@{hit}")
 
 
 def _away(rng: random.Random, at_s: float) -> PlannedFault:
