@@ -33,7 +33,8 @@ _SEQUENCER_PLACES = (
     "in_commit",
     "after_commit",
 )
-_CONSUMER_PLACES = ("before_transaction", "after_lock", "in_commit", "after_commit")
+# Mostly where effects, marks and offsets stand side by side and are not committed.
+_CONSUMER_PLACES = ("before_transaction", "after_lock", "in_commit", "in_commit", "in_commit", "after_commit")
 _FROM_START = ("failpoint", "slow")
 _OF_THE_SNAPSHOT = (SOURCE, CONNECT, KAFKA, roads.CONNECT_SOURCE, roads.CONNECT_KAFKA, "restart", "stop")
 _LONGEST_AWAY_S = 2.0
@@ -112,8 +113,8 @@ def _any(rng: random.Random, at_s: float) -> PlannedFault:
 
 
 def _takeover(rng: random.Random, at_s: float) -> PlannedFault:
-    """A worker that is away for longer than its lease, with a batch in its hands, and comes back."""
-    lasts_s = _TAKEN_OVER_S[WORKER] + rng.uniform(1.0, 3.0)
+    """A worker that is away for longer than its lease, with a batch in its hands, and comes back to a busy owner."""
+    lasts_s = _TAKEN_OVER_S[WORKER] + rng.uniform(3.0, 5.0)
     place = rng.choice(["before_publish", "in_publish", *["after_publish"] * 5, "in_commit"])
     hit = rng.randint(8, 30)
     # Slow before, so that the batch is large, and another waits: the one may not be committed, nor the other published.
