@@ -18,6 +18,7 @@ from campaign.faults import Fault, describe
 from campaign.finding import Checker, Findings
 from campaign.judgement import judge
 from campaign.load import PAUSE_S
+from campaign.observation import domain_records
 from campaign.oracle import Oracle
 from campaign.preparation import Prepared, prepare
 from campaign.rereading import Rereading
@@ -31,7 +32,6 @@ from examples.main_job.progress import tell
 EVENTS_MIN, FAULTS_MIN = 3_000, 2
 _EVENTS = EVENTS_MIN + 30
 _LOAD_S = 300.0
-_UNTOLD = 300  # what a worker may be behind when its control database is lost
 _AFTER_S = 1.5
 _SLOW_S = 0.2
 _SLOWER_S = 2.0
@@ -166,18 +166,20 @@ def _drive(round_: Prepared) -> None:
     oracle, seen = Oracle(round_.plan.types), set[int]()
     oracle.change([RowChange(name, None, row) for (name, _), row in round_.initial.items()], None)
 
-    untold = _UNTOLD if loss.planned is not None else 0
+    untold: int | None = None
 
-    def count() -> None:
+    def count() -> int:
         """About how many events there will be: clients hear of commits in another order than that of the WAL."""
         nonlocal untold
-        former = oracle.count
         for xid, attempt in load.journal.committed().items():
             if xid not in seen:
                 seen.add(xid)
                 oracle.change(attempt.changes, xid)
-        if loss.under_way:
-            untold += oracle.count - former
+        if untold is None and loss.over:
+            # What a snapshot told instead, and what is still on its way.
+            there = len(domain_records(round_.site.brokers, round_.site.topics)) if loss.snapshot_lsn else oracle.count
+            untold = oracle.count - there
+        return oracle.count - (untold or 0)
 
     began_s, parts_s = time.monotonic(), round_.clock.parts_s
     load.start()
@@ -189,8 +191,7 @@ def _drive(round_: Prepared) -> None:
     def done() -> bool:
         load.check()
         _check_faults(carried, rereading, loss)
-        count()
-        enough = oracle.count - untold >= _EVENTS
+        enough = count() >= _EVENTS
         hit = all(each.over for each in carried)
         now_s = time.monotonic() - began_s
         if enough:
