@@ -23,9 +23,14 @@ _POPULAR = 0.3
 
 
 class KnownKeys:
-    """Keys of *types*, shared by the clients; those of tables in *constrained* are referenced by foreign keys."""
+    """
+    Keys of *types*, shared by the clients; those of tables in *constrained* are referenced by foreign keys.
 
-    def __init__(self, types: Iterable[Type], constrained: frozenset[str]) -> None:
+    *truncated*: the clients may TRUNCATE tables.
+    """
+
+    def __init__(self, types: Iterable[Type], constrained: frozenset[str], *, truncated: bool = True) -> None:
+        self.truncated = truncated
         self.types = {each.name: each for each in types}
         self.constrained = constrained
         self.hidden: dict[str, list[tuple[Any, ...]]] = {name: [] for name in self.types}

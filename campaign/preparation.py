@@ -92,7 +92,9 @@ def prepare(
 ) -> Prepared:
     """Everything of *plan* in the empty *site*, up to the moment at which the load may begin; *end* ends it."""
     opened, given_up = end
-    rng, keys = random.Random(f"{plan.seed} rows"), KnownKeys(plan.types, plan.constrained)
+    # To a snapshot that is being read, a table that was truncated since it began is empty: no MVCC there.
+    truncated = plan.loss is None or not plan.loss.rebuilt
+    rng, keys = random.Random(f"{plan.seed} rows"), KnownKeys(plan.types, plan.constrained, truncated=truncated)
     with clock.part("tables"):
         site.create_tables(rng, plan.constrained)
         initial = _fill(plan, site, keys, rng)

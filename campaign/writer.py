@@ -259,7 +259,7 @@ class Steps:
 
     def truncate(self, made: Type) -> None:
         """TRUNCATE, where neither a foreign key nor a hidden row forbids it."""
-        if self._keys.hidden[made.name]:
+        if self._keys.hidden[made.name] or not self._keys.truncated:
             return
         if any(each.parent is made and each.name in self._keys.constrained for each in self._keys.types.values()):
             return
