@@ -53,14 +53,17 @@ def test_a_mutant_fits_the_code(mutant: Path) -> None:
 
 @pytest.fixture(scope="module")
 def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of a stack that all mutants share."""
+    """
+    The folder of a stack that all mutants share.
+
+    The first campaign starts it, and not the tests: a server that another process kills would stay a child of theirs
+    that has ended, and so in the way of its successor.
+    """
     folder = tmp_path_factory.mktemp("campaign")
-    stand = Stand(folder)
-    stand.up()
     try:
         yield folder
     finally:
-        stand.wipe()
+        Stand(folder).wipe()
 
 
 @pytest.mark.matrix
