@@ -134,7 +134,7 @@ def _consumer(rng: random.Random, at_s: float) -> PlannedFault:
     name = f"consumer.{rng.choice(_CONSUMER_PLACES)}"
     lasts_s = _TAKEN_OVER_S[CONSUMER] + rng.uniform(1.0, 4.0)
     action = rng.choice(["kill", "stop", "stop"])
-    return PlannedFault(at_s, "failpoint", CONSUMER, lasts_s, f"{name}={action}@{rng.randint(3, 9)}")
+    return PlannedFault(at_s, "failpoint", CONSUMER, lasts_s, f"{name}={action}@{rng.randint(2, 5)}")
 
 
 def _behind(rng: random.Random, at_s: float) -> list[PlannedFault]:
