@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import psycopg
 
 from campaign.command import run_command
+from campaign.errand import Errand
 from campaign.errors import NoVerdictError
 from campaign.oracle import Commit
 from campaign.site import Site
@@ -59,7 +60,7 @@ def plan_loss(rng: random.Random, kinds: Sequence[str]) -> PlannedLoss:
     return PlannedLoss(rng.uniform(1.5, 3.0), rng.choice(kinds), rng.choice(["", "", *_PLACES]))
 
 
-class ControlLoss:
+class ControlLoss(Errand):
     """
     Carries out what is *planned* at *site*, if anything.
 
@@ -68,35 +69,16 @@ class ControlLoss:
     """
 
     def __init__(self, planned: PlannedLoss | None, site: Site, ending: threading.Event) -> None:
-        self.planned, self._site, self._ending = planned, site, ending
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__(ending, _JOIN_S)
+        self.planned, self._site = planned, site
         self.snapshot_lsn: int | None = None
         self.restored_at: float | None = None
         self.under_way = False
-        self.error: Exception | None = None
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    @property
-    def over(self) -> bool:
-        """Whether all is done, or given up."""
-        return not self._thread.is_alive()
-
-    def end(self) -> None:
-        """End it, whatever became of it."""
-        self._ending.set()
-        if self._thread.ident is not None:
-            self._thread.join(_JOIN_S)
 
     def _run(self) -> None:
         try:
             if self.planned is not None:
                 self._lose(self.planned)
-        # Raised where the round waits for it.
-        except Exception as error:  # noqa: BLE001
-            self.error = error
         finally:
             self.under_way = False
 

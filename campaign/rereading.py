@@ -17,6 +17,7 @@ from typing import NamedTuple
 import psycopg
 
 from campaign.command import run_command
+from campaign.errand import Errand
 from campaign.hiding import Hiding
 from campaign.site import Site
 from examples.main_job.progress import tell
@@ -58,44 +59,24 @@ def plan_rereads(rng: random.Random, types: Sequence[str], *, wanted: bool) -> t
     )
 
 
-class Rereading:
+class Rereading(Errand):
     """Carries out what is *planned* at *site*; *asked* counts how often each type was to be sent again."""
 
     def __init__(self, planned: Sequence[PlannedReread], site: Site, hiding: Hiding, ending: threading.Event) -> None:
-        self._planned, self._site, self._hiding, self._ending = planned, site, hiding, ending
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        super().__init__(ending, _ANSWER_S)
+        self._planned, self._site, self._hiding = planned, site, hiding
         self.asked = Counter[str]()
         self.done = 0
-        self.error: Exception | None = None
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    @property
-    def over(self) -> bool:
-        """Whether all is done, or given up."""
-        return not self._thread.is_alive()
-
-    def end(self) -> None:
-        """End it, whatever became of it."""
-        self._ending.set()
-        if self._thread.ident is not None:
-            self._thread.join(_ANSWER_S)
 
     def _run(self) -> None:
-        try:
-            for each in self._planned:
-                if self._ending.wait(each.at_s):
-                    return
-                if each.origin == DATABASE and not self._until(self._hide):
-                    return
-                if not self._until(_Command(each, self._site, self._ending, self.asked).run):
-                    return  # what is hidden must not change again before it was read
-                self.done += 1
-        # Raised where the round waits for it.
-        except Exception as error:  # noqa: BLE001
-            self.error = error
+        for each in self._planned:
+            if self._ending.wait(each.at_s):
+                return
+            if each.origin == DATABASE and not self._until(self._hide):
+                return
+            if not self._until(_Command(each, self._site, self._ending, self.asked).run):
+                return  # what is hidden must not change again before it was read
+            self.done += 1
 
     def _hide(self) -> bool:
         with suppress(psycopg.OperationalError):
