@@ -162,6 +162,7 @@ class Writes(threading.Thread):
 
 
 @pytest.mark.slow
+@pytest.mark.guarantee("Nothing committed is lost")
 def test_tenants_come_and_go_without_a_restart(library: TestProject, workers: WorkerPool) -> None:
     """
     Two tenants with equal ids are snapshotted under writes; a third one's first rows are in the transaction of its
