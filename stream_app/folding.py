@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from stream_app.core.change import LooseMessage, RowChange
 from stream_app.core.defect import TableDefectError
@@ -86,8 +85,7 @@ class Folding:
         self.generations = Generations(
             self.source, self.mapping.by_type, self.noted.generations(), self.noted.snapshot_from
         )
-        idle = self.idle_origin()
-        self._reordered = self.store.renumber(self.noted.ranked(), (idle.lsn, idle.time))
+        self.position = self.store.renumber(self.noted.ranked(), self.position, self.idle_origin().time)
         self.halted = HaltedTypes(self.mapping, self.noted.halts())
         self.metrics.halted(self.halted.places)
         self.tail, ends = self._open_domain_topics(claim)
@@ -314,7 +312,7 @@ class Folding:
         whole = frozenset(sub_position.get("types", ()))
         # They stand in the control database once the step that left them pending is committed.
         self.wait()
-        after = self._last_emitted(sub_position)
+        after = Key(*sub_position["last"]) if "last" in sub_position else None
         said = self._stated.any()
         while keys := self._pending.next(self.chunk_max, after, whole):
             self.interrupt()
@@ -338,12 +336,6 @@ class Folding:
             step.commands_done = [(sub_position["command"], sub_position.get("outcome", "sent again"))]
         self.land(View(), Emitted(), step, replace(self.position, sub_position=None))
         self.wait()
-
-    def _last_emitted(self, sub_position: Mapping[str, Any]) -> Key | None:
-        """Up to where a former claim has emitted what is pending; None: nothing, or the types had another order."""
-        last, reordered = sub_position.get("last"), self._reordered
-        self._reordered = False
-        return None if last is None or reordered else Key(*last)
 
     def settle_before(self, unit: Transaction | LargeTransaction) -> None:
         """Take over what nothing can repeat any more, in a step of its own, before the state changes in bulk."""

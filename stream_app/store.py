@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -120,11 +120,12 @@ class Store:
         self._check_held(held)
         self._advance(former, position)
 
-    def renumber(self, former: Sequence[str] | None, place: tuple[int, str]) -> bool:
+    def renumber(self, former: Sequence[str] | None, position: Position, time: str) -> Position:
         """
         Take what is pending over from a claim that had the types *former* in their order; None: those of now.
 
-        Whether there was another order. What waits to be said of a type that went is refused at *place* (LSN, time).
+        Returns *position* as it is then: in another order, everything that is left goes out from the beginning. What
+        waits to be said of a type that went is refused at *time* (RFC 3339).
 
         Raises:
             OwnershipLostError: another claim was made.
@@ -132,16 +133,20 @@ class Store:
         """
         names = [each.name for each in self._mapping.by_rank]
         if names == former:
-            return False
+            return position
         with self._connection.transaction():
             self.hold()
             self._connection.execute("SET LOCAL statement_timeout = 0")
             if former is not None:
                 self._pending.renumber(former)
-                self._stated.renumber(place)
-            query = "UPDATE rowcast.source SET ranked = %s WHERE source = %s"
-            self._connection.execute(query, (orjson.dumps(names).decode(), self._source))
-        return former is not None
+                self._stated.renumber((position.commit_lsn, time))
+                # In the same commit: a claim that dies behind it leaves none that goes on in the former order.
+                left = {name: each for name, each in (position.sub_position or {}).items() if name != "last"}
+                position = replace(position, sub_position=left or None)
+            query = "UPDATE rowcast.source SET ranked = %s, sub_position = %s WHERE source = %s"
+            ranked = orjson.dumps(names).decode()
+            self._connection.execute(query, (ranked, _json(position.sub_position), self._source))
+        return position
 
     def open_majors(self, opening: Opening, end_offsets: EndOffsets) -> None:
         """

@@ -12,6 +12,7 @@ from stream_app.core.state import Key, View
 from stream_app.core.statement import Statement
 from stream_app.lease import claim, read_definition
 from stream_app.pending import Pending
+from stream_app.position import Position, read_position
 from stream_app.source_record import SourceRecord
 from stream_app.stated import StatedEvents
 from stream_app.step import Step
@@ -30,6 +31,10 @@ NOTED = [("instance", "i2"), ("instance", "unknown"), ("holdings", "h1"), ("hold
 def mapping_of(connection: psycopg.Connection, project: TestProject) -> SourceMapping:
     definition, _ = read_definition(connection, project.name)
     return compile_mapping(definition, compile_validators(definition))
+
+
+def names_of(mapping: SourceMapping) -> list[str]:
+    return [each.name for each in mapping.by_rank]
 
 
 def walk(pending: Pending, limit: int, whole: tuple[str, ...]) -> list[Key]:
@@ -82,7 +87,12 @@ def test_what_is_pending_keeps_its_types_when_others_come_and_go(project: TestPr
             Pending(control, mapping),
             StatedEvents(control, mapping),
         )
-        assert not store.renumber(SourceRecord(control, project.name).ranked(), (1, "2026-01-01T00:00:00Z"))
+        time, sub_position = "2026-01-01T00:00:00Z", {"lsn": 77, "time": "", "last": [names_of(mapping)[0], "x"]}
+        position = Position(
+            change_log_topic_id="t", next_offset=5, commit_lsn=77, end_offsets={}, sub_position=sub_position
+        )
+        store.commit(View(), Step(), None, position)
+        assert store.renumber(SourceRecord(control, project.name).ranked(), position, time) == position
         names = [each.name for each in mapping.by_rank]
         assert SourceRecord(control, project.name).ranked() == names
 
@@ -99,7 +109,11 @@ def test_what_is_pending_keeps_its_types_when_others_come_and_go(project: TestPr
             "UPDATE rowcast.statement SET rank = 9; INSERT INTO rowcast.statement"
             " SELECT source, 8, 0, 'gone', 'gone1', event, data, former, staged, reason, record FROM rowcast.statement"
         )
-        assert store.renumber(former, (77, "2026-01-01T00:00:00Z"))
+        after = store.renumber(former, position, time)
+        assert after == read_position(control, project.name), (
+            "a claim that dies now leaves what the next one has to know"
+        )
+        assert after.sub_position == {"lsn": 77, "time": ""}, "nothing is passed over that stands earlier now"
         assert walk(pending, 100, ()) == [Key(*each) for name in names for each in noted if each[0] == name]
         assert [each.event for each in stated.of([key])[1][key]] == ["noted"]
         refused = "SELECT lsn, aggregate, reason FROM rowcast.refused_statement"
