@@ -108,6 +108,8 @@ def _line(outcome: Outcome, folder: Path, now: str | None) -> dict[str, Any]:
     for finding in result.findings.found[:10]:
         tell(f"  {finding}"[:400])
     if result.findings.found:
+        for words in result.last_words:
+            tell(f"  {words}"[:400])
         tell(f"  {len(result.findings.found)} findings; logs and journal: {folder}")
     return line
 

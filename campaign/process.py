@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _KILL_TIMEOUT_S = 15.0
 _ENDS_MAX = 3
+_ERRORS_MAX = 5
+_ERROR = re.compile(r"\bERROR\b")  # as worker and consumer write it
 
 
 class Role:
@@ -72,6 +75,12 @@ class Role:
         """Of the process that runs, or ran last."""
         with self._lock:
             return None if self._process is None else self._process.pid
+
+    def last_words(self) -> list[str]:
+        """The last errors in its log, and its last line: for whoever looks into a finding."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        told = [line for line in lines[:-1] if _ERROR.search(line)][-_ERRORS_MAX:] + lines[-1:]
+        return [f"{self.name}: {line.strip()}" for line in told]
 
     def close(self) -> None:
         """End it for good."""

@@ -40,7 +40,7 @@ _SLOWER_S = 2.0
 
 @dataclass
 class RoundResult:
-    """What came of a round; *void* says why it does not count, None where it does."""
+    """What came of a round; *void* says why it does not count, None where it does, *last_words* are the logs'."""
 
     seed: int
     findings: Findings
@@ -48,6 +48,7 @@ class RoundResult:
     seconds: float
     figures: dict[str, Any]
     faults: list[dict[str, Any]] = field(default_factory=list)
+    last_words: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
@@ -148,9 +149,10 @@ class Round:
         evidence = conclude(round_)
         with self._clock.part("judge"):
             findings = judge(evidence)
-        ended = [role.name for each in round_.roles.values() for role in each if role.ended]
-        for name in ended:
-            findings.add(Checker.STOPPED, None, f"{name} ended by itself")
+        roles = [role for each in round_.roles.values() for role in each]
+        for role in roles:
+            if role.ended:
+                findings.add(Checker.STOPPED, None, f"{role.name} ended by itself")
         return RoundResult(
             seed=self.plan.seed,
             findings=findings,
@@ -158,6 +160,7 @@ class Round:
             seconds=0.0,
             figures=figures(round_, evidence),
             faults=[describe(each) for each in round_.carried],
+            last_words=[line for role in roles for line in role.last_words()],
         )
 
 

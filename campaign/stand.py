@@ -19,13 +19,14 @@ import psutil
 from campaign.errors import NoVerdictError
 from examples.main_job.progress import tell
 from rowcast.local import connect
+from rowcast.local.processes import RunningProcess
 from rowcast.local.stack import Stack
 from rowcast.local.state import StackState
 from rowcast.settings import Settings, load_settings
 
 SOURCE, CONTROL, KAFKA, CONNECT = "source", "control", "kafka", "connect"
 _DEAD_TIMEOUT_S = 20.0
-_KAFKA_BACK_S = 60.0
+_BACK_S = 60.0
 _PAUSE_S = 0.02
 _SUPPORT = "exactly.once.source.support"
 _FLUSH = "offset.flush.interval.ms"
@@ -96,17 +97,20 @@ class Stand:
 
     def pid(self, part: str) -> int:
         """
-        The process of *part*.
+        The process of *part*; one that another fault has killed is waited for.
 
         Raises:
-            NoVerdictError: it does not run, although nobody stopped it.
+            NoVerdictError: it does not run, although nobody keeps it from that.
 
         """
-        stack, name = self._of(part)
-        process = StackState(stack.folder).process(name)
-        if process is None or not process.alive():
-            raise NoVerdictError(f"{part} does not run")
-        return process.pid
+        deadline_s = time.monotonic() + _BACK_S
+        while True:
+            process = self._process(part)
+            if process is not None and process.alive():
+                return process.pid
+            if time.monotonic() > deadline_s:
+                raise NoVerdictError(f"{part} does not run")
+            time.sleep(_PAUSE_S)
 
     def freeze(self, part: str) -> int:
         """SIGSTOP to *part*; its process."""
@@ -130,7 +134,7 @@ class Stand:
         return self._start_connect if part == CONNECT else lambda: stack.start(name)
 
     def _start_connect(self) -> None:
-        deadline_s = time.monotonic() + _KAFKA_BACK_S
+        deadline_s = time.monotonic() + _BACK_S
         while True:
             with self._starting:
                 if self._runs(KAFKA):
@@ -141,9 +145,12 @@ class Stand:
             time.sleep(_PAUSE_S)
 
     def _runs(self, part: str) -> bool:
-        stack, name = self._of(part)
-        process = StackState(stack.folder).process(name)
+        process = self._process(part)
         return process is not None and process.alive()
+
+    def _process(self, part: str) -> RunningProcess | None:
+        stack, name = self._of(part)
+        return StackState(stack.folder).process(name)
 
     def _of(self, part: str) -> tuple[Stack, str]:
         if part in (SOURCE, CONTROL):

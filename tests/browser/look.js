@@ -33,6 +33,8 @@ async function look() {
   const tasks = JSON.parse(process.env.LOOK_FOR);
 
   await page.goto(address("index.html"));
+  // The browser focuses with the first picture of a page, which may come after the page is loaded.
+  await page.waitForFunction(() => document.activeElement !== document.body, null, { timeout: 10000 }).catch(() => {});
   seen.focused = await page.evaluate(() => document.activeElement.id);
   seen.rows = (await shown(page)).length;
   await page.screenshot({ path: path.join(shots, "index.png") });
