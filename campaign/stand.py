@@ -45,6 +45,7 @@ class Stand:
         self._other = Stack(self.folder / "other")
         self._delivery: bool | None = None
         self._starting = threading.Lock()
+        self._dead = {part: threading.Lock() for part in (SOURCE, CONTROL, KAFKA, CONNECT)}
         others = self._other.status()
         self._ran = self._main.meant_to_run(), any(each.alive for each in others)
 
@@ -119,19 +120,35 @@ class Stand:
         return pid
 
     def kill(self, part: str) -> Callable[[], None]:
-        """SIGKILL to *part*; what starts it again."""
+        """SIGKILL to *part*; what starts it again, until which nobody else kills it."""
         stack, name = self._of(part)
-        # Connect answers when Kafka does, and a stack starts one part at a time: neither would come back.
-        with self._starting if part == KAFKA else nullcontext():
-            pid = self.pid(part)
-            os.kill(pid, signal.SIGKILL)
-        deadline_s = time.monotonic() + _DEAD_TIMEOUT_S
-        # One that is dead and not yet forgotten by the system keeps PostgreSQL's lock file.
-        while self._runs(part) or psutil.pid_exists(pid):
-            if time.monotonic() > deadline_s:
-                raise NoVerdictError(f"{part} does not die")
-            time.sleep(_PAUSE_S)
-        return self._start_connect if part == CONNECT else lambda: stack.start(name)
+        dead = self._dead[part]
+        dead.acquire()
+        try:
+            # Connect answers when Kafka does, and a stack starts one part at a time: neither would come back.
+            with self._starting if part == KAFKA else nullcontext():
+                pid = self.pid(part)
+                os.kill(pid, signal.SIGKILL)
+            deadline_s = time.monotonic() + _DEAD_TIMEOUT_S
+            # One that is dead and not yet forgotten by the system keeps PostgreSQL's lock file.
+            while self._runs(part) or psutil.pid_exists(pid):
+                if time.monotonic() > deadline_s:
+                    raise NoVerdictError(f"{part} does not die")
+                time.sleep(_PAUSE_S)
+        except BaseException:
+            dead.release()
+            raise
+
+        def start() -> None:
+            try:
+                if part == CONNECT:
+                    self._start_connect()
+                else:
+                    stack.start(name)
+            finally:
+                dead.release()
+
+        return start
 
     def _start_connect(self) -> None:
         deadline_s = time.monotonic() + _BACK_S
