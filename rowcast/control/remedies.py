@@ -30,6 +30,7 @@ STEPS: Mapping[str, tuple[RecoveryStep, ...]] = {
     "CHANGE_LOG_TRUNCATED": _REBUILD,
     "CONTROL_DATABASE_BEHIND": _REBUILD,
     "DATABASE_REPLACED": _REBUILD,
+    "INCOMPLETE_TRANSACTION": _REBUILD,
     "SOURCE_WENT_BACK": _REBUILD,
     "TOPIC_GONE": _REBUILD,
     # Changes are in no event, or a snapshot is not whole.
@@ -50,15 +51,14 @@ STEPS: Mapping[str, tuple[RecoveryStep, ...]] = {
 # What brings back halted types: the file may have been changed, and their rows are read anew.
 HALTED_STEPS = (RecoveryStep.APPLY, RecoveryStep.RESYNC)
 
-_BEHIND = "report it with the log; `rowcast sources rebuild` goes on behind it, with a new snapshot"
 # What no command can do.
 BY_HAND: Mapping[str, str] = {
     "DOMAIN_TOPIC_TRUNCATED": "restore the topic, or start anew: docs/reference/stops.md",
     "FOREIGN_WRITER": "find the writer, and take its right to write; docs/reference/stops.md",
     "FUNCTIONS_UNUSABLE": "install on every worker what the module of the functions imports, then resume",
     "HASH_KEY_WRONG": "give every worker the key with which the source was applied, then resume",
-    "INCOMPLETE_TRANSACTION": _BEHIND,
-    "MALFORMED_CHANGE": f"find who writes to the change log, or has changed the connector; {_BEHIND}",
+    "MALFORMED_CHANGE": "find who writes to the change log, or has changed the connector; report it with the log;"
+    " `rowcast sources rebuild` goes on behind it, with a new snapshot",
     "REPLICA_IDENTITY_WEAK": "ALTER TABLE … REPLICA IDENTITY, then resume",
     "ROW_WITHOUT_ID": "check the table's replica identity and ids, change the source file, then resume",
     "TOO_MANY_REFUSALS": "mend contract or mapping, apply, then resume",

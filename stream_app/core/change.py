@@ -104,18 +104,24 @@ class LooseMessage(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Resumption:
+    """The connector was started again, and goes on from the place that it had stored last."""
+
+
+@dataclass(frozen=True, slots=True)
 class Noise:
     """A record without meaning for events: Debezium's heartbeats and notices, a message outside transactions."""
 
 
-Change = Begin | End | RowChange | Message | LooseMessage | SnapshotStart | Noise
+Change = Begin | End | RowChange | Message | LooseMessage | SnapshotStart | Resumption | Noise
 
-_NOISE = Noise()
+_NOISE, _RESUMPTION = Noise(), Resumption()
 # Named tuples by this are made in half the time that they take to make themselves.
 _new = tuple.__new__
 _HEARTBEAT_FIELDS = frozenset({"ts_ms"})
 _NOTICE_FIELDS = frozenset({"id", "type", "aggregate_type", "additional_data", "timestamp"})
-_STARTED = ("Initial Snapshot", "STARTED")
+# What Debezium says at each start: it takes a snapshot, or needs none.
+_STARTED, _SKIPPED = ("Initial Snapshot", "STARTED"), ("Initial Snapshot", "SKIPPED")
 _FIRST, _LAST = "first", "last"
 
 
@@ -136,12 +142,19 @@ def parse_change(value: bytes | None) -> Change:
         if "status" in data:
             return _boundary(data)
         if data.keys() == _NOTICE_FIELDS:
-            return SnapshotStart(str(data["id"])) if (data["aggregate_type"], data["type"]) == _STARTED else _NOISE
+            return _notice(data)
         if data.keys() == _HEARTBEAT_FIELDS:
             return _NOISE
     except (KeyError, TypeError, ValueError, Base64Error) as error:
         raise MalformedChangeError(f"not a Debezium change event: {type(error).__name__}: {error}") from error
     raise MalformedChangeError(f"not a Debezium change event: fields {sorted(data)[:8]}")
+
+
+def _notice(data: dict[str, Any]) -> SnapshotStart | Resumption | Noise:
+    told = data["aggregate_type"], data["type"]
+    if told == _STARTED:
+        return SnapshotStart(str(data["id"]))
+    return _RESUMPTION if told == _SKIPPED else _NOISE
 
 
 def _row_change(data: dict[str, Any], code: str, whole: bool) -> RowChange:

@@ -22,6 +22,7 @@ from stream_app.core.change import (
     LooseMessage,
     Message,
     Operation,
+    Resumption,
     RowChange,
     SnapshotStart,
     parse_change,
@@ -95,12 +96,16 @@ class _Bucket:
     """
     An open transaction. Its changes 1..*spilled* are in the shell's hands already; *changes* follow them without a gap.
 
-    What came before its turn waits in *early*, by order: changes are missing before it.
+    What came before its turn waits in *early*, by order: changes are missing before it. *cut*: the connector has not
+    sent it from its BEGIN since it was started last, and may number its changes otherwise than it did before.
     """
 
     # As most transactions have them to their end; one is made of every transaction.
     early: dict[int, RowChange | Message] | None = None
     spilled = 0
+    cut = True
+    tail: tuple[RowChange | Message, ...] = ()  # the last of those that were spilled
+    first_of: int | None = None  # the LSN of a COPY's rows of which only the first had come when the connector went on
     rows_alone = True  # no message among the changes
     messages: dict[str, Message] | None = None
     time_us = 0
@@ -115,6 +120,9 @@ class _Bucket:
             self.rows_alone = False
         changes = self.changes
         place = order - self.spilled - len(changes)
+        if self.first_of is not None:
+            # What was delivered before says that it goes on earlier.
+            self._check_next(change if place > 0 else None)
         if place == 1:
             changes.append(change)
             if self.early:
@@ -126,6 +134,46 @@ class _Bucket:
     def _follow(self, early: dict[int, RowChange | Message]) -> None:
         while change := early.pop(self.spilled + len(self.changes) + 1, None):
             self.changes.append(change)
+
+    def resume(self) -> None:
+        """
+        Note that the connector goes on in the middle of it.
+
+        The rows of a COPY share an LSN page by page. Debezium 3.7.0 that has stored its place at the first of a page
+        leaves the others out, and counts in END what it sent.
+        """
+        self.cut = True
+        last = [each for each in (*self.tail, *self.changes)[-3:] if isinstance(each, RowChange)]
+        if len(last) == 3 and all(each.operation is Operation.CREATE for each in last):
+            one, two, three = (each.lsn for each in last)
+            self.first_of = three if one == two != three else None
+
+    def begin(self) -> None:
+        """Note that it is sent from its BEGIN."""
+        self.cut, self.first_of = False, None
+
+    def end(self) -> None:
+        """
+        See that nothing was left out before its END.
+
+        Raises:
+            StopError: the connector has left rows out.
+
+        """
+        if self.first_of is not None:
+            self._refuse_gap(self.first_of)
+
+    def _check_next(self, change: RowChange | Message | None) -> None:
+        lsn, self.first_of = self.first_of, None
+        if lsn is not None and change is not None and not (isinstance(change, RowChange) and change.lsn == lsn):
+            self._refuse_gap(lsn)
+
+    @staticmethod
+    def _refuse_gap(lsn: int) -> None:
+        raise StopError(
+            "INCOMPLETE_TRANSACTION",
+            f"the connector was started again at LSN {lsn}, in the middle of a COPY, and left rows of it out",
+        )
 
     def forget(self) -> None:
         """Drop what stands here: if END does not say that it is known, it is missing."""
@@ -157,7 +205,7 @@ class _Bucket:
         self.messages = {**(self.messages or {}), **kept}
         self.time_us = taken[-1].time_us if taken else self.time_us
         self.spilled += len(taken)
-        self.changes = []
+        self.changes, self.tail = [], tuple(taken[-3:])
         return Spill(rows, tuple(each for each in said if each.prefix == STATED_PREFIX))
 
 
@@ -220,6 +268,7 @@ class Assembler:
         if isinstance(change, Begin):
             if change.xid not in self._buckets:
                 self._buckets[change.xid] = _Bucket(offset)
+            self._buckets[change.xid].begin()
             return None
         if isinstance(change, End):
             return self._finish(change, offset)
@@ -230,6 +279,11 @@ class Assembler:
             self._buckets.clear()
             repeated, self._snapshot_start = change == self._snapshot_start, change
             return _SKIPPED if repeated else change
+        if isinstance(change, Resumption):
+            for xid, bucket in self._buckets.items():
+                bucket.resume()
+                if self._may_be_processed(xid):
+                    bucket.first_of = None  # it was whole before
         nothing = None if self._buckets else _SKIPPED
         return change if isinstance(change, LooseMessage) else nothing
 
@@ -255,13 +309,17 @@ class Assembler:
 
     def _finish(self, end: End, offset: int) -> Unit:
         bucket = self._buckets.pop(end.xid, None) or _Bucket(offset)
-        if self._processed.get((end.lsn, end.xid)) == end.change_count:
+        known = self._processed.get((end.lsn, end.xid))
+        # Started again between changes of one LSN, Debezium counts some of them twice, or leaves the rest of them out:
+        # such a count says nothing of a transaction that was whole before.
+        if known == end.change_count or (known is not None and bucket.cut):
             return _SKIPPED
         if end.lsn <= self.commit_lsn:
             raise StopError(
                 "SOURCE_WENT_BACK",
                 f"transaction {end.xid} at LSN {end.lsn} follows LSN {self.commit_lsn} and was never processed",
             )
+        bucket.end()
         if self._buckets or bucket.early or bucket.spilled + len(bucket.changes) != end.change_count:
             self._check_whole(end, bucket)
         self.commit_lsn = end.lsn

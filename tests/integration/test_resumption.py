@@ -1,0 +1,227 @@
+"""
+The connector goes on from a place between changes that share an LSN.
+
+Where it had stored its place when it died cannot be chosen, so it is written here: Kafka Connect lets a stopped
+connector's place be changed, and a copy of the slot still has what the connector has confirmed since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import psycopg
+import pytest
+import requests
+from confluent_kafka import Producer
+from kafka.admin import NewTopic
+from stack_fixture import TestProject, wait_until
+from worker_fixture import WorkerPool, histories, rowcast
+
+from rowcast.sources.connector import connector_name, slot_name
+from rowcast.topics import change_log_topic
+
+LAST = 9_000
+# More than a page of them.
+COPIED = 600
+
+
+@pytest.fixture
+def things(project: TestProject) -> TestProject:
+    """A project with one table, captured, and two rows of before."""
+    project.source_path.write_text(
+        f"source: {project.name}\ndatabase: {project.name}\ntopics: {{partitions: 3}}\n"
+        "aggregates: {thing: {table: public.thing, id: id}}\n"
+    )
+    project.execute("CREATE TABLE thing (id integer PRIMARY KEY, note text)")
+    project.write_contract("thing", (), {"id": {}, "note": {}})
+    project.apply()
+    insert(project, 1)
+    insert(project, 2)
+    return project
+
+
+def insert(project: TestProject, number: int) -> None:
+    project.execute("INSERT INTO thing VALUES (%s, 'first')", number)
+
+
+def copy_rows(project: TestProject, numbers: Sequence[int]) -> None:
+    """One transaction in which nothing else happens."""
+    with project.connection.transaction(), project.connection.cursor().copy("COPY thing FROM STDIN") as copy:
+        for number in numbers:
+            copy.write_row((number, "copied"))
+
+
+def change_key(project: TestProject) -> None:
+    with project.connection.transaction():
+        project.execute("UPDATE thing SET id = 11 WHERE id = 1")
+        project.execute("UPDATE thing SET note = 'changed' WHERE id = 2")
+
+
+def changes_of(log: Sequence[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+    """The rows of the transaction that created *number*, in order."""
+    rows = [each for each in log if each.get("transaction") and each["op"] != "m"]
+    (made,) = [each for each in rows if each["op"] == "c" and each["after"]["id"] == number]
+    xid = made["source"]["txId"]
+    return [each for each in rows if each["source"]["txId"] == xid]
+
+
+def has(number: int) -> Callable[[list[dict[str, Any]]], bool]:
+    """Whether a change log has the row *number*."""
+    return lambda log: any((each.get("after") or {}).get("id") == number for each in log if each.get("transaction"))
+
+
+@dataclass
+class Connector:
+    """The connector of a project, which can be set back."""
+
+    project: TestProject
+
+    @property
+    def _url(self) -> str:
+        return f"{self.project.stack.connect_url}/connectors/{connector_name(self.project.name)}"
+
+    @property
+    def _kept(self) -> str:
+        return f"kept_{self.project.name}"
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep what the slot has from now on."""
+        self._copy_slot(slot_name(self.project.name), self._kept)
+        try:
+            yield
+        finally:
+            self.project.execute("SELECT pg_drop_replication_slot(%s)", self._kept)
+
+    def stop(self) -> None:
+        """Wait until nothing of it runs."""
+        requests.put(f"{self._url}/stop", timeout=30).raise_for_status()
+        wait_until(lambda: not requests.get(f"{self._url}/status", timeout=30).json()["tasks"], "it is stopped")
+
+    def resume_behind(self, log: Sequence[dict[str, Any]], sent: Sequence[dict[str, Any]]) -> None:
+        """Go on as if *sent*, the first changes of a transaction in *log*, was the last that was stored."""
+        wait_until(self._drop_slot, "the slot is free")
+        self._copy_slot(self._kept, slot_name(self.project.name))
+        last = sent[-1]["source"]
+        ends = [int(each["id"].split(":")[1]) for each in log if each.get("status") == "END"]
+        message = "UPDATE" if sent[-1]["op"] == "d" else "INSERT"  # a changed key is one message
+        events = 1 if message == "UPDATE" else sum(each["source"]["lsn"] == last["lsn"] for each in sent)
+        place = {
+            "transaction_id": str(last["txId"]),
+            "transaction_data_collection_order_public.thing": len(sent),
+            "txId": last["txId"],
+            "lsn": last["lsn"],
+            "lsn_proc": last["lsn"],
+            "lsn_commit": max(each for each in ends if each <= sent[0]["source"]["lsn"]),
+            "lsn_events_processed": events,
+            "messageType": message,
+            "ts_usec": last["ts_us"],
+        }
+        offsets = [{"partition": {"server": self.project.name}, "offset": place}]
+        requests.patch(f"{self._url}/offsets", json={"offsets": offsets}, timeout=30).raise_for_status()
+        requests.put(f"{self._url}/resume", timeout=30).raise_for_status()
+
+    def _copy_slot(self, old: str, new: str) -> None:
+        self.project.execute("SELECT pg_copy_logical_replication_slot(%s, %s)", old, new)
+
+    def _drop_slot(self) -> bool:
+        try:
+            self.project.execute("SELECT pg_drop_replication_slot(%s)", slot_name(self.project.name))
+        except psycopg.errors.ObjectInUse:
+            return False
+        return True
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.guarantee("Any instance may die")
+@pytest.mark.parametrize(
+    ("change", "made", "sent"),
+    [
+        pytest.param(lambda project: copy_rows(project, range(20, 25)), 20, 1, id="first row of a COPY"),
+        pytest.param(lambda project: copy_rows(project, range(20, 25)), 20, 3, id="third row of a COPY"),
+        pytest.param(change_key, 11, 1, id="first half of a changed key"),
+    ],
+)
+def test_a_transaction_that_is_sent_again_from_its_middle_is_known(
+    things: TestProject, workers: WorkerPool, change: Callable[[TestProject], None], made: int, sent: int
+) -> None:
+    """Debezium counts its changes otherwise then than it did before."""
+    workers.start().wait_owned()
+    connector = Connector(things)
+    things.change_log(has(2))
+    with connector.kept():
+        change(things)
+        insert(things, LAST - 1)
+        log = things.change_log(has(LAST - 1))
+        wait_until(lambda: f"{things.name}/thing/{LAST - 1}" in published(things), "all of it is published")
+        connector.stop()
+        mine = changes_of(log, made)
+        connector.resume_behind(log, mine[:sent])
+        insert(things, LAST)
+        wait_until(lambda: f"{things.name}/thing/{LAST}" in published(things), "the source goes on")
+    again = things.change_log(has(LAST))
+    ends = [each["event_count"] for each in again if str(each.get("id")).startswith(f"{mine[0]['source']['txId']}:")]
+    assert len(set(ends[1:])) == 2, "it was sent again, and counted otherwise"
+    assert published(things) == source_rows(things)
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+def test_rows_that_the_connector_leaves_out_are_not_passed_over(things: TestProject, workers: WorkerPool) -> None:
+    """It dies behind the first row of a COPY's second page: the source stops, and its recovery finds the rest."""
+    connector = Connector(things)
+    things.change_log(has(2))
+    with connector.kept():
+        copy_rows(things, range(20, 20 + COPIED))
+        log = things.change_log(has(19 + COPIED))
+        connector.stop()
+        mine = changes_of(log, 20)
+        second = next(n for n, each in enumerate(mine) if each["source"]["lsn"] != mine[0]["source"]["lsn"])
+        cut_log(things, log, mine[second])
+        connector.resume_behind(log, mine[: second + 1])
+        insert(things, LAST)
+        things.change_log(has(LAST))
+    workers.start().wait_owned()
+    told = wait_until(lambda: stopped(things), "the source stops")
+    assert "INCOMPLETE_TRANSACTION" in told
+    assert "COPY" in told
+    done = rowcast(things, "sources", "recover", things.name, "--code", "INCOMPLETE_TRANSACTION", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
+    wait_until(lambda: published(things) == source_rows(things), "topics agree with the source", 60)
+
+
+def cut_log(project: TestProject, log: Sequence[dict[str, Any]], last: dict[str, Any]) -> None:
+    """Leave of the change log what was sent up to the change *last*."""
+    topic = change_log_topic(project.name)
+    admin = project.admin()
+    try:
+        admin.delete_topics([topic])
+        wait_until(lambda: topic not in admin.list_topics(), "the topic is gone")
+        admin.create_topics([NewTopic(topic, 1, 1)])
+    finally:
+        admin.close()
+    producer = Producer({"bootstrap.servers": project.stack.brokers})
+    for each in log[: log.index(last) + 1]:
+        producer.produce(topic, orjson.dumps(each), partition=0)
+    assert producer.flush(30) == 0
+
+
+def stopped(project: TestProject) -> str:
+    """What the source has stopped with."""
+    with project.control() as control:
+        row = control.execute("SELECT stopped_code || ': ' || stopped_detail FROM rowcast.source").fetchone()
+    return str(row[0]) if row and row[0] else ""
+
+
+def published(project: TestProject) -> dict[str, Any]:
+    """What the topics say there is, by identity."""
+    last = {name: events[-1].after for name, events in histories(project, ["thing"], 2).items()}
+    return {name: after["note"] for name, after in last.items() if after is not None}
+
+
+def source_rows(project: TestProject) -> dict[str, Any]:
+    """What the source says there is."""
+    return {f"{project.name}/thing/{number}": note for number, note in project.execute("SELECT id, note FROM thing")}

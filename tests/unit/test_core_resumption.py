@@ -1,0 +1,110 @@
+"""What comes out of the change log when the connector was started again in the middle of a transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from changelog import ChangeLog
+
+from rowcast.errors import StopError
+from stream_app.core.transaction import Assembler, Skipped, Spill, Transaction
+
+_PAGE, _OTHER_PAGE, _LAST = 1008, 1016, 1032
+RESUMED = json.dumps(
+    {
+        "id": "1",
+        "type": "SKIPPED",
+        "aggregate_type": "Initial Snapshot",
+        "additional_data": {"connector_name": "x"},
+        "timestamp": 1,
+    }
+).encode()
+
+
+def copied(lsns: Sequence[int]) -> tuple[bytes, list[bytes], list[bytes]]:
+    """BEGIN, rows of a COPY at *lsns*, and the END that counts so many of them as its place says."""
+    log = ChangeLog()
+    log.transaction([("c", "instance", None, {"id": f"i{n}"}) for n in range(len(lsns))])
+    begin, *rows, end = map(json.loads, log.values)
+    for row, lsn in zip(rows, lsns, strict=True):
+        row["source"]["lsn"] = lsn
+    ends = [{**end, "id": f"701:{_LAST}", "event_count": count} for count in range(len(lsns) + 2)]
+    return coded(begin), [coded(row) for row in rows], [coded(each) for each in ends]
+
+
+def coded(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def numbered(row: bytes, order: int) -> bytes:
+    """The same row under another number."""
+    value = json.loads(row)
+    return coded({**value, "transaction": {**value["transaction"], "total_order": order}})
+
+
+def fed(values: Sequence[bytes], **options: Any) -> list[Any]:
+    """The units of *values*."""
+    return [each.unit for each in Assembler(0, [], **options).feed(enumerate(values))]
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_a_whole_transaction_delivered_again_from_its_middle_may_count_otherwise(count: int) -> None:
+    """Debezium numbers rows of one LSN twice, or leaves the rest out; the transaction was whole before."""
+    begin, rows, ends = copied([_PAGE] * 3)
+    again = {1: [], 2: [rows[2]], 4: [rows[1], numbered(rows[1], 3), numbered(rows[2], 4)]}[count]
+    units = fed([begin, *rows, ends[3], RESUMED, *again, ends[count]])
+    assert [type(each) for each in units] == [Transaction, Skipped, Skipped]
+
+
+def test_delivered_again_from_its_begin_it_counts_the_same() -> None:
+    """Another one at the same place is not taken for it."""
+    begin, rows, ends = copied([_PAGE] * 3)
+    with pytest.raises(StopError, match="SOURCE_WENT_BACK"):
+        fed([begin, *rows, ends[3], RESUMED, begin, *rows[:2], ends[2]])
+
+
+def test_one_that_was_not_whole_before_is_whole_with_a_row_that_comes_twice() -> None:
+    """The row that is delivered under another number is the same row."""
+    begin, rows, ends = copied([_PAGE] * 3)
+    (_, unit) = fed([RESUMED, begin, *rows[:2], RESUMED, numbered(rows[1], 3), numbered(rows[2], 4), ends[4]])
+    assert [row.after["id"] for row in unit.rows] == ["i0", "i1", "i1", "i2"]
+
+
+@pytest.mark.parametrize("changes_max", [2, 3, 100])
+@pytest.mark.parametrize("then", ["end", "row"])
+def test_rows_of_a_copy_that_the_connector_leaves_out_stop_the_source(then: str, changes_max: int) -> None:
+    """Behind the first row of a page it goes on with what follows the page, and counts what it sent."""
+    begin, rows, ends = copied([_PAGE, _PAGE, _OTHER_PAGE, _OTHER_PAGE, _OTHER_PAGE + 8])
+    rest = [ends[3]] if then == "end" else [numbered(rows[4], 4), ends[4]]
+    with pytest.raises(StopError, match="left rows of it out"):
+        fed([begin, *rows[:3], RESUMED, *rest], changes_max=changes_max)
+
+
+@pytest.mark.parametrize("changes_max", [3, 100])
+def test_a_copy_that_goes_on_where_it_was_is_whole(changes_max: int) -> None:
+    """The next row of the same page follows, or it is delivered again from its BEGIN, or from an earlier row."""
+    begin, rows, ends = copied([_PAGE, _PAGE, _OTHER_PAGE, _OTHER_PAGE])
+    for again in ([rows[3]], [begin, *rows], rows[1:]):
+        units = fed([begin, *rows[:3], RESUMED, *again, ends[4]], changes_max=changes_max)
+        spilled = [row.after["id"] for each in units if isinstance(each, Spill) for _, row in each.changes]
+        last = units[-1]
+        kept = last.rows if isinstance(last, Transaction) else [row for _, row in last.rest.changes]
+        assert [*spilled, *(row.after["id"] for row in kept)] == ["i0", "i1", "i2", "i3"]
+
+
+def test_plain_rows_may_be_cut_anywhere() -> None:
+    """Each has an LSN of its own: nothing can be left out behind it."""
+    begin, rows, ends = copied([_PAGE, _PAGE + 4, _OTHER_PAGE, _OTHER_PAGE + 4])
+    for number in range(5):
+        (unit,) = fed([begin, *rows[:number], RESUMED, *rows[number:], ends[4]])
+        assert len(unit.rows) == 4
+
+
+def test_a_copy_that_was_whole_before_may_lack_anything() -> None:
+    """What is delivered again of it says nothing."""
+    begin, rows, ends = copied([_PAGE, _PAGE, _OTHER_PAGE, _OTHER_PAGE])
+    units = fed([begin, *rows, ends[4], begin, *rows[:3], RESUMED, ends[3]])
+    assert [type(each) for each in units] == [Transaction, Skipped]
