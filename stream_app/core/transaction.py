@@ -144,7 +144,7 @@ class _Bucket:
         """
         self.cut = True
         last = [each for each in (*self.tail, *self.changes)[-3:] if isinstance(each, RowChange)]
-        if len(last) == 3 and all(each.operation is Operation.CREATE for each in last):
+        if len(last) == 3 and {(each.operation, each.table) for each in last} == {(Operation.CREATE, last[0].table)}:
             one, two, three = (each.lsn for each in last)
             self.first_of = three if one == two != three else None
 

@@ -103,6 +103,15 @@ def test_plain_rows_may_be_cut_anywhere() -> None:
         assert len(unit.rows) == 4
 
 
+def test_behind_a_copy_a_row_of_another_table_may_be_cut_off() -> None:
+    """It does not belong to the COPY."""
+    begin, rows, ends = copied([_PAGE, _PAGE, _OTHER_PAGE])
+    other = json.loads(rows[2])
+    rows[2] = coded({**other, "source": {**other["source"], "table": "item"}})
+    (unit,) = fed([begin, *rows, RESUMED, ends[3]])
+    assert len(unit.rows) == 3
+
+
 def test_a_copy_that_was_whole_before_may_lack_anything() -> None:
     """What is delivered again of it says nothing."""
     begin, rows, ends = copied([_PAGE, _PAGE, _OTHER_PAGE, _OTHER_PAGE])
