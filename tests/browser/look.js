@@ -34,6 +34,7 @@ async function look() {
 
   await page.goto(address("index.html"));
   // The browser focuses with the first picture of a page, which may come after the page is loaded.
+  // Where it never does, the test sees that nothing has it.
   await page.waitForFunction(() => document.activeElement !== document.body, null, { timeout: 10000 }).catch(() => {});
   seen.focused = await page.evaluate(() => document.activeElement.id);
   seen.rows = (await shown(page)).length;
