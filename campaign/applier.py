@@ -43,7 +43,8 @@ SET version = excluded.version, after = excluded.after, ancestors = excluded.anc
 def main(how: str, domain: str, *aggregates: str) -> None:
     """Apply all events of these aggregate types until told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    consumer = Consumer(CONSUMER, os.environ[DATABASE], os.environ[BROKERS], batch_events=100)
+    # The members of the round before it, which were killed, are in a group of their own.
+    consumer = Consumer(f"{CONSUMER}_{domain}", os.environ[DATABASE], os.environ[BROKERS], batch_events=100)
     for aggregate in aggregates:
         if how == BATCH:
             consumer.on_batch(f"{domain}.{aggregate}", major=1)(_apply_all)

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from stream_app.core.bucket import Spill
 from stream_app.core.change import RowChange
 from stream_app.core.defect import TableDefectError
 from stream_app.core.emission import Emitted
 from stream_app.core.reference import referring
 from stream_app.core.sequencing import emptied_below, origin_of, sequence_part, split_truncates
 from stream_app.core.state import Emptied, Key, View
-from stream_app.core.transaction import LargeTransaction, PlacedUnit, Spill, Transaction
+from stream_app.core.transaction import LargeTransaction, PlacedUnit, Transaction
 from stream_app.folding import Folding
 from stream_app.opening import Claim
 from stream_app.staging import Staging

@@ -134,6 +134,12 @@ class Owner:
                 except TransientError as error:
                     self._metrics.fault("transient")
                     self._outage.away(error)
+                except psycopg.errors.UndefinedTable as error:
+                    # The control database was made anew; the source is claimed again when it is applied.
+                    log.warning(
+                        "source %s is not in the control database any more: %s", self.source, error.diag.message_primary
+                    )
+                    return
                 backoff_s = 0.1 if time.monotonic() - started_s > _BACKOFF_S_MAX else min(backoff_s * 2, _BACKOFF_S_MAX)
                 self._stopping.wait(backoff_s)
         finally:

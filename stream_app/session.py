@@ -15,6 +15,7 @@ from typing import TypeGuard
 from rowcast.errors import OwnershipLostError
 from rowcast.limit import limit
 from stream_app.commands import Commands
+from stream_app.core.bucket import Spill
 from stream_app.core.change import Operation, SnapshotStart
 from stream_app.core.defect import TableDefectError
 from stream_app.core.emission import Emitted, rfc3339
@@ -29,7 +30,6 @@ from stream_app.core.transaction import (
     PlacedUnit,
     Skipped,
     SnapshotRow,
-    Spill,
     Transaction,
     Unit,
 )

@@ -80,13 +80,14 @@ class RowChange(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A transactional logical message: our heartbeat, or what a writer attached or stated."""
+    """A transactional logical message: our heartbeat, or what a writer attached or stated; *lsn* 0 is unknown."""
 
     prefix: str
     content: bytes
     xid: int
     order: int
     time_us: int
+    lsn: int = 0
 
 
 class SnapshotStart(NamedTuple):
@@ -194,6 +195,7 @@ def _message(data: dict[str, Any]) -> Message | LooseMessage | Noise:
         xid=_xid(transaction["id"]),
         order=transaction["total_order"],
         time_us=time_us,
+        lsn=source.get("lsn") or 0,
     )
 
 

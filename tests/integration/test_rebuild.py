@@ -91,7 +91,8 @@ def test_a_lost_control_database_is_rebuilt_from_the_topics(project: TestProject
     project.apply()
     with project.control() as control:
         control.execute("UPDATE rowcast.source SET epoch = 40")  # as after many claims
-    workers.start().wait_owned()
+    worker = workers.start()
+    worker.wait_owned()
     wait_agreement(project)
     project.execute("UPDATE item SET status = 'Missing' WHERE id = %s", trees[0][2])
     wait_agreement(project)
@@ -123,6 +124,7 @@ def test_a_lost_control_database_is_rebuilt_from_the_topics(project: TestProject
     wait_until(lambda: told_epochs(project)[-1] > before, "a higher epoch is told")
     told_since = told_epochs(project)
     assert told_since == sorted(told_since)
+    assert "Traceback" not in worker.log.read_text()
 
 
 @pytest.mark.slow

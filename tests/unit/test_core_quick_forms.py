@@ -11,11 +11,12 @@ from changelog import ChangeLog, MemoryStore, build_mapping, run_batch
 
 from rowcast.errors import MappingError, StopError
 from rowcast.event import decode
+from stream_app.core.bucket import Spill
 from stream_app.core.column import PLACEHOLDER, is_flat, unchanged
 from stream_app.core.emission import rfc3339
 from stream_app.core.row import Reading, entity_reader
 from stream_app.core.row_id import ID_TEXT_MAX, id_reader, key_reader
-from stream_app.core.transaction import Assembler, LargeTransaction, Spill, Transaction
+from stream_app.core.transaction import Assembler, LargeTransaction, Transaction
 
 VALUES: list[Any] = [
     *("a", "A-1", "", "~", "a,b", "a/b", "ü", "٣", "²", "a b", "-", "a.b_c", PLACEHOLDER, "x" * ID_TEXT_MAX),

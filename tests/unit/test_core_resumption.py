@@ -10,7 +10,8 @@ import pytest
 from changelog import ChangeLog
 
 from rowcast.errors import StopError
-from stream_app.core.transaction import Assembler, Skipped, Spill, Transaction
+from stream_app.core.bucket import Spill
+from stream_app.core.transaction import Assembler, Skipped, Transaction
 
 _PAGE, _OTHER_PAGE, _LAST = 1008, 1016, 1032
 RESUMED = json.dumps(
@@ -70,6 +71,7 @@ def test_one_that_was_not_whole_before_is_whole_with_a_row_that_comes_twice() ->
     """The row that is delivered under another number is the same row."""
     begin, rows, ends = copied([_PAGE] * 3)
     (_, unit) = fed([RESUMED, begin, *rows[:2], RESUMED, numbered(rows[1], 3), numbered(rows[2], 4), ends[4]])
+    assert unit.change_count == 4
     assert [row.after["id"] for row in unit.rows] == ["i0", "i1", "i1", "i2"]
 
 
@@ -117,3 +119,77 @@ def test_a_copy_that_was_whole_before_may_lack_anything() -> None:
     begin, rows, ends = copied([_PAGE, _PAGE, _OTHER_PAGE, _OTHER_PAGE])
     units = fed([begin, *rows, ends[4], begin, *rows[:3], RESUMED, ends[3]])
     assert [type(each) for each in units] == [Transaction, Skipped]
+
+
+# Two pages of a COPY, then plain rows.
+_LSNS = [_PAGE, _PAGE, _OTHER_PAGE, _OTHER_PAGE, _OTHER_PAGE + 4, _OTHER_PAGE + 6, _OTHER_PAGE + 8]
+
+
+def sent_again(rows: Sequence[bytes], first: int, order: int) -> list[bytes]:
+    """The *rows* from the one at *first* on, which is number *order* now."""
+    return [numbered(row, order + place) for place, row in enumerate(rows[first:])]
+
+
+def ids(units: Sequence[Any]) -> list[str]:
+    """Those of the rows that came out, in order."""
+    spilled = [row.after["id"] for each in units if isinstance(each, Spill) for _, row in each.changes]
+    last = units[-1]
+    kept = last.rows if isinstance(last, Transaction) else [row for _, row in last.rest.changes]
+    return [*spilled, *(row.after["id"] for row in kept)]
+
+
+@pytest.mark.parametrize("changes_max", [2, 3, 100])
+@pytest.mark.parametrize("sent", [5, 6, 7])
+def test_rows_that_are_left_out_the_second_time_were_there_the_first(sent: int, changes_max: int) -> None:
+    """Without exactly-once source, the connector goes on behind the first row of a page that it had sent whole."""
+    begin, rows, ends = copied(_LSNS)
+    again = sent_again(rows, 4, 4)
+    units = fed([begin, *rows[:sent], RESUMED, *again, ends[6]], changes_max=changes_max)
+    assert ids(units) == [f"i{n}" for n in range(7)]
+    assert units[-1].change_count == 7
+
+
+@pytest.mark.parametrize("changes_max", [2, 3, 100])
+def test_a_page_of_which_a_part_was_sent_before_may_have_had_more(changes_max: int) -> None:
+    """What had not been sent of it is left out now: the source stops."""
+    begin, rows, ends = copied([*_LSNS[:4], *_LSNS[3:]])
+    with pytest.raises(StopError, match="left rows of it out"):
+        fed([begin, *rows[:4], RESUMED, *sent_again(rows, 5, 4), ends[7]], changes_max=changes_max)
+
+
+@pytest.mark.parametrize("sent", [2, 3, 6])
+def test_rows_that_are_numbered_one_higher_the_second_time_come_once(sent: int) -> None:
+    """The first row shares the LSN of BEGIN, and is sent again as the second one."""
+    begin, rows, ends = copied([_PAGE + 2 * n for n in range(6)])
+    units = fed([begin, *rows[:sent], RESUMED, *sent_again(rows, 0, 2), ends[7]])
+    assert ids(units) == [f"i{n}" for n in range(6)]
+    assert units[-1].change_count == 6
+
+
+@pytest.mark.parametrize("sent", [2, 3])
+def test_a_changed_key_is_whole_if_its_halves_were_there_the_first_time(sent: int) -> None:
+    """The connector goes on behind the first of them, and leaves the second out."""
+    begin, rows, ends = copied([_PAGE, _PAGE, _OTHER_PAGE])
+    rows[0] = coded({**json.loads(rows[0]), "op": "d", "before": {"id": "old"}, "after": None})
+    units = fed([begin, *rows[:sent], RESUMED, *sent_again(rows, 2, 2), ends[2]])
+    assert [(row.after or row.before)["id"] for row in units[-1].rows] == ["old", "i1", "i2"]
+
+
+def test_started_twice_in_one_transaction_it_may_count_otherwise_each_time() -> None:
+    """The second time it goes on where it was before the first."""
+    begin, rows, ends = copied(_LSNS)
+    first, second = sent_again(rows, 4, 4)[:2], rows[1:]
+    units = fed([begin, *rows[:5], RESUMED, *first, RESUMED, *second, ends[7]])
+    assert ids(units) == [f"i{n}" for n in range(7)]
+
+
+def test_numbers_of_messages_are_brought_back_too() -> None:
+    """A message has its LSN as rows have theirs."""
+    log = ChangeLog()
+    log.transaction([("c", "instance", None, {"id": "i0"}), ("m", "x", b"text", None), ("m", "x", b"more", None)])
+    begin, *changes, end = map(json.loads, log.values)
+    for place, each in enumerate(changes):
+        each["source"]["lsn"] = _PAGE + 2 * place
+    begin, *changes, end = map(coded, (begin, *changes, {**end, "event_count": 4}))
+    units = fed([begin, *changes[:2], RESUMED, *sent_again(changes, 0, 2), end])
+    assert (len(units[-1].rows), [each.content for each in units[-1].messages]) == (1, [b"text", b"more"])

@@ -16,6 +16,7 @@ from test_core_model import build_history, expected_events, random_transaction
 from rowcast.annotation import STATED_PREFIX
 from rowcast.errors import ContractViolationError
 from rowcast.event import DomainEvent, decode
+from stream_app.core.bucket import Spill
 from stream_app.core.change import LooseMessage, Message, parse_change
 from stream_app.core.emission import Emitted
 from stream_app.core.form import StatedForm
@@ -23,7 +24,7 @@ from stream_app.core.mapping import SourceMapping
 from stream_app.core.state import Key
 from stream_app.core.statement import StatementError, read_statement, refuse_loose
 from stream_app.core.tail import Tail
-from stream_app.core.transaction import Assembler, LargeTransaction, Spill
+from stream_app.core.transaction import Assembler, LargeTransaction
 
 EVENTS = {"instance": ["merged"], "item": ["returned", "lost"]}
 MAPPING = build_mapping(build_definition(events=EVENTS))

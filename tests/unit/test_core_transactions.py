@@ -6,7 +6,8 @@ import pytest
 from changelog import ChangeLog
 
 from rowcast.errors import StopError
-from stream_app.core.transaction import Assembler, LargeTransaction, Skipped, Spill, Transaction
+from stream_app.core.bucket import Spill
+from stream_app.core.transaction import Assembler, LargeTransaction, Skipped, Transaction
 
 ROW = ("c", "instance", None, {"id": "i1", "title": "t", "tags": "[]", "secret": "s"})
 
