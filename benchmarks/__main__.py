@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from confluent_kafka import KafkaException
 
 from benchmarks.errors import MeasureError
 from benchmarks.figures import ratios, summary
+from benchmarks.interruption import finish_undisturbed, interruptible
 from benchmarks.machine import describe_machine, describe_settings, load_average
 from benchmarks.options import Options, parse_options
 from benchmarks.plan import Rounds
@@ -41,8 +41,7 @@ _NOT_MEASURED = (
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and return the exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    interruptible()
     try:
         options = parse_options(argv)
         if options.json is not None:
@@ -70,7 +69,7 @@ def _measure(options: Options) -> dict[str, Any]:
         try:
             rounds = measuring.run()
         finally:
-            _finish_undisturbed()
+            finish_undisturbed()
             measuring.clean()
         machine["load_average_end"] = load_average()
         settings = describe_settings(stack, measuring.connector)
@@ -97,22 +96,12 @@ def _stack(options: Options) -> Iterator[Path]:
         stack.up(progress=tell)
         yield project
     finally:
-        _finish_undisturbed()
+        finish_undisturbed()
         if options.stack is None:
             stack.down(wipe=True)
             shutil.rmtree(project, ignore_errors=True)
         elif not running and not options.keep:
             stack.down()
-
-
-def _finish_undisturbed() -> None:
-    """Nothing stays running because somebody pressed Ctrl-C twice."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _interrupt(number: int, _: object) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.interruption import finish_undisturbed, interruptible
 from benchmarks.machine import commit
 from campaign import ledger
 from campaign.options import Options, parse_options
@@ -24,8 +24,7 @@ from examples.main_job.progress import tell
 
 def main(argv: list[str] | None = None) -> int:
     """Run the campaign and return the exit code."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    interruptible()
     try:
         options = parse_options(argv)
         former = ledger.read(options.ledger) if options.ledger is not None else []
@@ -77,7 +76,7 @@ def _run(options: Options) -> list[dict[str, Any]]:
             tell(f"interrupted: {relay}")
             raise
         finally:
-            _finish_undisturbed()
+            finish_undisturbed()
             relay.close()
             if not any(folder.iterdir()):
                 folder.rmdir()  # kept: the files of rounds that were not clean
@@ -123,7 +122,7 @@ def _stand(options: Options) -> Iterator[Stand]:
         stand.up()
         yield stand
     finally:
-        _finish_undisturbed()
+        finish_undisturbed()
         if options.stack is None:
             stand.wipe()
             shutil.rmtree(folder, ignore_errors=True)
@@ -137,16 +136,6 @@ def _tell_sums(found: dict[str, Any]) -> None:
         f"{found['rounds']} rounds, {found['events']} events, {found['void']} void, {found['without_verdict']} without"
         f" verdict, median {found['median_s']} s, oldest {found['freshness_max_s']} s; findings: {defects or 'none'}"
     )
-
-
-def _finish_undisturbed() -> None:
-    """Nothing stays running because somebody pressed Ctrl-C twice."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _interrupt(number: int, _: object) -> None:
-    raise KeyboardInterrupt(signal.Signals(number).name)
 
 
 if __name__ == "__main__":

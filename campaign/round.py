@@ -34,6 +34,8 @@ _EVENTS = EVENTS_MIN + 30
 _LOAD_S = 300.0
 _MISCOUNTED = 150  # around the snapshot of a rebuild
 _AFTER_S = 1.5
+# A worker with small limits works through less than clients without a pause would commit.
+_LIMITED_S = 0.05
 _SLOW_S = 0.2
 _SLOWER_S = 2.0
 
@@ -187,6 +189,7 @@ def _drive(round_: Prepared) -> None:
                 untold = oracle.count - there + _MISCOUNTED
         return oracle.count - (untold or 0)
 
+    pause_s = load.pause_s = _LIMITED_S if round_.plan.limits else PAUSE_S
     began_s, parts_s = time.monotonic(), round_.clock.parts_s
     load.start()
     rereading.start()
@@ -205,8 +208,8 @@ def _drive(round_: Prepared) -> None:
         # What somebody did who came back late shows in what follows.
         past = hit and now_s - parts_s.setdefault("of it until the faults were over", now_s) > _AFTER_S
         # Somebody may be waiting until a worker that is slow has caught up, or a snapshot tells what was committed.
-        quiet_s = _SLOWER_S if past else PAUSE_S if hit else _SLOW_S
-        load.pause_s = quiet_s if enough else _SLOW_S if loss.under_way else PAUSE_S
+        quiet_s = _SLOWER_S if past else pause_s if hit else _SLOW_S
+        load.pause_s = quiet_s if enough else _SLOW_S if loss.under_way else pause_s
         return enough and past and rereading.over and loss.over
 
     if not round_.wait(done, _LOAD_S):
