@@ -25,7 +25,7 @@ from campaign.stand import CONNECT, CONTROL, KAFKA, SOURCE, Stand
 from examples.main_job.progress import tell
 from rowcast.errors import RowcastError
 
-WORKER, CONSUMER = "worker", "consumer"
+WORKER, STANDBY, CONSUMER = "worker", "standby worker", "consumer"
 _SEQUENCER_PLACES = (
     "before_publish",
     "in_publish",
@@ -38,11 +38,12 @@ _CONSUMER_PLACES = ("before_transaction", "after_lock", "in_commit", "in_commit"
 _FROM_START = ("failpoint", "slow")
 _OF_THE_SNAPSHOT = (SOURCE, CONNECT, KAFKA, roads.CONNECT_SOURCE, roads.CONNECT_KAFKA, "restart", "stop")
 _LONGEST_AWAY_S = 2.0
-_FAILPOINT_WAIT_S = 8.0
+# A standby first has to take over.
+_REACHED_WITHIN_S = {WORKER: 8.0, CONSUMER: 8.0, STANDBY: 28.0}
 _LOOK_S = 0.05
 _INSIST_S = 60.0
 # A worker's lease, and the time after which a consumer's group or its database gives up on it, with some to spare.
-_TAKEN_OVER_S = {WORKER: 9.0, CONSUMER: 6.0, CONNECT: 99.0, KAFKA: 99.0}
+_TAKEN_OVER_S = {WORKER: 9.0, STANDBY: 9.0, CONSUMER: 6.0, CONNECT: 99.0, KAFKA: 99.0}
 # The promise is for faults of up to two minutes; a round is to last half a minute.
 _FROZEN_S = {WORKER: 12.0, CONSUMER: 8.0, CONNECT: 6.0, KAFKA: 5.0}
 
@@ -112,12 +113,19 @@ def _any(rng: random.Random, at_s: float) -> PlannedFault:
     return rng.choice([_kill, _kill, _failpoint, _freeze, _road, _connector, _operator])(rng, at_s)
 
 
+def _takeovers(rng: random.Random, at_s: float) -> list[PlannedFault]:
+    """And then the standby that has taken over is away, with a batch in its hands that it may not publish any more."""
+    lasts_s, place = _TAKEN_OVER_S[STANDBY] + rng.uniform(3.0, 5.0), rng.choice(["before_publish", "in_publish"])
+    detail = f"sequencer.{place}=stop@{rng.randint(5, 12)}"
+    return [_takeover(rng, at_s), PlannedFault(at_s, "failpoint", STANDBY, lasts_s, detail)]
+
+
 def _takeover(rng: random.Random, at_s: float) -> PlannedFault:
     """A worker that is away for longer than its lease, with a batch in its hands, and comes back to a busy owner."""
     lasts_s = _TAKEN_OVER_S[WORKER] + rng.uniform(3.0, 5.0)
-    place = rng.choice(["before_publish", "in_publish", *["after_publish"] * 5, "in_commit"])
-    hit = rng.randint(8, 30)
+    place = rng.choice([*["after_publish"] * 5, "in_commit"])
     # Slow before, so that the batch is large, and another waits: the one may not be committed, nor the other published.
+    hit = rng.randint(9, 15)
     slow = f"sequencer.before_publish=sleep:0.15@2-{hit}," if place == "after_publish" else ""
     return PlannedFault(at_s, "failpoint", WORKER, lasts_s, f"{slow}sequencer.{place}=stop@{hit}")
 
@@ -229,7 +237,7 @@ def _connector(rng: random.Random, at_s: float) -> PlannedFault:
 THEMES = (
     Theme("publishing", True, _alone(_publishing)),
     Theme("cut off", True, _alone(_cut_off)),
-    Theme("takeover", True, _alone(_takeover)),
+    Theme("takeover", True, _takeovers),
     Theme("away", True, _alone(_away)),
     Theme("staged", True, _alone(_merging), small=True),
     Theme("read again", True, _behind, reread=True),
@@ -285,7 +293,7 @@ class Faults:
             thaw(pid)
 
     def failpoints(self, planned: Iterable[PlannedFault], target: str) -> str:
-        """What the first process of *target* is started with."""
+        """What the first process of *target* is started with, or a standby."""
         return ",".join(each.detail for each in planned if each.kind in _FROM_START and each.target == target)
 
     def _hits(self, fault: Fault) -> None:
@@ -305,7 +313,7 @@ class Faults:
 
     def _failpoint(self, fault: Fault) -> None:
         role = self._first(fault.plan.target)
-        deadline_s, pid = time.monotonic() + _FAILPOINT_WAIT_S, role.pid()
+        deadline_s, pid = time.monotonic() + _REACHED_WITHIN_S[fault.plan.target], role.pid()
         while not role.died() and role.pid() == pid:
             if time.monotonic() > deadline_s:
                 self._hits(fault)  # the place was not reached so often: the process dies anywhere
@@ -340,7 +348,9 @@ class Faults:
         _insist(self.site.rewind_consumer)
 
     def _first(self, target: str) -> Role:
-        """The process of *target* that works, unless a standby has taken over from it."""
+        """The process of *target* that works, unless a standby has taken over from it; or the first standby."""
+        if target == STANDBY:
+            return self.roles[WORKER][1]
         return next(each for each in self.roles[target] if not each.closed)
 
     def _stay_frozen(self, pid: int, seconds: float) -> None:

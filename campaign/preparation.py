@@ -14,7 +14,7 @@ import psycopg
 
 from campaign.control_loss import ControlLoss
 from campaign.errors import NoVerdictError
-from campaign.faults import CONSUMER, WORKER, Fault, Faults
+from campaign.faults import CONSUMER, STANDBY, WORKER, Fault, Faults
 from campaign.hiding import Hiding
 from campaign.journal import Journal
 from campaign.known_keys import KnownKeys
@@ -157,9 +157,9 @@ def _start(
 
     ready = keep_until(roles, arrived, _READY_S, given_up)
     effects.close()
-    for _, *standbys in roles.values():
+    for target, (_, *standbys) in roles.items():
         for role in standbys:  # only now, so that it is the first one that works, and that faults hit
-            role.start()
+            role.start(faults.failpoints(plan.faults, STANDBY) if target == WORKER else "")
     return ready
 
 
