@@ -152,6 +152,9 @@ class Bucket:
         """
         if self.first_of is not None:
             self._refuse_gap(self.first_of)
+        last = change_count + self.shift + 1
+        if self.cut and self._is_left_of_a_changed_key(last):
+            self.shift += 1
         return change_count + self.shift
 
     def _check_next(self, change: RowChange | Message | None) -> None:
@@ -163,7 +166,8 @@ class Bucket:
     def _refuse_gap(lsn: int) -> None:
         raise StopError(
             "INCOMPLETE_TRANSACTION",
-            f"the connector was started again at LSN {lsn}, in the middle of a COPY, and left rows of it out",
+            f"the connector was started again at LSN {lsn}, between changes that share it as rows of a COPY do,"
+            " and left some out",
         )
 
     def forget(self) -> None:
