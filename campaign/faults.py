@@ -185,9 +185,9 @@ def _alone(
 
 
 def _publishing(rng: random.Random, at_s: float) -> PlannedFault:
-    """A worker that dies between what belongs together."""
+    """A worker that dies between what belongs together, early enough that its lease ends while clients write."""
     place = rng.choice(_SEQUENCER_PLACES)
-    return PlannedFault(at_s, "failpoint", WORKER, 1.0, f"sequencer.{place}=kill@{rng.randint(8, 30)}")
+    return PlannedFault(at_s, "failpoint", WORKER, 1.0, f"sequencer.{place}=kill@{rng.randint(6, 15)}")
 
 
 def _cut_off(rng: random.Random, at_s: float) -> PlannedFault:
