@@ -125,8 +125,8 @@ class Stand:
         dead = self._dead[part]
         dead.acquire()
         try:
-            # Connect answers when Kafka does, and a stack starts one part at a time: neither would come back.
-            with self._starting if part == KAFKA else nullcontext():
+            # Connect answers when Kafka does, and who starts one waits for the other: neither would come back.
+            with self._starting if part in (KAFKA, CONNECT) else nullcontext():
                 pid = self.pid(part)
                 os.kill(pid, signal.SIGKILL)
             deadline_s = time.monotonic() + _DEAD_TIMEOUT_S
@@ -143,7 +143,8 @@ class Stand:
             try:
                 if part == CONNECT:
                     self._start_connect()
-                else:
+                    return
+                with self._starting if part == KAFKA else nullcontext():
                     stack.start(name)
             finally:
                 dead.release()
