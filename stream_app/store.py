@@ -63,6 +63,7 @@ class Store:
         self._ownership = ownership
         self._mapping = mapping
         self._source = ownership.source
+        self._revision = mapping.definition.revision  # of the whole document, so not with every commit
         self._writer = StateWriter(connection, mapping)
         self._prune_s = 0.0
         self._stated = StatedEvents(connection, mapping)
@@ -207,7 +208,7 @@ class Store:
                 "next_offset": position.next_offset,
                 "commit_lsn": position.commit_lsn,
                 "sub_position": _json(position.sub_position),
-                "revision": self._mapping.definition.revision,
+                "revision": self._revision,
                 "end_offsets": _json(position.end_offsets),
                 "fingerprint": None,
                 "heartbeat": _json(position.heartbeat),
