@@ -105,7 +105,8 @@ ADVANCE = """
 UPDATE rowcast.source SET
     position_epoch = epoch, change_log_topic_id = %(topic_id)s, next_offset = %(next_offset)s,
     commit_lsn = %(commit_lsn)s, sub_position = %(sub_position)s, position_revision = %(revision)s,
-    end_offsets = %(end_offsets)s, schema_fingerprint = %(fingerprint)s, heartbeat = %(heartbeat)s,
+    end_offsets = %(end_offsets)s, schema_fingerprint = %(fingerprint)s,
+    heartbeat = CASE WHEN %(same_heartbeat)s THEN heartbeat ELSE %(heartbeat)s END,
     position_at = clock_timestamp(),
     lease_until = greatest(lease_until, clock_timestamp() + make_interval(secs => %(lease_s)s)),
     failed_tries = CASE WHEN next_offset = %(next_offset)s THEN failed_tries ELSE 0 END,

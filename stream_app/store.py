@@ -197,6 +197,7 @@ class Store:
             raise OwnershipLostError(f"{self._source}: epoch {self._ownership.epoch} is over")
 
     def _advance(self, former: Position | None, position: Position) -> None:
+        same = former is not None and former.heartbeat == position.heartbeat
         written = self._connection.execute(
             statements.ADVANCE,
             {
@@ -211,7 +212,9 @@ class Store:
                 "revision": self._revision,
                 "end_offsets": _json(position.end_offsets),
                 "fingerprint": None,
-                "heartbeat": _json(position.heartbeat),
+                # It grows with the tables, and comes with few commits.
+                "same_heartbeat": same,
+                "heartbeat": None if same else _json(position.heartbeat),
                 "expected_offset": None if former is None else former.next_offset,
                 "expected_sub": None if former is None else _json(former.sub_position),
             },
