@@ -65,7 +65,7 @@ class Folding:
         self.noted = SourceRecord(claim.reading, self.source)
         self.state = StateReader(claim.reading, claim.mapping)
         self._pending, self._stated = Pending(claim.reading, claim.mapping), StatedEvents(claim.reading, claim.mapping)
-        self.store = Store(claim.connection, claim.ownership, claim.mapping)
+        self.store = Store(claim.connection, claim.ownership, claim.mapping, claim.revision)
         self.store.prepare()
         # Fences every older producer, so that the ends and the tail below cannot move any more.
         self._publisher = Publisher(claim.brokers, self.source)

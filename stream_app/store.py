@@ -53,17 +53,19 @@ class Ownership:
 
 class Store:
     """
-    The state of one owned source.
+    The state of one owned source, of which *mapping* was applied as *revision*.
 
     When the connection breaks, the outcome of a commit is unknown and the position has to be read again.
     """
 
-    def __init__(self, connection: psycopg.Connection, ownership: Ownership, mapping: SourceMapping) -> None:
+    def __init__(
+        self, connection: psycopg.Connection, ownership: Ownership, mapping: SourceMapping, revision: str
+    ) -> None:
         self._connection = connection
         self._ownership = ownership
         self._mapping = mapping
         self._source = ownership.source
-        self._revision = mapping.definition.revision  # of the whole document, so not with every commit
+        self._revision = revision
         self._writer = StateWriter(connection, mapping)
         self._prune_s = 0.0
         self._stated = StatedEvents(connection, mapping)

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from rowcast.errors import StopError
-from rowcast.sources.tenant import TableNames
+from rowcast.sources.tenant import TableNames, is_pattern
 from stream_app.core.captured import (
     CAPTURED,
     dropped_tables,
@@ -46,12 +46,12 @@ def newest_heartbeat(
 
     """
     newest = former if former is None or not capture.truncated else keep_truncated(former, capture.truncated)
-    names = TableNames(capture.tables)
+    of_tenants = any(map(is_pattern, capture.tables))
     for transaction in transactions:
         if transaction.messages:
             for beat in _heartbeats(transaction, source):
                 newest = _follow(source, newest, beat, capture)
-        if names.has_patterns and newest is not None:
+        if of_tenants and newest is not None:
             rows = transaction.rows if isinstance(transaction, Transaction) else ()
             seen = tables_of_tenants(rows) | capture.seen
             known = newest.get(CAPTURED, (capture.begun or {}).get(CAPTURED))

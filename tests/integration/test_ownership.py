@@ -40,6 +40,11 @@ def compiled(connection: psycopg.Connection, project: TestProject) -> SourceMapp
     return compile_mapping(definition, compile_validators(definition))
 
 
+def store_of(connection: psycopg.Connection, project: TestProject, holder: str, mapping: SourceMapping) -> Store:
+    _, revision = read_definition(connection, project.name)
+    return Store(connection, claimed(connection, project, holder), mapping, revision)
+
+
 def test_a_locked_source_row_neither_blocks_nor_loses_the_lease(project: TestProject) -> None:
     """While the owner's own commit holds the row, renewing passes it over at once and still owns it."""
     project.apply()
@@ -122,10 +127,10 @@ def test_a_former_owner_can_stage_clear_and_commit_nothing(project: TestProject)
     change = RowChange(Operation.CREATE, "public.instance", None, row, 7, 1, 100, 0)
     with project.control() as control:
         mapping = compiled(control, project)
-        former = Staging(control, control, mapping, Store(control, claimed(control, project, "one"), mapping).hold)
+        former = Staging(control, control, mapping, store_of(control, project, "one", mapping).hold)
         former.stage([(1, change)])
         control.execute("UPDATE rowcast.source SET lease_until = clock_timestamp()")
-        newer = Staging(control, control, mapping, Store(control, claimed(control, project, "two"), mapping).hold)
+        newer = Staging(control, control, mapping, store_of(control, project, "two", mapping).hold)
         newer.clear()
         newer.stage([(2, change)])
 
@@ -152,10 +157,10 @@ def test_a_former_owner_commits_nothing_over_what_the_new_one_has_written(projec
     position = Position(change_log_topic_id="t", next_offset=5, commit_lsn=9, end_offsets={})
     with project.control() as control:
         mapping = compiled(control, project)
-        former = Store(control, claimed(control, project, "one"), mapping)
+        former = store_of(control, project, "one", mapping)
         former.prepare()
         control.execute("UPDATE rowcast.source SET lease_until = clock_timestamp()")
-        newer = Store(control, claimed(control, project, "two"), mapping)
+        newer = store_of(control, project, "two", mapping)
         newer.commit(view, Step(generation=4), None, position)
         for after in (None, position):
             with pytest.raises(OwnershipLostError):
@@ -184,7 +189,7 @@ def test_a_small_batch_leaves_what_was_stated_and_children_for_chunks(project: T
     step = Step(pending=[key], pending_children=True, statements=[Statement(1, key, "noted", b"{}")])
     with project.control() as control:
         mapping = compiled(control, project)
-        store = Store(control, claimed(control, project, "one"), mapping)
+        store = store_of(control, project, "one", mapping)
         store.commit(view, step, None, Position(change_log_topic_id="t", next_offset=5, commit_lsn=9, end_offsets={}))
         assert Pending(control, mapping).next(5, None) == [key]
         _, stated = StatedEvents(control, mapping).of([key])

@@ -83,7 +83,7 @@ def test_what_is_pending_keeps_its_types_when_others_come_and_go(project: TestPr
         found = claim(control, project.name, "one")
         assert found is not None
         store, pending, stated = (
-            Store(control, found[0], mapping),
+            Store(control, found[0], mapping, mapping.definition.revision),
             Pending(control, mapping),
             StatedEvents(control, mapping),
         )
