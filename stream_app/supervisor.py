@@ -8,6 +8,7 @@ for as long as it takes, without Kafka's consumer group, which would take it for
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -29,6 +30,24 @@ from stream_app.store import LEASE_S
 log = logging.getLogger("rowcast.worker")
 TICK_S = 1.0
 STOP_TIMEOUT_S = 25.0
+_HEAD_START_TICKS_MAX = 6
+_PARTS = 4
+
+
+def due(waited_s: Mapping[str, float], owned: int) -> list[str]:
+    """
+    Which of the free sources, seen for *waited_s*, a worker that owns *owned* others claims at a tick.
+
+    The fewer it owns the sooner, and never more than a part of them at once, so that sources spread over the workers.
+    But however many there are, those of a worker that died are all claimed within seconds.
+    """
+    claimed: list[str] = []
+    for source, since_s in waited_s.items():
+        # Every source already owned is a second's head start for the other workers, up to a limit.
+        ahead = min(owned + len(claimed), _HEAD_START_TICKS_MAX)
+        if since_s >= ahead * TICK_S and len(claimed) < math.ceil(len(waited_s) / _PARTS):
+            claimed.append(source)
+    return claimed
 
 
 class Supervisor:
@@ -124,12 +143,11 @@ class Supervisor:
     def _claim(self, connection: psycopg.Connection) -> None:
         free = [source for source in claimable(connection, self.holder) if source not in self.owners]
         self._seen_s = {source: self._seen_s.get(source, time.monotonic()) for source in free}
-        for source in free:
-            # Every source already owned is a second's head start for the other workers.
-            if time.monotonic() - self._seen_s[source] >= len(self.owners) * TICK_S:
-                owner = Owner(self._endpoints, source, self.holder, SourceMetrics(self._metrics, source))
-                self.owners[source] = owner
-                owner.start()
+        now_s = time.monotonic()
+        for source in due({source: now_s - self._seen_s[source] for source in free}, len(self.owners)):
+            owner = Owner(self._endpoints, source, self.holder, SourceMetrics(self._metrics, source))
+            self.owners[source] = owner
+            owner.start()
 
     def _tell_idle(self, connection: psycopg.Connection) -> None:
         """Say once why there is nothing to do."""
