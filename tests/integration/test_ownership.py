@@ -12,6 +12,7 @@ from stack_fixture import TestProject, wait_until
 
 from rowcast.database import connect, unavailable_when_broken
 from rowcast.errors import DatabaseUnavailableError, OwnershipLostError
+from rowcast.sources.definition import SourceDefinition
 from stream_app.contract import compile_validators
 from stream_app.core.change import Operation, RowChange
 from stream_app.core.mapping import SourceMapping, compile_mapping
@@ -21,7 +22,7 @@ from stream_app.lease import application, claim, held, read_definition, renew
 from stream_app.metrics import Metrics, SourceMetrics
 from stream_app.owner import Owner
 from stream_app.pending import Pending
-from stream_app.position import Position
+from stream_app.position import Position, read_position
 from stream_app.staging import Staging
 from stream_app.state_reader import StateReader
 from stream_app.stated import StatedEvents
@@ -194,6 +195,24 @@ def test_a_small_batch_leaves_what_was_stated_and_children_for_chunks(project: T
         assert Pending(control, mapping).next(5, None) == [key]
         _, stated = StatedEvents(control, mapping).of([key])
         assert [(each.event, each.data) for each in stated[key]] == [("noted", b"{}")]
+
+
+def test_a_commit_writes_what_is_new_alone(project: TestProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last heartbeat stays until there is another one, and nothing of a commit grows with the definition."""
+    project.apply()
+    first = Position(change_log_topic_id="t", next_offset=5, commit_lsn=9, end_offsets={}, heartbeat={"counter": 1})
+    positions = [first, replace(first, next_offset=6), replace(first, next_offset=7, heartbeat={"counter": 2})]
+    positions += [replace(positions[-1], next_offset=8), replace(first, next_offset=9, heartbeat=None)]
+    with project.control() as control:
+        store = store_of(control, project, "one", compiled(control, project))
+        monkeypatch.setattr(SourceDefinition, "to_json", None)
+        former = None
+        for position in positions:
+            store.commit(View(), Step(), former, position)
+            former = position
+            assert read_position(control, project.name) == position
+        query = "SELECT revision = position_revision FROM rowcast.source WHERE source = %s"
+        assert control.execute(query, (project.name,)).fetchone() == (True,)
 
 
 @pytest.mark.parametrize(
