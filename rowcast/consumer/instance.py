@@ -35,6 +35,7 @@ _log = logging.getLogger("rowcast.consumer")
 
 _POLL_S = 0.2
 _IDLE_STORE_S = 1.0
+_POSITIONS_S = 0.1
 _FIRST_BACKOFF_S = 0.1
 _MAX_BACKOFF_S = 5.0
 _REMINDER_S = 60.0
@@ -266,17 +267,21 @@ class Instance:
         if appended:
             self._clock.appended(max(appended))
         if not deliveries:
-            reader.check_progress([each for each, ownership in self._owned.items() if not ownership.queue], now)
+            reader.check_progress(self._fetched(), now)
         if now - self._stored_at >= _IDLE_STORE_S:
             self._topics.learn({each.topic for each in self._owned})
             self._store_idle(reader)
 
+    def _fetched(self) -> dict[Partition, int]:
+        """What is fetched of the partitions for which nothing waits."""
+        return {each.partition: each.fetched for each in self._owned.values() if not each.queue}
+
     def _store_idle(self, reader: Reader) -> None:
         """Stores positions that moved without an event, past transaction markers: a watermark needs them."""
         self._stored_at = time.monotonic()
-        for partition, ownership in self._owned.items():
-            if not ownership.queue:
-                ownership.fetched = max(ownership.fetched, reader.position(partition) or 0)
+        for partition, offset in reader.passed(self._fetched(), _POSITIONS_S).items():
+            ownership = self._owned[partition]
+            ownership.fetched = max(ownership.fetched, offset)
         moved = [each for each in self._owned.values() if not each.queue and each.fetched > each.next_offset]
         if not moved:
             return

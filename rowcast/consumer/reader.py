@@ -62,6 +62,7 @@ class Reader:
         self._assigned: set[Partition] = set()
         self._checked_at = time.monotonic()
         self._last_check: dict[Partition, int] = {}
+        self._asked: Partition | None = None  # the last of which `passed` has asked the position
 
     def assign(self, partitions: Iterable[Partition]) -> None:
         """Reads exactly *partitions* from now on; those that stay keep their position."""
@@ -139,6 +140,32 @@ class Reader:
             for delivery in _deliveries(Partition(place.topic, place.partition), records)
         ]
 
+    def passed(self, fetched: Mapping[Partition, int], within_s: float) -> dict[Partition, int]:
+        """
+        The positions of partitions that have moved beyond what is *fetched* of them, as many as are told *within_s*.
+
+        To tell one position kafka-python looks at all partitions. So only those are asked for where the broker has told
+        of more, and of very many, those that were not come first the next time.
+        """
+        self._settle()
+        more = sorted(each for each, offset in fetched.items() if (self._highwater(each) or 0) > offset)
+        later = [each for each in more if self._asked is not None and each > self._asked]
+        deadline_s = time.monotonic() + within_s
+        found: dict[Partition, int] = {}
+        for each in [*later, *more[: len(more) - len(later)]]:
+            offset = self.position(each)
+            if offset is not None:
+                found[each] = offset
+            self._asked = each
+            if time.monotonic() > deadline_s:
+                break
+        return found
+
+    def _highwater(self, partition: Partition) -> int | None:
+        with broker_errors("reading an end", self._options):
+            end: int | None = self._kafka.highwater(_kafka_partition(partition))
+        return end
+
     def position(self, partition: Partition) -> int | None:
         """The offset behind everything returned by `poll`, transaction markers included; None: not known now."""
         self._settle()
@@ -205,9 +232,11 @@ class Reader:
             found: dict[Any, Any] = self._kafka.offsets_for_times(wanted, timeout_ms=int(CALL_TIMEOUT_S * 1000))
         return found
 
-    def check_progress(self, idle: Iterable[Partition], now: float) -> None:
+    def check_progress(self, idle: Mapping[Partition, int], now: float) -> None:
         """
         Called while nothing arrives: a fetch session that does not move although there is more is given up.
+
+        *idle* are the partitions for which nothing waits, with what is fetched of them.
 
         Raises:
             BrokerUnavailableError: throw this reader away.
@@ -216,11 +245,12 @@ class Reader:
             return
         self._checked_at = now
         waiting = [each for each in idle if each in self._assigned]
-        positions = {each: self.position(each) for each in waiting}
-        behind = {each: offset for each, offset in positions.items() if offset is not None}
-        behind = {each: behind[each] for each, (_, end) in self.ranges(behind).items() if behind[each] < end}
+        behind = {each: idle[each] for each, (_, end) in self.ranges(waiting).items() if idle[each] < end}
         stalled = [each for each, offset in behind.items() if self._last_check.get(each) == offset]
         self._last_check = behind
+        # Those that have moved have passed what carries no event.
+        positions = {each: self.position(each) for each in stalled}
+        stalled = [each for each, offset in positions.items() if offset is not None and offset <= behind[each]]
         if stalled:
             raise BrokerUnavailableError(f"no progress on {', '.join(map(str, sorted(stalled)))}")
 

@@ -1,4 +1,4 @@
-"""While there is much to read, the next events are read during a transaction: none is passed, none comes twice."""
+"""What a reader knows beyond the events it hands out: those read ahead, and positions where no event comes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import psycopg
 import pytest
 from consumer_fixture import Broker, Service, note, running, wait_until
+from kafka import KafkaConsumer, TopicPartition
 
 from rowcast.consumer import Consumer, DomainEvent
 from rowcast.consumer.connection import client_options
@@ -116,5 +117,45 @@ def test_a_reader_that_is_ahead_hands_out_what_was_asked_for(broker: Broker) -> 
         reader.assign([place])
         reader.seek(place, 8)
         wait_until(lambda: offsets([8, 9, 10, 11, 12]))
+    finally:
+        reader.close()
+
+
+def test_positions_past_markers_are_told_in_turns(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many partitions each has its turn, however short the time; none is asked for that holds nothing more."""
+    count = 30
+    topic = broker.create_topic(partitions=count)
+    broker.publish(*(broker.event(f"id-{number}", 1) for number in range(count)), commit=False)
+    places = {Partition(topic, number) for number in range(count)}
+    reader = Reader(client_options(broker.brokers, {}), max_records=5)
+    asked: list[Partition] = []
+
+    def position(self: KafkaConsumer, place: TopicPartition, timeout_ms: int | None = None) -> int | None:
+        asked.append(Partition(place.topic, place.partition))
+        return ask(self, place, timeout_ms)
+
+    ask = KafkaConsumer.position
+    monkeypatch.setattr(KafkaConsumer, "position", position)
+    try:
+        ends = {each: end for each, (_, end) in reader.ranges(places).items()}
+        written = {each for each, end in ends.items() if end}
+        assert 1 < len(written) < count
+        reader.assign(places)
+        for place in places:
+            reader.seek(place, 0)
+        fetched = dict.fromkeys(places, 0)
+
+        def all_told() -> bool:
+            assert reader.poll(0.1, []) == []
+            before = len(asked)
+            fetched.update(reader.passed(fetched, within_s=0))
+            assert len(asked) - before <= 1
+            return fetched == ends
+
+        wait_until(all_told)
+        assert set(asked) == written
+        asked.clear()
+        assert reader.passed(fetched, within_s=1) == {}
+        assert not asked
     finally:
         reader.close()
