@@ -5,6 +5,10 @@ Debezium numbers them, and counts them in END. Started again between changes of 
 page by page, a changed key is a DELETE and an INSERT), Debezium 3.7.0 may leave the rest of them out or send some
 twice, and numbers what follows accordingly. What was delivered before brings such numbers back to those of before;
 where it cannot, the source stops.
+
+Started again right behind a BEGIN, it looks for the place where the transaction before it was committed, and takes a
+change for it that was written right there: what the transaction had written earlier is left out, and nothing but the
+BEGIN that is not sent again tells.
 """
 
 from __future__ import annotations
@@ -49,7 +53,10 @@ class Bucket:
     whole_before = False  # it is sent again, and nothing of it is asked for
     tail: tuple[RowChange | Message, ...] = ()  # the last of those that were spilled
     spilled_lsns: array[int] | None = None  # of the last of them
-    first_of: int | None = None  # the LSN of a COPY's rows of which only the first had come when the connector went on
+    begin_lsn = 0
+    # Of the next change, else some were left out: when the connector went on, only the first of a COPY's rows with this
+    # LSN had come, or BEGIN alone.
+    next_lsn: int | None = None
     rows_alone = True  # no message among the changes
     messages: dict[str, Message] | None = None
     time_us = 0
@@ -70,7 +77,7 @@ class Bucket:
             self.rows_alone = False
         changes = self.changes
         place = order + self.shift - self.spilled - len(changes)
-        if self.first_of is not None:
+        if self.next_lsn is not None:
             # What was delivered before says that it goes on earlier.
             self._check_next(change if place > 0 else None)
         if place == 1:
@@ -129,18 +136,26 @@ class Bucket:
     def _last(self, count: int) -> list[RowChange]:
         return [each for each in (*self.tail, *self.changes)[-count:] if isinstance(each, RowChange)]
 
-    def resume(self, *, whole_before: bool) -> None:
-        """Note that the connector goes on in the middle of it; *whole_before*: of one that is known already."""
+    def resume(self, commit_lsn: int, *, whole_before: bool) -> None:
+        """
+        Note that the connector goes on in the middle of it; *whole_before*: of one that is known already.
+
+        *commit_lsn* is that of the transaction before it.
+        """
         self.cut, self.shift, self.whole_before = True, 0, whole_before
         last = self._last(3)
-        self.first_of = None
+        self.next_lsn = None
+        if whole_before:
+            return
         if len(last) == 3 and {(each.operation, each.table) for each in last} == {(Operation.CREATE, last[0].table)}:
             one, two, three = (each.lsn for each in last)
-            self.first_of = three if one == two != three and not whole_before else None
+            self.next_lsn = three if one == two != three else None
+        elif self.spilled + self.count == 0 and 0 < self.begin_lsn < commit_lsn:
+            self.next_lsn = self.begin_lsn
 
-    def begin(self) -> None:
-        """Note that it is sent from its BEGIN."""
-        self.cut, self.shift, self.first_of = False, 0, None
+    def begin(self, lsn: int) -> None:
+        """Note that it is sent from its BEGIN, which says *lsn*."""
+        self.cut, self.shift, self.next_lsn, self.begin_lsn = False, 0, None, lsn
 
     def end(self, change_count: int) -> int:
         """
@@ -150,24 +165,23 @@ class Bucket:
             StopError: the connector has left changes out before its END.
 
         """
-        if self.first_of is not None:
-            self._refuse_gap(self.first_of)
+        if self.next_lsn is not None:
+            self._refuse_gap(self.next_lsn)
         last = change_count + self.shift + 1
         if self.cut and self._is_left_of_a_changed_key(last):
             self.shift += 1
         return change_count + self.shift
 
     def _check_next(self, change: RowChange | Message | None) -> None:
-        lsn, self.first_of = self.first_of, None
-        if lsn is not None and change is not None and not (isinstance(change, RowChange) and change.lsn == lsn):
+        lsn, self.next_lsn = self.next_lsn, None
+        if lsn is not None and change is not None and change.lsn != lsn:
             self._refuse_gap(lsn)
 
-    @staticmethod
-    def _refuse_gap(lsn: int) -> None:
+    def _refuse_gap(self, lsn: int) -> None:
+        at_begin = self.spilled + self.count == 0
+        where = "behind a BEGIN alone" if at_begin else "between changes that share it as rows of a COPY do"
         raise StopError(
-            "INCOMPLETE_TRANSACTION",
-            f"the connector was started again at LSN {lsn}, between changes that share it as rows of a COPY do,"
-            " and left some out",
+            "INCOMPLETE_TRANSACTION", f"the connector was started again at LSN {lsn}, {where}, and left some out"
         )
 
     def forget(self) -> None:

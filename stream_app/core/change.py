@@ -40,9 +40,10 @@ _OPERATIONS = {each.value: each for each in Operation}
 
 
 class Begin(NamedTuple):
-    """A transaction begins; *xid* is PostgreSQL's transaction id."""
+    """A transaction begins; *xid* is PostgreSQL's transaction id, *lsn* where it wrote first (0: unknown)."""
 
     xid: int
+    lsn: int
 
 
 class End(NamedTuple):
@@ -201,7 +202,8 @@ def _message(data: dict[str, Any]) -> Message | LooseMessage | Noise:
 
 def _boundary(data: dict[str, Any]) -> Begin | End:
     if data["status"] == "BEGIN":
-        return _new(Begin, (_xid(data["id"]),))
+        xid, _, lsn = data["id"].partition(":")
+        return _new(Begin, (int(xid), int(lsn or 0)))
     if data["status"] == "END":
         xid, lsn = data["id"].split(":")
         return _new(End, (int(xid), int(lsn), data["event_count"], data["ts_ms"]))

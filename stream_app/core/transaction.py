@@ -139,7 +139,7 @@ class Assembler:
         if isinstance(change, Begin):
             if change.xid not in self._buckets:
                 self._buckets[change.xid] = Bucket(offset)
-            self._buckets[change.xid].begin()
+            self._buckets[change.xid].begin(change.lsn)
             return None
         if isinstance(change, End):
             return self._finish(change, offset)
@@ -152,7 +152,7 @@ class Assembler:
             return _SKIPPED if repeated else change
         if isinstance(change, Resumption):
             for xid, bucket in self._buckets.items():
-                bucket.resume(whole_before=self._may_be_processed(xid))
+                bucket.resume(self.commit_lsn, whole_before=self._may_be_processed(xid))
         nothing = None if self._buckets else _SKIPPED
         return change if isinstance(change, LooseMessage) else nothing
 

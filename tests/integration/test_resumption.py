@@ -1,5 +1,5 @@
 """
-The connector goes on from a place between changes that share an LSN.
+The connector goes on from a place between changes that share an LSN, or behind a BEGIN.
 
 Where it had stored its place when it died cannot be chosen, so it is written here: Kafka Connect lets a stopped
 connector's place be changed, and a copy of the slot still has what the connector has confirmed since.
@@ -104,8 +104,6 @@ class Connector:
 
     def resume_behind(self, log: Sequence[dict[str, Any]], sent: Sequence[dict[str, Any]]) -> None:
         """Go on as if *sent*, the first changes of a transaction in *log*, was the last that was stored."""
-        wait_until(self._drop_slot, "the slot is free")
-        self._copy_slot(self._kept, slot_name(self.project.name))
         last = sent[-1]["source"]
         ends = [int(each["id"].split(":")[1]) for each in log if each.get("status") == "END"]
         message = "UPDATE" if sent[-1]["op"] == "d" else "INSERT"  # a changed key is one message
@@ -121,6 +119,17 @@ class Connector:
             "messageType": message,
             "ts_usec": last["ts_us"],
         }
+        self._resume(place)
+
+    def resume_behind_begin(self, begin: dict[str, Any], commit_lsn: int) -> None:
+        """Go on as if *begin* was the last that was stored, and the transaction before it committed at *commit_lsn*."""
+        xid, lsn = begin["id"].split(":")
+        place = {"transaction_id": xid, "txId": int(xid), "lsn": int(lsn), "messageType": "BEGIN"}
+        self._resume({**place, "lsn_proc": commit_lsn, "lsn_commit": commit_lsn, "ts_usec": begin["ts_ms"] * 1000})
+
+    def _resume(self, place: dict[str, Any]) -> None:
+        wait_until(self._drop_slot, "the slot is free")
+        self._copy_slot(self._kept, slot_name(self.project.name))
         offsets = [{"partition": {"server": self.project.name}, "offset": place}]
         requests.patch(f"{self._url}/offsets", json={"offsets": offsets}, timeout=30).raise_for_status()
         requests.put(f"{self._url}/resume", timeout=30).raise_for_status()
@@ -192,12 +201,72 @@ def test_rows_that_the_connector_leaves_out_are_not_passed_over(
         insert(things, LAST)
         things.change_log(has(LAST))
     workers.start().wait_owned()
-    told = wait_until(lambda: stopped(things), "the source stops")
-    assert "INCOMPLETE_TRANSACTION" in told
-    assert "COPY" in told
-    done = rowcast(things, "sources", "recover", things.name, "--code", "INCOMPLETE_TRANSACTION", "--yes")
-    assert done.returncode == 0, done.stdout + done.stderr
+    stops_and_recovers(things, "COPY")
     wait_until(lambda: published(things) == source_rows(things), "topics agree with the source", 60)
+
+
+@pytest.mark.guarantee("Nothing committed is lost")
+@pytest.mark.parametrize("close", [True, False], ids=["written right behind the COMMIT", "written later"])
+def test_changes_left_out_behind_a_begin_are_not_passed_over(
+    things: TestProject, workers: WorkerPool, *, close: bool
+) -> None:
+    """
+    It goes on behind the BEGIN of a transaction that another one was committed beside.
+
+    Debezium takes what was written right behind that COMMIT for the COMMIT itself, and leaves out all before it: the
+    source stops, and its recovery finds that. Where nothing was written there, nothing is left out.
+    """
+    connector = Connector(things)
+    things.change_log(has(2))
+    with connector.kept():
+        firsts = write_beside(things, close=close)
+        log = things.change_log(has(firsts[-1] + 2))
+        beside = {each: committed_beside(log, each) for each in firsts}
+        first, commit_lsn = next((each, lsn) for each, (lsn, second) in beside.items() if (lsn == second) == close)
+        connector.stop()
+        xid = changes_of(log, first)[0]["source"]["txId"]
+        (begin,) = [each for each in log if each.get("status") == "BEGIN" and is_of(each, xid)]
+        cut_log(things, log, begin)
+        connector.resume_behind_begin(begin, commit_lsn)
+        insert(things, LAST)
+        again = things.change_log(has(LAST))
+    workers.start().wait_owned()
+    if close:
+        assert not has(first)(again), "it was left out"
+        stops_and_recovers(things, "BEGIN")
+    wait_until(lambda: published(things) == source_rows(things), "topics agree with the source", 60)
+    assert not stopped(things)
+
+
+def write_beside(project: TestProject, *, close: bool) -> list[int]:
+    """
+    Transactions that each write two rows, another being committed between these; the numbers of their first rows.
+
+    *close*: the second row is written where that COMMIT ends in the WAL, if the server writes nothing of its own there.
+    """
+    project.execute("CREATE TABLE beside (id integer)")
+    firsts = [100 * number for number in range(1, 11)]
+    with psycopg.connect(project.settings.database(project.name).url) as one:
+        for first in firsts:
+            one.execute("INSERT INTO thing VALUES (%s, 'first')", (first,))
+            insert(project, first + 1)
+            if not close:
+                project.execute("INSERT INTO beside VALUES (1)")
+            one.execute("INSERT INTO thing VALUES (%s, 'second')", (first + 2,))
+            one.commit()
+    return firsts
+
+
+def committed_beside(log: Sequence[dict[str, Any]], first: int) -> tuple[int, int]:
+    """The LSN of the COMMIT beside the transaction that wrote *first*, and that of its second row."""
+    xid = changes_of(log, first + 1)[0]["source"]["txId"]
+    (lsn,) = [int(each["id"].split(":")[1]) for each in log if each.get("status") == "END" and is_of(each, xid)]
+    return lsn, changes_of(log, first)[1]["source"]["lsn"]
+
+
+def is_of(boundary: dict[str, Any], xid: int) -> bool:
+    """Whether this is the BEGIN or END of the transaction *xid*."""
+    return str(boundary["id"]).startswith(f"{xid}:")
 
 
 @pytest.mark.guarantee("Nothing committed is lost")
@@ -249,6 +318,15 @@ def cut_log(project: TestProject, log: Sequence[dict[str, Any]], last: dict[str,
     for each in log[: log.index(last) + 1]:
         producer.produce(topic, orjson.dumps(each), partition=0)
     assert producer.flush(30) == 0
+
+
+def stops_and_recovers(project: TestProject, where: str) -> None:
+    """The source stops and says *where* changes are missing; its recovery is done."""
+    told = wait_until(lambda: stopped(project), "the source stops")
+    assert "INCOMPLETE_TRANSACTION" in told
+    assert where in told
+    done = rowcast(project, "sources", "recover", project.name, "--code", "INCOMPLETE_TRANSACTION", "--yes")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def stopped(project: TestProject) -> str:

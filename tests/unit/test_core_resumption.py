@@ -46,9 +46,9 @@ def numbered(row: bytes, order: int) -> bytes:
     return coded({**value, "transaction": {**value["transaction"], "total_order": order}})
 
 
-def fed(values: Sequence[bytes], **options: Any) -> list[Any]:
-    """The units of *values*."""
-    return [each.unit for each in Assembler(0, [], **options).feed(enumerate(values))]
+def fed(values: Sequence[bytes], commit_lsn: int = 0, **options: Any) -> list[Any]:
+    """The units of *values*, behind a transaction that was committed at *commit_lsn*."""
+    return [each.unit for each in Assembler(commit_lsn, [], **options).feed(enumerate(values))]
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -193,3 +193,48 @@ def test_numbers_of_messages_are_brought_back_too() -> None:
     begin, *changes, end = map(coded, (begin, *changes, {**end, "event_count": 4}))
     units = fed([begin, *changes[:2], RESUMED, *sent_again(changes, 0, 2), end])
     assert (len(units[-1].rows), [each.content for each in units[-1].messages]) == (1, [b"text", b"more"])
+
+
+# Four rows; between the first two and the others another transaction was committed, and the third stands right there.
+_BESIDE = [_PAGE, _PAGE + 4, _PAGE + 6, _PAGE + 8]
+
+
+def at(begin: bytes, lsn: int) -> bytes:
+    """The same BEGIN, of a transaction that wrote first at *lsn*."""
+    return coded({**json.loads(begin), "id": f"701:{lsn}"})
+
+
+@pytest.mark.parametrize("left", [1, 3, 4])
+def test_changes_left_out_behind_a_begin_stop_the_source(left: int) -> None:
+    """What is sent then counts from 1, and END counts no more: without BEGIN once more, what it names has to come."""
+    begin, rows, ends = copied(_BESIDE)
+    sent = sent_again(rows, left, 1)
+    with pytest.raises(StopError, match=r"INCOMPLETE_TRANSACTION.*behind a BEGIN"):
+        fed([at(begin, _PAGE), RESUMED, *sent, ends[len(sent)]], commit_lsn=_BESIDE[2])
+    with pytest.raises(StopError, match=r"INCOMPLETE_TRANSACTION.*behind a BEGIN"):
+        fed([at(begin, _PAGE), RESUMED, at(begin, _PAGE), RESUMED, RESUMED, *sent, ends[len(sent)]], _BESIDE[2])
+
+
+def test_behind_a_begin_that_is_sent_again_nothing_is_missing() -> None:
+    """So it is as a rule."""
+    begin, rows, ends = copied(_BESIDE)
+    begin = at(begin, _PAGE)
+    (unit,) = fed([begin, RESUMED, begin, *rows, ends[4]], commit_lsn=_BESIDE[2])
+    assert len(unit.rows) == 4
+
+
+def test_behind_a_begin_the_first_change_may_come_at_once() -> None:
+    """It is where BEGIN says, or the transaction had written nothing before the other one was committed."""
+    begin, rows, ends = copied(_BESIDE)
+    (unit,) = fed([at(begin, _PAGE), RESUMED, *rows, ends[4]], commit_lsn=_BESIDE[2])
+    assert len(unit.rows) == 4
+    (unit,) = fed([at(begin, _PAGE - 2), RESUMED, *rows, ends[4]], commit_lsn=_PAGE - 2)
+    assert len(unit.rows) == 4
+
+
+def test_behind_the_begin_of_a_transaction_that_is_known_anything_may_be_left_out() -> None:
+    """It was whole before."""
+    begin, rows, ends = copied(_BESIDE)
+    begin = at(begin, _PAGE)
+    units = fed([begin, *rows, ends[4], begin, RESUMED, *sent_again(rows, 3, 1), ends[1]], commit_lsn=_BESIDE[2])
+    assert [type(each) for each in units] == [Transaction, Skipped]
