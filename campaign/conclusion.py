@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 
+from campaign.connector_loss import left_out
 from campaign.consumer_checks import freshness_s
 from campaign.control_loss import as_told
 from campaign.declaration import PARTITIONS
@@ -29,6 +30,7 @@ from campaign.oracle import Commit, Oracle, expect
 from campaign.preparation import Prepared
 from campaign.rereading import STATE
 from campaign.rows import apply_changes, canonical, read_rows
+from campaign.site import Site
 from campaign.witness import compare
 from campaign.writer import HIDDEN
 from examples.main_job.progress import tell
@@ -36,6 +38,7 @@ from rowcast.errors import MalformedEventError
 from rowcast.event import decode
 from rowcast.topics import change_log_topic
 
+_INCOMPLETE = "INCOMPLETE_TRANSACTION"
 _ARRIVAL_S = 300.0
 _SETTLE_S = 0.5
 _IDLE_S = 60.0  # longer than a consumer needs that has to start, on a machine with other work
@@ -46,7 +49,7 @@ def conclude(round_: Prepared) -> Evidence:
     All evidence of a round whose load has ended, after the pipeline had the time for everything.
 
     Raises:
-        NoVerdictError: the observers of the source do not agree.
+        NoVerdictError: the observers do not agree, or the connector has left changes out and the source is stopped.
 
     """
     clock = round_.clock
@@ -57,6 +60,7 @@ def conclude(round_: Prepared) -> Evidence:
         _wait_arrival(round_, oracle.count, commits)
         round_.sampler.end()
     with clock.part("evidence"):
+        _see_what_the_connector_sent(round_.site, commits)
         evidence = _evidence(round_, oracle, commits)
     return replace(evidence, sent_again=round_.rereading.asked, restored_at=round_.loss.restored_at)
 
@@ -141,6 +145,15 @@ def _wait_arrival(round_: Prepared, count: int, commits: Sequence[Commit]) -> No
     effects.close()
     settled_s = time.monotonic() + _SETTLE_S
     round_.wait(lambda: time.monotonic() > settled_s, _SETTLE_S + 1)  # for what should not come
+
+
+def _see_what_the_connector_sent(site: Site, commits: Sequence[Commit]) -> None:
+    """A source that stopped because changes never came is right; one that did not stop is judged like any other."""
+    if site.stop_code() != _INCOMPLETE:
+        return
+    if lacking := left_out(change_log_values(site.brokers, change_log_topic(site.name)), commits):
+        names = ", ".join(map(str, lacking))
+        raise NoVerdictError(f"the connector left changes of transaction {names} out, and the source stopped")
 
 
 def _evidence(round_: Prepared, oracle: Oracle, commits: list[Commit]) -> Evidence:

@@ -99,6 +99,10 @@ class Site:
         return [domain_topic(self.name, each.name, 1) for each in self._aggregates]
 
     @property
+    def _offsets(self) -> str:
+        return f"{self.name}.offsets"
+
+    @property
     def connector(self) -> str:
         """The name of its connector."""
         return connector_name(self.name)
@@ -166,6 +170,13 @@ class Site:
         with psycopg.connect(self.consumer_url, connect_timeout=5) as connection:
             connection.execute("UPDATE rowcast_inbox.offset_position SET next_offset = 0, generation = generation + 1")
 
+    def stop_code(self) -> str | None:
+        """Why the source is stopped, as the pipeline says it; None: it is not. For no check."""
+        with psycopg.connect(self._url("_control"), connect_timeout=5) as connection:
+            query = "SELECT stopped_code FROM rowcast.source WHERE source = %s AND status = 'stopped'"
+            row = connection.execute(query, (self.name,)).fetchone()
+        return None if row is None else str(row[0])
+
     def lose_control(self) -> None:
         """An empty control database stands where it was."""
         with self._closed_control() as administer:
@@ -209,7 +220,7 @@ class Site:
             self._drop_slots(connection)
         self.roads.close()
         with suppress(RowcastError), TopicAdmin(self.settings.kafka()) as admin:
-            names = [change_log_topic(self.name), f"{self.name}.{NOTIFICATIONS_SUFFIX}", *self.topics]
+            names = [change_log_topic(self.name), f"{self.name}.{NOTIFICATIONS_SUFFIX}", self._offsets, *self.topics]
             if present := admin.present(names):
                 admin.delete(list(present))
         self._databases["_copy"] = CONTROL  # if there is one
@@ -270,6 +281,9 @@ class Site:
         def changed(*arguments: Any, **options: Any) -> dict[str, str]:
             derived = derive(*arguments, **options)
             derived["producer.override.bootstrap.servers"] = self.roads[CONNECT_KAFKA].address
+            # Else Connect, which takes the topic of its own address for another one, notes the offsets of transactions
+            # in it before they are committed.
+            derived["offsets.storage.topic"] = self._offsets
             return {name: value for name, value in derived.items() if exactly_once or name not in _EXACTLY_ONCE}
 
         module.connector_configuration = changed

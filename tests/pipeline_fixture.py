@@ -94,8 +94,13 @@ def pipeline(
     derive = plan.connector_configuration
 
     def through_proxy(*arguments: Any, **options: Any) -> dict[str, str]:
-        address = {"producer.override.bootstrap.servers": roads["connect to kafka"].address}
-        return {**derive(*arguments, **options), **address}
+        # A producer of another address needs offsets of its own: else Connect takes its own topic for another one, and
+        # notes the offsets of transactions in it before they are committed.
+        own = {
+            "producer.override.bootstrap.servers": roads["connect to kafka"].address,
+            "offsets.storage.topic": f"{project.name}.offsets",
+        }
+        return {**derive(*arguments, **options), **own}
 
     monkeypatch.setattr(plan, "connector_configuration", through_proxy)
     broker = Broker(roads["consumer to kafka"].address)
