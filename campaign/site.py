@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import requests
 from psycopg import sql
 
+from benchmarks.local_web import call
 from campaign import applier
 from campaign.declaration import contract, properties, source_file, table_statements
 from campaign.process import Role
@@ -164,6 +166,14 @@ class Site:
         }
         arguments = ["-m", "campaign.applier", how, self.name, *(each.name for each in self._aggregates)]
         return Role(name, arguments, self.folder, environment)
+
+    def place_is_stored(self) -> bool:
+        """Whether Connect knows a place of the connector behind its snapshot: until then its death is that of this."""
+        url = self._stand.settings.need_connect_url()
+        with suppress(requests.RequestException):
+            offsets = call(f"{url}/connectors/{self.connector}/offsets").json()["offsets"]
+            return bool(offsets) and all("snapshot" not in each["offset"] for each in offsets)
+        return False
 
     def rewind_consumer(self) -> None:
         """As the SDK's documentation has it for whoever wants to read again."""

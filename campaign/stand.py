@@ -31,8 +31,7 @@ _PAUSE_S = 0.02
 _SUPPORT = "exactly.once.source.support"
 _FLUSH = "offset.flush.interval.ms"
 _SHIPPED = {name: connect.SETTINGS[name] for name in (_SUPPORT, _FLUSH)}
-# Kafka's own default is a minute, and the longer, the more is sent again. But death before the first stored place is
-# that of the snapshot, so it is less than passes until the load begins.
+# Kafka's own default is a minute, and the longer, the more is sent again. But for the first stored place a round waits.
 _AT_LEAST_ONCE: dict[str, object] = {_SUPPORT: "disabled", _FLUSH: 4000}
 
 
