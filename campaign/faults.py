@@ -19,11 +19,13 @@ from benchmarks.local_web import call
 from campaign import roads
 from campaign.control_loss import LOST, OLDER, OLDER_LEFT, RECOVERED
 from campaign.errors import NoVerdictError
+from campaign.log_end import LogEnd
 from campaign.process import Role, is_frozen, thaw
 from campaign.site import Site
 from campaign.stand import CONNECT, CONTROL, KAFKA, SOURCE, Stand
 from examples.main_job.progress import tell
 from rowcast.errors import RowcastError
+from rowcast.topics import change_log_topic
 
 WORKER, STANDBY, CONSUMER = "worker", "standby worker", "consumer"
 _SEQUENCER_PLACES = (
@@ -37,6 +39,7 @@ _SEQUENCER_PLACES = (
 _CONSUMER_PLACES = ("before_transaction", "after_lock", "in_commit", "in_commit", "in_commit", "after_commit")
 _FROM_START = ("failpoint", "slow")
 _OF_THE_SNAPSHOT = (SOURCE, CONNECT, KAFKA, roads.CONNECT_SOURCE, roads.CONNECT_KAFKA, "restart", "stop")
+_WITHIN = "within a transaction"
 _LONGEST_AWAY_S = 2.0
 # A standby first has to take over.
 _REACHED_WITHIN_S = {WORKER: 8.0, CONSUMER: 8.0, STANDBY: 28.0}
@@ -165,11 +168,11 @@ def _merging(rng: random.Random, at_s: float) -> PlannedFault:
 
 
 def _again(rng: random.Random, at_s: float) -> PlannedFault:
-    """What makes a connector send again where it does not write in Kafka transactions."""
+    """What makes a connector send again where it does not write in Kafka transactions: of one, some a second time."""
     lasts_s = rng.uniform(0.5, _LONGEST_AWAY_S)
     # Not before much has been sent: what it sends again is what it sent since it last stored its place.
     at_s += rng.uniform(2.0, 4.0)
-    return PlannedFault(at_s, "kill", CONNECT, lasts_s)
+    return PlannedFault(at_s, "kill", CONNECT, lasts_s, _WITHIN)
 
 
 def _again_to_another(rng: random.Random, at_s: float) -> list[PlannedFault]:
@@ -307,10 +310,17 @@ class Faults:
             self._hits(fault)
             self._first(target).kill()
             return
-        start = self.stand.kill(target)
+        start = self._kill_within(target) if fault.plan.detail == _WITHIN else self.stand.kill(target)
         self._hits(fault)
         self._wait(fault.plan.lasts_s)
         start()
+
+    def _kill_within(self, target: str) -> Callable[[], None]:
+        end = LogEnd(self.site.brokers, change_log_topic(self.site.name))
+        try:
+            return self.stand.kill(target, end.is_within_transaction)
+        finally:
+            end.close()
 
     def _failpoint(self, fault: Fault) -> None:
         role = self._first(fault.plan.target)

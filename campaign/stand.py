@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from campaign.errors import NoVerdictError
+from campaign.process import thaw
 from examples.main_job.progress import tell
 from rowcast.local import connect
 from rowcast.local.processes import RunningProcess
@@ -27,6 +28,8 @@ from rowcast.settings import Settings, load_settings
 SOURCE, CONTROL, KAFKA, CONNECT = "source", "control", "kafka", "connect"
 _DEAD_TIMEOUT_S = 20.0
 _BACK_S = 60.0
+_MOMENT_S = 6.0
+_LOOK_S = 0.002
 _PAUSE_S = 0.02
 _SUPPORT = "exactly.once.source.support"
 _FLUSH = "offset.flush.interval.ms"
@@ -118,12 +121,18 @@ class Stand:
         os.kill(pid, signal.SIGSTOP)
         return pid
 
-    def kill(self, part: str) -> Callable[[], None]:
-        """SIGKILL to *part*; what starts it again, until which nobody else kills it."""
+    def kill(self, part: str, moment: Callable[[], bool] | None = None) -> Callable[[], None]:
+        """
+        SIGKILL to *part*; what starts it again, until which nobody else kills it.
+
+        It is frozen at the *moment*, if that comes within seconds, and dies if it still is the moment then.
+        """
         stack, name = self._of(part)
         dead = self._dead[part]
         dead.acquire()
         try:
+            if moment is not None:
+                self._freeze_at(part, moment)
             # Connect answers when Kafka does, and who starts one waits for the other: neither would come back.
             with self._starting if part in (KAFKA, CONNECT) else nullcontext():
                 pid = self.pid(part)
@@ -149,6 +158,20 @@ class Stand:
                 dead.release()
 
         return start
+
+    def _freeze_at(self, part: str, moment: Callable[[], bool]) -> None:
+        deadline_s = time.monotonic() + _MOMENT_S
+        while time.monotonic() < deadline_s:
+            if moment():
+                pid, still = self.freeze(part), False
+                try:
+                    still = moment()
+                finally:
+                    if not still:
+                        thaw(pid)
+                if still:
+                    return
+            time.sleep(_LOOK_S)
 
     def _start_connect(self) -> None:
         deadline_s = time.monotonic() + _BACK_S
