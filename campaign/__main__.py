@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         options = parse_options(argv)
         former = ledger.read(options.ledger) if options.ledger is not None else []
-        rounds = _run(options)
+        rounds, owed = _run(options)
         content: dict[str, Any] = {
             "sums": ledger.sums(rounds),
             "all": ledger.sums([*former, *rounds]),
@@ -44,20 +44,17 @@ def main(argv: list[str] | None = None) -> int:
     if options.json is not None:
         options.json.write_text(text + "\n")
     _tell_sums(content["all" if options.ledger else "sums"])
-    return _exit_code(rounds)
-
-
-def _exit_code(rounds: list[dict[str, Any]]) -> int:
-    verdicts = {each["verdict"] for each in rounds}
-    if "findings" in verdicts:
+    if any(each["verdict"] == "findings" for each in rounds):
         return 1
-    return 2 if "none" in verdicts else 0
+    return 2 if owed else 0
 
 
-def _run(options: Options) -> list[dict[str, Any]]:
+def _run(options: Options) -> tuple[list[dict[str, Any]], bool]:
+    """The rounds, and whether one had no verdict and no other was taken for it."""
     rounds: list[dict[str, Any]] = []
+    owed = False
     if options.seeds == 0:
-        return rounds
+        return rounds, owed
     now = commit()
     with _stand(options) as stand:
         folder = Path(tempfile.mkdtemp(prefix="rowcast-campaign-")).resolve()
@@ -70,8 +67,12 @@ def _run(options: Options) -> list[dict[str, Any]]:
                     ledger.append(options.ledger, rounds[-1])
                 if options.until is not None and rounds[-1].get("checks", {}).get(options.until):
                     break
-                if rounds[-1]["verdict"] == "void" and seeds.repeat(outcome.seed):
-                    tell(f"seed {outcome.seed}: its theme is taken again")
+                verdict = rounds[-1]["verdict"]
+                if verdict in ("void", "none"):
+                    if seeds.repeat(outcome.seed):
+                        tell(f"seed {outcome.seed}: its theme is taken again")
+                    else:
+                        owed = owed or verdict == "none"
         except KeyboardInterrupt:
             tell(f"interrupted: {relay}")
             raise
@@ -80,7 +81,7 @@ def _run(options: Options) -> list[dict[str, Any]]:
             relay.close()
             if not any(folder.iterdir()):
                 folder.rmdir()  # kept: the files of rounds that were not clean
-    return rounds
+    return rounds, owed
 
 
 def _begin(options: Options, seeds: Seeds) -> RoundPlan | None:

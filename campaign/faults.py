@@ -43,6 +43,7 @@ _WITHIN = "within a transaction"
 _LONGEST_AWAY_S = 2.0
 # A standby first has to take over.
 _REACHED_WITHIN_S = {WORKER: 8.0, CONSUMER: 8.0, STANDBY: 28.0}
+_RUNS_WITHIN_S = 10.0
 _LOOK_S = 0.05
 _INSIST_S = 60.0
 # A worker's lease, and the time after which a consumer's group or its database gives up on it, with some to spare.
@@ -307,8 +308,8 @@ class Faults:
     def _kill(self, fault: Fault) -> None:
         target = fault.plan.target
         if target in self.roles:
+            self._hit_first(target, Role.kill)
             self._hits(fault)
-            self._first(target).kill()
             return
         start = self._kill_within(target) if fault.plan.detail == _WITHIN else self.stand.kill(target)
         self._hits(fault)
@@ -337,10 +338,8 @@ class Faults:
 
     def _freeze(self, fault: Fault) -> None:
         target = fault.plan.target
+        pid = self._hit_first(target, Role.freeze) if target in self.roles else self.stand.freeze(target)
         self._hits(fault)
-        pid = self._first(target).freeze() if target in self.roles else self.stand.freeze(target)
-        if pid is None:
-            raise NoVerdictError(f"{target} does not run, so it cannot be frozen")
         self._stay_frozen(pid, fault.plan.lasts_s)
 
     def _slow(self, fault: Fault) -> None:
@@ -363,6 +362,15 @@ class Faults:
         if target == STANDBY:
             return self.roles[WORKER][1]
         return next(each for each in self.roles[target] if not each.closed)
+
+    def _hit_first(self, target: str, hit: Callable[[Role], int | None]) -> int:
+        """The process of *target* that was hit; one that has just died is started again, and waited for."""
+        deadline_s = time.monotonic() + _RUNS_WITHIN_S
+        while (pid := hit(self._first(target))) is None:
+            if time.monotonic() > deadline_s:
+                raise NoVerdictError(f"{target} does not run")
+            time.sleep(_LOOK_S)
+        return pid
 
     def _stay_frozen(self, pid: int, seconds: float) -> None:
         self.frozen.add(pid)

@@ -16,7 +16,8 @@ _EPILOG = """examples:
   ./scripts/campaign --minutes 60 --ledger campaign.jsonl    as many rounds as end within an hour, noted
   ./scripts/campaign --ledger campaign.jsonl --json all.json --seeds 0     only the sums of a ledger
 
-exit codes: 0 no finding in any round; 1 findings; 2 a round without a verdict, a wrong option, or no stack
+exit codes: 0 no finding in any round; 1 findings; 2 a round without a verdict and no other for it, a wrong option,
+  or no stack
 """
 
 
@@ -25,7 +26,7 @@ class Options:
     """
     Checked options. *seeds* fresh seeds, or *seed* alone, or, with only *minutes*, seeds without end.
 
-    At most *repeats* times another seed of the same theme is drawn for a round that was void.
+    At most *repeats* times another seed of the same theme is drawn for a round that was void or had no verdict.
 
     *until* ends the campaign at the first finding of that checker. *stack* is the project folder of a stack to use,
     None for a temporary one.
@@ -81,7 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=_seed, metavar="S", help="the round of this seed again")
     parser.add_argument("--minutes", type=_minutes, metavar="M", help="begin no round after so many minutes")
     parser.add_argument(
-        "--repeats", type=_count, default=0, metavar="N", help="take another seed for a void round, at most N times"
+        "--repeats",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="take another seed for a round that was void or had no verdict, at most N times",
     )
     parser.add_argument("--ledger", type=Path, metavar="FILE", help="append a line of JSON for each round")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write rounds and sums here, those of the ledger too")

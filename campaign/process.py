@@ -58,12 +58,12 @@ class Role:
             if self.ended <= _ENDS_MAX:
                 self.start()
 
-    def kill(self) -> None:
-        """SIGKILL."""
-        self._signal(signal.SIGKILL)
+    def kill(self) -> int | None:
+        """SIGKILL; the process that dies, None where none runs."""
+        return self._signal(signal.SIGKILL)
 
     def freeze(self) -> int | None:
-        """SIGSTOP; the process that is frozen now."""
+        """SIGSTOP; the process that is frozen now, None where none runs."""
         return self._signal(signal.SIGSTOP)
 
     def died(self) -> bool:
