@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -87,6 +88,17 @@ class Landing:
         committed = self._committing.submit(self._commit, parcel, published, former, metrics)
         self._last = _Futures(published, committed)
         self._under_way.append((parcel.view, committed))
+
+    def run(self, work: Callable[[], None]) -> None:
+        """
+        Have *work* write to the control database behind all that is under way, which is waited for.
+
+        Raises:
+            RowcastError: something before it failed; the session is over. If *work* fails, whoever waits is told.
+
+        """
+        self._settle(0)
+        self._under_way.append((View(), self._committing.submit(work)))
 
     def wait(self) -> None:
         """

@@ -54,9 +54,8 @@ class LargeTransactions:
         self._reference_rows.clear()
 
     def stage(self, spill: Spill) -> None:
-        """Keep a part of the open transaction."""
+        """Keep a part of the open transaction, while the next one is read."""
         folding, references = self._folding, self._folding.mapping.references
-        folding.wait()
         folding.note_rows(row for _, row in spill.changes)
         if references:
             self._reference_rows += [row for _, row in spill.changes if row.table in references]
@@ -65,10 +64,13 @@ class LargeTransactions:
         while True:
             changes = [each for each in spill.changes if folding.halted.takes(each[1])]
             try:
-                return self._staging.stage(changes, spill.statements)
+                lines = self._staging.lines(changes, spill.statements)
             except TableDefectError as fault:
+                folding.wait()
                 folding.halt(fault, folding.idle_origin().time)
                 folding.land_alone(View(), Emitted(), Step(), folding.position)
+            else:
+                return folding.landing.run(partial(self._staging.stage, lines))
 
     def commit(self, placed: PlacedUnit, unit: LargeTransaction) -> None:
         """
@@ -79,6 +81,7 @@ class LargeTransactions:
         """
         folding, mapping, origin = self._folding, self._folding.mapping, origin_of(unit)
         self.stage(unit.rest)
+        folding.wait()
         truncated = self._staging.apply_truncates()
         folding.note_truncated(unit, truncated)
         self._staging.complete_moved(unit.lsn, truncated)

@@ -8,6 +8,7 @@ stands before its BEGIN, so that a crash reads it again; folding the same change
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import orjson
@@ -28,15 +29,14 @@ from stream_app.stated import StatedEvents
 from stream_app.statements import OF_TENANT
 
 _COPY = "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
-_NEXT_KEYS = """
-SELECT DISTINCT id_text FROM rowcast.staged_change
-WHERE source = %s AND aggregate = %s AND operation <> 't' AND id_text > %s
-ORDER BY id_text LIMIT %s
-"""
-_CHANGES = """
-SELECT s.ord, s.operation, coalesce(m.columns, s.columns) FROM rowcast.staged_change s
-LEFT JOIN rowcast.moved_row m ON m.source = s.source AND m.ord = s.ord AND m.lsn = %s
-WHERE s.source = %s AND s.aggregate = %s AND s.id_text BETWEEN %s AND %s AND s.operation <> 't' ORDER BY s.ord
+# What is behind a key comes in the order of the index, and no more of it is looked at than is taken.
+_NEXT = """
+SELECT s.id_text, s.ord, s.operation, coalesce(m.columns, s.columns) FROM (
+    SELECT id_text, ord, operation, columns FROM rowcast.staged_change
+    WHERE source = %(source)s AND aggregate = %(aggregate)s AND operation <> 't' AND id_text > %(last)s
+    ORDER BY id_text, ord LIMIT %(limit)s
+) s LEFT JOIN rowcast.moved_row m ON m.source = %(source)s AND m.ord = s.ord AND m.lsn = %(lsn)s
+ORDER BY s.id_text, s.ord
 """
 _COPY_MOVED = "COPY rowcast.moved_row (source, lsn, ord, aggregate, former, columns) FROM STDIN"
 _MOVED = """
@@ -53,6 +53,17 @@ _ROWS = """
 SELECT row_key, columns FROM rowcast.row_state WHERE source = %s AND table_name = %s AND row_key = ANY (%s)
 """
 _MOVED_AT_ONCE = 500
+# Id, place in the transaction, operation and columns.
+_Row = tuple[str, int, str, str]
+_order = itemgetter(1)
+
+
+class StagedLines(NamedTuple):
+    """A part of a transaction as COPY takes it: its changes, those of them that moved, and its stated events."""
+
+    changes: bytes
+    moved: bytes
+    statements: bytes
 
 
 class Staging:
@@ -87,18 +98,28 @@ class Staging:
             self._connection.execute(_FORGET_MOVED, (self._source, done))
             self._stated.clear_staged()
 
-    def stage(self, changes: Iterable[tuple[int, RowChange]], statements: Sequence[Message] = ()) -> None:
-        """Keep *changes* (order, change) and stated events of the open transaction."""
+    def lines(self, changes: Iterable[tuple[int, RowChange]], statements: Sequence[Message] = ()) -> StagedLines:
+        """
+        What `stage` takes of *changes* (order, change) and stated events of the open transaction.
+
+        Raises:
+            TableDefectError: a table is not as it was applied; they may be asked for again, without its types.
+
+        """
         self._moved.clear()  # of a call that failed
+        rows = b"".join(self._lines(changes))
+        return StagedLines(rows, b"".join(self._moved_lines()), self._stated.lines(statements))
+
+    def stage(self, lines: StagedLines) -> None:
+        """Keep what stands in *lines*."""
         with self._connection.transaction():
             # A zombie must not mix its rows with those of the next owner.
             self._hold()
-            copy_lines(self._connection, _COPY, self._lines(changes))
-            if self._moved:
-                copy_lines(self._connection, _COPY_MOVED, self._moved_lines())
-                self._moved.clear()
-            if statements:
-                self._stated.stage(statements)
+            copy_lines(self._connection, _COPY, [lines.changes])
+            if lines.moved:
+                copy_lines(self._connection, _COPY_MOVED, [lines.moved])
+            if lines.statements:
+                self._stated.stage(lines.statements)
             failpoint("sequencer.in_staging")
 
     def _lines(self, changes: Iterable[tuple[int, RowChange]]) -> Iterator[bytes]:
@@ -191,23 +212,32 @@ class Staging:
 
     def batches(self, limit: int) -> Iterator[tuple[Key, tuple[RowChange, ...], frozenset[Key]]]:
         """
-        All changes of at most *limit* aggregates at a time, in the order of the transaction, with the last key.
+        All changes of some aggregates at a time, in the order of the transaction, with the last key.
 
-        And those of the aggregates of which something is stated.
+        And those of the aggregates of which something is stated. There are at most *limit* changes, or all of one.
 
         Parents' types come first, embedded rows behind all roots and those above; then the order is that of the keys.
         """
         for mapping in self._mapping.of_aggregates:
             last = ""
-            while True:
-                place = self._source, mapping.name
-                ids = [row[0] for row in self._reading.execute(_NEXT_KEYS, (*place, last, limit))]
-                if not ids:
-                    break
-                last = ids[-1]
-                rows = self._reading.execute(_CHANGES, (self._lsn, *place, ids[0], last))
-                changes = tuple([_change(mapping.table, *row) for row in rows])
-                yield Key(mapping.name, last), changes, self._waiting.waiting(mapping.name, ids[0], last)
+            while rows := self._next(mapping.name, last, limit):
+                first, last = rows[0][0], rows[-1][0]
+                rows.sort(key=_order)
+                changes = tuple([_change(mapping.table, *row[1:]) for row in rows])
+                yield Key(mapping.name, last), changes, self._waiting.waiting(mapping.name, first, last)
+
+    def _next(self, aggregate: str, last: str, limit: int) -> list[_Row]:
+        """What `batches` takes next, by key."""
+        rows: list[_Row] = self._reading.execute(
+            _NEXT,
+            {"source": self._source, "aggregate": aggregate, "last": last, "limit": limit, "lsn": self._lsn},
+        ).fetchall()
+        if len(rows) < limit:
+            return rows
+        cut = rows[-1][0]
+        if whole := [row for row in rows if row[0] != cut]:
+            return whole
+        return self._reading.execute(_HISTORY, (self._lsn, self._source, aggregate, [cut])).fetchall()
 
 
 class _Staged(NamedTuple):

@@ -90,9 +90,13 @@ class StatedEvents:
         """Forget what is staged: the change log has it."""
         self._connection.execute("DELETE FROM rowcast.statement WHERE source = %s AND staged", (self._source,))
 
-    def stage(self, messages: Iterable[Message]) -> None:
-        """Keep *messages* of the open transaction, as statements or refused."""
-        copy_lines(self._connection, _COPY, (self._staged_line(each) for each in messages))
+    def lines(self, messages: Iterable[Message]) -> bytes:
+        """What `stage` takes of *messages* of the open transaction: statements, or refused."""
+        return b"".join([self._staged_line(each) for each in messages])
+
+    def stage(self, lines: bytes) -> None:
+        """Keep what stands in *lines*."""
+        copy_lines(self._connection, _COPY, [lines])
 
     def _staged_line(self, message: Message) -> bytes:
         try:

@@ -129,13 +129,13 @@ def test_a_former_owner_can_stage_clear_and_commit_nothing(project: TestProject)
     with project.control() as control:
         mapping = compiled(control, project)
         former = Staging(control, control, mapping, store_of(control, project, "one", mapping).hold)
-        former.stage([(1, change)])
+        former.stage(former.lines([(1, change)]))
         control.execute("UPDATE rowcast.source SET lease_until = clock_timestamp()")
         newer = Staging(control, control, mapping, store_of(control, project, "two", mapping).hold)
         newer.clear()
-        newer.stage([(2, change)])
+        newer.stage(newer.lines([(2, change)]))
 
-        for attempt in (lambda: former.stage([(3, change)]), former.clear, former.apply_truncates):
+        for attempt in (lambda: former.stage(former.lines([(3, change)])), former.clear, former.apply_truncates):
             with pytest.raises(OwnershipLostError):
                 attempt()
         query = "SELECT array_agg(ord) FROM rowcast.staged_change"
