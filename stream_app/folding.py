@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 
 from stream_app.core.change import LooseMessage, RowChange
 from stream_app.core.defect import TableDefectError
 from stream_app.core.emission import Emitted, Origin, rfc3339
 from stream_app.core.halting import HaltedTypes
 from stream_app.core.heartbeat import dropped_by, newest_heartbeat
-from stream_app.core.loading import Lookups
+from stream_app.core.loading import Lookups, load_missing
 from stream_app.core.partition import Capture
 from stream_app.core.sequencing import Work, emit_pending, origin_of, sequence, settle
 from stream_app.core.state import Emptied, Key, View
@@ -64,7 +66,9 @@ class Folding:
         self.chunk_max = chunk_max
         self.noted = SourceRecord(claim.reading, self.source)
         self.state = StateReader(claim.reading, claim.mapping)
-        self._pending, self._stated = Pending(claim.reading, claim.mapping), StatedEvents(claim.reading, claim.mapping)
+        self._stated = StatedEvents(claim.reading, claim.mapping)
+        self._pending = Pending(claim.connection, claim.mapping)
+        self._committed = StateReader(claim.connection, claim.mapping)
         self.store = Store(claim.connection, claim.ownership, claim.mapping, claim.revision)
         self.store.prepare()
         # Fences every older producer, so that the ends and the tail below cannot move any more.
@@ -314,16 +318,20 @@ class Folding:
         self.wait()
         after = Key(*sub_position["last"]) if "last" in sub_position else None
         said = self._stated.any()
-        while keys := self._pending.next(self.chunk_max, after, whole):
+        coming = self._ask_pending(after, whole)
+        while (chunk := coming.result())[0]:
             self.interrupt()
+            keys, view = chunk
             keys, stated = self._stated.of(keys) if said else (keys, {})
-            view, emitted, sure = View(), self.emitted(), not self.tail
+            coming = self._ask_pending(keys[-1], whole)
+            emitted, sure = self.emitted(), not self.tail
             self.fold(emit_pending(self.mapping, view, keys, origin, (emitted, self.tail), stated), view)
             try:
                 if sure:
                     self.refuse_wave(view, emitted)
             except TableDefectError as fault:
                 self.halt(fault, self.idle_origin().time)
+                coming = self._ask_pending(after, whole)
                 continue
             step = Step(pending_done=keys[-1], pending_behind=after, said=said)
             after = keys[-1]
@@ -336,6 +344,20 @@ class Folding:
             step.commands_done = [(sub_position["command"], sub_position.get("outcome", "sent again"))]
         self.land(View(), Emitted(), step, replace(self.position, sub_position=None))
         self.wait()
+
+    def _ask_pending(self, after: Key | None, whole: Collection[str]) -> Future[tuple[list[Key], View]]:
+        return self.landing.ask(partial(self._read_pending, after, whole))
+
+    def _read_pending(self, after: Key | None, whole: Collection[str]) -> tuple[list[Key], View]:
+        keys = self._pending.next(self.chunk_max, after, whole)
+        return keys, self.read_committed(keys)
+
+    def read_committed(self, keys: Iterable[Key]) -> View:
+        """The state of *keys* as it is committed; for those that are written one at a time, by `landing.ask`."""
+        view = View()
+        for lookup in load_missing(self.mapping, view, keys):
+            self._committed.load(lookup, view)
+        return view
 
     def settle_before(self, unit: Transaction | LargeTransaction) -> None:
         """Take over what nothing can repeat any more, in a step of its own, before the state changes in bulk."""

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from rowcast.failpoint import failpoint
 from stream_app.core.emission import Emitted
@@ -26,6 +26,7 @@ from stream_app.step import Step
 from stream_app.store import Store
 
 _UNDER_WAY_MAX = 2
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,10 @@ class Landing:
         """
         self._settle(0)
         self._under_way.append((View(), self._committing.submit(work)))
+
+    def ask(self, question: Callable[[], T]) -> Future[T]:
+        """Have the control database answer *question* behind all that is under way, which is not waited for."""
+        return self._committing.submit(question)
 
     def wait(self) -> None:
         """

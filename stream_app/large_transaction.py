@@ -6,21 +6,23 @@ The position stays before their BEGIN until all is folded, so a crash reads them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
 from stream_app.core.bucket import Spill
 from stream_app.core.change import RowChange
 from stream_app.core.defect import TableDefectError
+from stream_app.core.embedding import EmbeddedMapping
 from stream_app.core.emission import Emitted
+from stream_app.core.mapping import AggregateMapping
 from stream_app.core.reference import referring
 from stream_app.core.sequencing import emptied_below, origin_of, sequence_part, split_truncates
 from stream_app.core.state import Emptied, Key, View
 from stream_app.core.transaction import LargeTransaction, PlacedUnit, Transaction
 from stream_app.folding import Folding
 from stream_app.opening import Claim
-from stream_app.staging import Staging
+from stream_app.staging import Batch, Staging
 from stream_app.step import Step
 
 
@@ -29,7 +31,7 @@ class LargeTransactions:
 
     def __init__(self, claim: Claim, folding: Folding) -> None:
         self._folding = folding
-        self._staging = Staging(claim.connection, claim.reading, claim.mapping, folding.store.hold)
+        self._staging = Staging(claim.connection, claim.mapping, folding.store.hold)
         self._staging.clear()
         # Those of the open one: reference tables are small, so they stay in memory.
         self._reference_rows: list[RowChange] = []
@@ -86,10 +88,11 @@ class LargeTransactions:
         folding.note_truncated(unit, truncated)
         self._staging.complete_moved(unit.lsn, truncated)
         folding.without_defects(partial(self._begin_merging, unit, truncated), origin.time)
-        for last, rows, waiting in self._staging.batches(folding.chunk_max):
+        for batch, view in self._batches():
             folding.interrupt()
-            part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, rows, unit.messages)
-            folding.without_defects(partial(self._fold_part, part, last, waiting), origin.time)
+            part = Transaction(unit.xid, unit.lsn, unit.change_count, unit.time_us, batch.rows, unit.messages)
+            views = [view]  # good for one try: what is folded in vain stays in it
+            folding.without_defects(partial(self._fold_part, part, batch, views), origin.time)
         step = Step(pending_children=True)
         step.pending_types, step.pending_tenants = emptied_below(mapping, truncated)
         step.placed = (unit.lsn, origin.time)
@@ -99,6 +102,26 @@ class LargeTransactions:
         folding.wait()
         self._staging.clear(done=True)
         folding.emit_pending()
+
+    def _batches(self) -> Iterator[tuple[Batch, View]]:
+        """
+        All that is staged, with the state of these aggregates: read while the batch before is folded, which has others.
+
+        Parents' types come first, embedded rows behind all roots and those above; then the order is that of the keys.
+        """
+        ask = self._folding.landing.ask
+        for mapping in self._folding.mapping.of_aggregates:
+            coming = ask(partial(self._next, mapping, ""))
+            while (found := coming.result()) is not None:
+                coming = ask(partial(self._next, mapping, found[0].last.id_text))
+                yield found
+
+    def _next(self, mapping: AggregateMapping | EmbeddedMapping, behind: str) -> tuple[Batch, View] | None:
+        batch = self._staging.next(mapping, behind, self._folding.chunk_max)
+        if batch is None:
+            return None
+        of_one_row = self._folding.mapping.is_of_one_row(mapping.name)
+        return batch, self._folding.read_committed(batch.keys if of_one_row else ())
 
     def _begin_merging(self, unit: LargeTransaction, truncated: Sequence[Emptied]) -> None:
         """Empty what *unit* truncates and take over its reference rows, before anything is made with them."""
@@ -115,18 +138,18 @@ class LargeTransactions:
         folding.wait()
         self._reference_rows = []
 
-    def _fold_part(self, part: Transaction, last: Key, waiting: frozenset[Key]) -> None:
-        """Fold all changes of some aggregates of one type, up to *last*; no events go out for those *waiting*."""
+    def _fold_part(self, part: Transaction, batch: Batch, views: list[View]) -> None:
+        """Fold all changes of some aggregates of one type; no events go out for those that wait."""
         folding, mapping = self._folding, self._folding.mapping
-        position = replace(folding.position, sub_position={"merging": part.lsn, "last": list(last)})
-        if not mapping.is_of_one_row(last.aggregate):
+        position = replace(folding.position, sub_position={"merging": part.lsn, "last": list(batch.last)})
+        if not mapping.is_of_one_row(batch.last.aggregate):
             # Rows of another part may take what one of this part lets go, or stand in the same aggregate.
             step = Step(generation=folding.generations.number, pending_touched=True)
             folding.fold_and_land([part], frozenset(mapping.by_type), step, position)
             return
-        view, emitted, parents, sure = View(), folding.emitted(), list[Key](), not folding.tail
+        view, emitted, parents, sure = (views or [View()]).pop(), folding.emitted(), list[Key](), not folding.tail
         out = (emitted, folding.tail, parents)
-        folding.fold(sequence_part(mapping, view, part, (folding.unready, waiting), out), view)
+        folding.fold(sequence_part(mapping, view, (part, batch.keys), (folding.unready, batch.waiting), out), view)
         if sure:
             folding.refuse_wave(view, emitted, part.rows)
         folding.land(view, emitted, Step(generation=folding.generations.number, pending=parents), position)

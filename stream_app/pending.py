@@ -20,10 +20,13 @@ from stream_app.step import Step
 # Aggregates that are there, or of which something was published or refused.
 _TOLD = "(present OR published IS NOT NULL OR refused_reason IS NOT NULL)"
 
-# And those of which nothing is known, but something was stated.
+# And those of which a snapshot has read the root row alone, or something was stated.
 _KNOWN = f"""
 (SELECT id_text FROM rowcast.aggregate WHERE source = %(source)s AND aggregate = %(aggregate)s
  AND id_text > %(behind)s AND {_TOLD} ORDER BY id_text LIMIT %(limit)s)
+UNION
+(SELECT row_key FROM rowcast.row_state WHERE source = %(source)s AND table_name = %(table)s AND row_key > %(behind)s
+ ORDER BY row_key LIMIT %(limit)s)
 UNION
 (SELECT id_text FROM rowcast.pending WHERE source = %(source)s AND rank = %(rank)s AND id_text > %(behind)s
  ORDER BY id_text LIMIT %(limit)s)
@@ -73,8 +76,11 @@ class Pending:
     def _known(self, limit: int, aggregate: str, behind: str) -> list[Key]:
         if not limit:
             return []
+        mapping = self._mapping.by_type[aggregate]
+        # The rows of a type with a holding have keys of their own.
+        table = self._mapping.tables[aggregate] if mapping.holding is None else None
         wanted = {"source": self._source, "aggregate": aggregate, "behind": behind, "limit": limit}
-        wanted["rank"] = self._mapping.by_type[aggregate].rank
+        wanted |= {"rank": mapping.rank, "table": table}
         return [Key(aggregate, id_text) for (id_text,) in self._connection.execute(_KNOWN.encode(), wanted)]
 
     def renumber(self, former: Sequence[str]) -> None:

@@ -56,6 +56,9 @@ _MOVED_AT_ONCE = 500
 # Id, place in the transaction, operation and columns.
 _Row = tuple[str, int, str, str]
 _order = itemgetter(1)
+_OPERATIONS = {each.value: each for each in Operation}
+# Named tuples by this are made in half the time that they take to make themselves.
+_new = tuple.__new__
 
 
 class StagedLines(NamedTuple):
@@ -66,26 +69,32 @@ class StagedLines(NamedTuple):
     statements: bytes
 
 
+class Batch(NamedTuple):
+    """
+    All changes of some rows of one table, up to *last*, in the order of the transaction; *keys* are those of the rows.
+
+    Of the aggregates *waiting* something is stated.
+    """
+
+    last: Key
+    keys: Sequence[Key]
+    rows: tuple[RowChange, ...]
+    waiting: frozenset[Key]
+
+
 class Staging:
     """
     The staged changes of one source.
 
-    *connection* writes, *reading* reads: what was folded of them may be committed meanwhile.
+    Over *connection*, in one thread at a time; *hold* keeps other claims out of its transactions.
     """
 
-    def __init__(
-        self,
-        connection: psycopg.Connection,
-        reading: psycopg.Connection,
-        mapping: SourceMapping,
-        hold: Callable[[], None],
-    ) -> None:
+    def __init__(self, connection: psycopg.Connection, mapping: SourceMapping, hold: Callable[[], None]) -> None:
         self._connection = connection
-        self._reading = reading
         self._hold = hold
         self._mapping = mapping
         self._source = mapping.definition.source
-        self._stated, self._waiting = StatedEvents(connection, mapping), StatedEvents(reading, mapping)
+        self._stated = StatedEvents(connection, mapping)
         self._lsn = 0
         self._deleted: tuple[int, Key] | None = None
         self._moved: list[tuple[int, Key, Columns]] = []
@@ -210,25 +219,20 @@ class Staging:
         """How many of the staged statements are refused, and the first few; *place*: LSN and time of their END."""
         return self._stated.misread(place)
 
-    def batches(self, limit: int) -> Iterator[tuple[Key, tuple[RowChange, ...], frozenset[Key]]]:
-        """
-        All changes of some aggregates at a time, in the order of the transaction, with the last key.
-
-        And those of the aggregates of which something is stated. There are at most *limit* changes, or all of one.
-
-        Parents' types come first, embedded rows behind all roots and those above; then the order is that of the keys.
-        """
-        for mapping in self._mapping.of_aggregates:
-            last = ""
-            while rows := self._next(mapping.name, last, limit):
-                first, last = rows[0][0], rows[-1][0]
-                rows.sort(key=_order)
-                changes = tuple([_change(mapping.table, *row[1:]) for row in rows])
-                yield Key(mapping.name, last), changes, self._waiting.waiting(mapping.name, first, last)
+    def next(self, mapping: AggregateMapping | EmbeddedMapping, behind: str, limit: int) -> Batch | None:
+        """All changes of the next aggregates *behind* one: at most *limit* changes, or all of one aggregate."""
+        rows = self._next(mapping.name, behind, limit)
+        if not rows:
+            return None
+        first, last = rows[0][0], rows[-1][0]
+        rows.sort(key=_order)
+        name, table, waiting = mapping.name, mapping.table, self._stated.waiting(mapping.name, first, last)
+        keys = [_new(Key, (name, row[0])) for row in rows]
+        return Batch(Key(name, last), keys, tuple([_change(table, row) for row in rows]), waiting)
 
     def _next(self, aggregate: str, last: str, limit: int) -> list[_Row]:
-        """What `batches` takes next, by key."""
-        rows: list[_Row] = self._reading.execute(
+        """What `next` takes, by key."""
+        rows: list[_Row] = self._connection.execute(
             _NEXT,
             {"source": self._source, "aggregate": aggregate, "last": last, "limit": limit, "lsn": self._lsn},
         ).fetchall()
@@ -237,7 +241,7 @@ class Staging:
         cut = rows[-1][0]
         if whole := [row for row in rows if row[0] != cut]:
             return whole
-        return self._reading.execute(_HISTORY, (self._lsn, self._source, aggregate, [cut])).fetchall()
+        return self._connection.execute(_HISTORY, (self._lsn, self._source, aggregate, [cut])).fetchall()
 
 
 class _Staged(NamedTuple):
@@ -270,8 +274,9 @@ def _complete(
     return whole
 
 
-def _change(table: str, order: int, code: str, columns: str) -> RowChange:
-    operation, image = Operation(code), orjson.loads(columns)
+def _change(table: str, row: _Row) -> RowChange:
+    _, order, code, columns = row
+    document, operation = columns.encode(), _OPERATIONS[code]
+    image, whole = orjson.loads(document), not holds_placeholder(document)
     before, after = (image, None) if operation is Operation.DELETE else (None, image)
-    whole = not holds_placeholder(columns.encode())
-    return RowChange(operation, table, before, after, 0, order, 0, 0, whole=whole)
+    return _new(RowChange, (operation, table, before, after, 0, order, 0, 0, False, False, whole, None))

@@ -59,6 +59,10 @@ def need_aggregate(connection: psycopg.Connection, source: str, aggregate: str, 
     columns = need_type(connection, source, aggregate)
     if _is_known(connection, source, aggregate, id_text):
         return
+    if _is_being_read(connection, source, aggregate):
+        raise ConfigurationError(
+            "is still being read by a snapshot", where=f"{source} {aggregate}", fix="ask again when its events are out"
+        )
     fix = f"`rowcast refused list {source}` names those that are refused"
     encoded = encoded_id(id_text, columns)
     if encoded is not None and encoded != id_text and _is_known(connection, source, aggregate, encoded):
@@ -66,6 +70,15 @@ def need_aggregate(connection: psycopg.Connection, source: str, aggregate: str, 
     elif encoded is None:
         fix = f"the id has {columns} parts, percent-encoded and joined by commas"
     raise ConfigurationError("no row with this id was seen", where=f"{source} {aggregate} {id_text!r}", fix=fix)
+
+
+def _is_being_read(connection: psycopg.Connection, source: str, aggregate: str) -> bool:
+    """Whether there may be rows of the type of which nothing but themselves is known yet."""
+    found = connection.execute(
+        "SELECT FROM rowcast.generation WHERE source = %s AND aggregate = %s AND status IN ('reading', 'emitting')",
+        (source, aggregate),
+    )
+    return found.fetchone() is not None
 
 
 def encoded_id(text: str, columns: int) -> str | None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Sequence, Set
 
+from rowcast.errors import MappingError
 from rowcast.limit import limit
 from stream_app.core.embedded import EmbeddedChanges, load_embedded
 from stream_app.core.holding import Shift, parents_in
 from stream_app.core.link import parent_ids
 from stream_app.core.mapping import SourceMapping
-from stream_app.core.state import Key, Lookup, View
+from stream_app.core.state import ABSENT, Key, Lookup, View
 
 Lookups = Generator[Lookup, None, None]
 # Below this many descendants in a batch, moved parents are worked through in memory; above, in chunks.
@@ -37,7 +38,7 @@ def load_touched(
     *named* are the parents that plain rows name.
     """
     held, embedded = by
-    yield from _load_missing(source, view, touched)
+    yield from load_missing(source, view, touched)
     if view.emptied:
         _forget_emptied(source, view, touched)
     parents = {*named, *parents_in(source, view, held)}
@@ -60,18 +61,40 @@ def _forget_emptied(source: SourceMapping, view: View, keys: Iterable[Key]) -> N
             view.stored_rows.discard(key)
 
 
-def _load_missing(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
+def load_missing(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
+    """Load those of *keys* that were not loaded yet, with their root rows."""
     missing = view.missing(keys)
     if missing:
         held = frozenset(key for key in missing if key.aggregate in source.held) if source.held else frozenset()
-        yield Lookup(missing - held if held else missing, held=held)
+        plain = missing - held if held else missing
+        yield Lookup(plain, held=held)
+        _take_from_rows(source, view, plain)
+
+
+def _take_from_rows(source: SourceMapping, view: View, keys: Iterable[Key]) -> None:
+    """
+    Let aggregates of which nothing was written be what their root rows say.
+
+    So it is with those that a snapshot has read, until their events go out.
+    """
+    aggregates, rows = view.aggregates, view.rows
+    for key in [key for key in keys if aggregates[key] is ABSENT and rows[key] is not None]:
+        mapping, columns = source.by_type[key.aggregate], rows[key]
+        assert columns is not None, "asked for above"
+        if mapping.link is not None:
+            continue  # its link rows say the parents
+        try:
+            parent = mapping.parent_id_text(columns)
+        except MappingError:
+            parent = None
+        aggregates[key] = ABSENT._replace(parent_id_text=parent, present=True)
 
 
 def load_aggregates(source: SourceMapping, view: View, keys: Iterable[Key]) -> Lookups:
     """Load *keys* and everything above them."""
     level: Collection[Key] = set(keys)
     while level:
-        yield from _load_missing(source, view, level)
+        yield from load_missing(source, view, level)
         level = _parents_of(source, view, level)
 
 

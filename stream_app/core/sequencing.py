@@ -91,7 +91,7 @@ def sequence(
         if source.references:
             _fold_references(source, view, unit)
         if isinstance(unit, SnapshotRow):
-            _fold_all(source, view, changes)
+            _fold_read(source, view, changes)
             fold_shifts(source, view, shifted)
             fold_embedded(source, view, inner)
             continue
@@ -152,26 +152,27 @@ def _fold_transaction(
 def sequence_part(
     source: SourceMapping,
     view: View,
-    unit: Transaction,
+    part: tuple[Transaction, Sequence[Key]],
     kept: tuple[frozenset[str], frozenset[Key]],
     out: tuple[Emitted, Tail, list[Key]],
 ) -> Lookups:
     """
     Fold a part of a large transaction into *view*: all changes of some aggregates, parents' types first.
 
-    Like `sequence`, but events go out for these aggregates only. Those that moved and stand above others are
-    noted in the list of *out*: who stands below them may still be changed by another part. Only for types of one row:
-    those of several parts may belong to one aggregate. No events go out for the types and aggregates of *kept*: their
-    first generation is not complete, or statements wait for the chunks that follow.
+    Like `sequence`, but with the keys of its rows, and events go out for these aggregates only. Those that moved and
+    stand above others are noted in the list of *out*: who stands below them may still be changed by another part. Only
+    for types of one row: those of several parts may belong to one aggregate. No events go out for the types and
+    aggregates of *kept*: their first generation is not complete, or statements wait for the chunks that follow.
     """
-    reading, waiting = kept
-    changes = [place(source, row) for row in unit.rows]
-    yield from load_touched(source, view, {key for key, _, _, _ in changes}, _parents(changes), ((), ()))
+    (unit, named), (reading, waiting) = part, kept
+    changes = [_pointed(source, key, row) for key, row in zip(named, unit.rows, strict=True)]
+    touched = set(named)
+    yield from load_touched(source, view, touched, _parents(changes), ((), ()))
     moving = _may_move(source, view, changes)
     yield from load_children(source, view, moving, one_each=True)
     emitted, tail, parents = out
     origin = origin_of(unit)
-    keys = in_order(source, {key for key, _, _, _ in changes})
+    keys = in_order(source, touched)
     _fold_all(source, view, changes)
     for key in keys:
         if key.aggregate not in reading and key not in waiting:
@@ -230,6 +231,9 @@ def emit_pending(
     With what was *stated* of them in the transaction that left them pending.
     """
     yield from load_whole(source, view, keys)
+    aggregates, stored = view.aggregates, view.stored
+    # Nobody asks any more what was read alone, so all of them are written, also those that have no event.
+    view.dirty.update([key for key in keys if key not in stored and aggregates[key].present])
     for key in keys:
         emit_with(source, view, (key, stated.get(key, ())), origin, out)
 
@@ -436,7 +440,11 @@ def place(source: SourceMapping, row: RowChange) -> PlacedChange:
         StopError: the table is not declared, or the row has no id.
 
     """
-    key, after = key_of(source, row), row.after
+    return _pointed(source, key_of(source, row), row)
+
+
+def _pointed(source: SourceMapping, key: Key, row: RowChange) -> PlacedChange:
+    after = row.after
     pointing = source.by_table[row.table].pointing
     if pointing is None or after is None:
         return key, row, None, True
@@ -478,6 +486,18 @@ def _fold_all(source: SourceMapping, view: View, changes: Sequence[PlacedChange]
             view.put_row(key, columns, None if parent is None else parent.id_text)
         else:
             view.put_row(key, columns, _parent_id_text(view, mapping, key, columns))
+
+
+def _fold_read(source: SourceMapping, view: View, changes: Sequence[PlacedChange]) -> None:
+    """
+    Fold the row of a snapshot, if it is a root row.
+
+    Nothing is written of its aggregate while there is no more to say of it than the row does: whoever loads it takes it
+    from there.
+    """
+    new = [key for key, _, _, sure in changes if sure and key not in view.dirty and key not in view.stored]
+    _fold_all(source, view, changes)
+    view.dirty.difference_update(key for key in new if source.by_type[key.aggregate].link is None)
 
 
 def _parent_id_text(view: View, mapping: AggregateMapping, key: Key, columns: Columns) -> str | None:

@@ -204,7 +204,7 @@ def test_a_failed_connector_is_told_with_its_trace_and_restarted_by_apply(projec
     changes = project.plan()
     assert [(change.action, change.area) for change in changes] == [("alter", "topics"), ("restart", "connect")]
     assert project.apply() == changes
-    project.change_log(lambda values: "c" in operations(values))
+    project.change_log(lambda values: "c" in operations(values), 90)
 
 
 def test_removed_and_applied_again_takes_a_new_snapshot(project: TestProject) -> None:

@@ -52,7 +52,8 @@ class Parts:
         for rows in self._parts(unit):
             view, emitted, parents = View(), Emitted(), list[Key]()
             out = (emitted, self.tail, parents)
-            self._land(sequence_part(MAPPING, view, unit._replace(rows=rows), NOTHING_KEPT, out), view, emitted)
+            part = unit._replace(rows=rows), [key_of(MAPPING, row) for row in rows]
+            self._land(sequence_part(MAPPING, view, part, NOTHING_KEPT, out), view, emitted)
             self.pending.update(parents)
 
     def _parts(self, unit: Transaction) -> Iterator[tuple]:
