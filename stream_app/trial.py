@@ -63,6 +63,7 @@ class _State:
     def load(self, lookup: Lookup, view: View) -> None:
         for key in lookup.aggregates | lookup.held:
             view.aggregates[key] = self.aggregates.get(key, ABSENT)
+        view.stored |= (lookup.aggregates | lookup.held) & self.aggregates.keys()
         for key in lookup.aggregates:
             view.rows[key] = self.rows.get(key)
         for key in lookup.held:

@@ -19,6 +19,17 @@ from stream_app.owner import Owner
 from stream_app.session import BATCH_RECORDS_MAX
 
 ROWS = 60_000
+# More rows than the worker takes in one batch.
+TREES = """
+INSERT INTO instance (id, hrid, title, source, instance_type)
+SELECT md5('i' || g)::uuid, 'i' || g, 'T', 'MARC', 'text' FROM generate_series(1, 4000) g;
+INSERT INTO holdings (id, hrid, instance_id, permanent_location)
+SELECT md5('h' || g)::uuid, 'h' || g, md5('i' || g)::uuid, 'Main' FROM generate_series(1, 4000) g;
+INSERT INTO item (id, hrid, holdings_id, material_type, status)
+SELECT md5('x' || g)::uuid, 'x' || g, md5('h' || g)::uuid, 'book', 'Available' FROM generate_series(1, 4000) g;
+"""
+# What was read stands in its rows alone.
+READING = "SELECT EXISTS (SELECT FROM rowcast.row_state), (SELECT count(*) FROM rowcast.aggregate)"
 
 
 @pytest.mark.slow
@@ -77,6 +88,27 @@ def test_a_snapshot_that_nobody_asked_for_stops_the_source(project: TestProject,
         **{row: [EventKind.SNAPSHOT, EventKind.DELETED] for row in gone},
         **{row: [EventKind.SNAPSHOT] for row in kept},
     }
+
+
+@pytest.mark.guarantee("Any instance may die")
+def test_workers_that_die_while_a_snapshot_is_read_and_sent_leave_one_event_of_each(
+    project: TestProject, workers: WorkerPool
+) -> None:
+    """The first dies with rows that nothing else is known of, others before and behind commits of events."""
+    project.execute(TREES)
+    project.apply()
+    project.execute("UPDATE item SET status = 'Missing' WHERE hrid LIKE 'x1%'")
+    project.execute("DELETE FROM item WHERE hrid LIKE 'x2%'")
+    assert workers.start(failpoints="sequencer.in_commit=kill@3").wait_ended(60) == -9
+    with project.control() as control:
+        assert control.execute(READING).fetchone() == (True, 0)
+    small = {"ROWCAST_LIMITS": "chunk_aggregates=500"}
+    for place in ("sequencer.after_publish=kill@4", "sequencer.in_commit=kill@6", "sequencer.after_commit=kill@8"):
+        assert workers.start(failpoints=place, settings=small).wait_ended(60) == -9
+    workers.start(settings=small)
+    wait_agreement(project, 60)
+    read = [events[0] for events in histories(project).values()]
+    assert {(event.kind, event.version) for event in read} == {(EventKind.SNAPSHOT, 1)}
 
 
 @pytest.mark.guarantee("Nothing committed is lost")

@@ -190,6 +190,7 @@ class MemoryStore:
 
     def load(self, lookup: Lookup, view: View) -> None:
         """Answer a lookup."""
+        view.stored |= (lookup.aggregates | lookup.held) & self.aggregates.keys()
         for key in lookup.aggregates:
             view.aggregates[key] = self.aggregates.get(key, ABSENT)
             view.rows[key] = self.rows.get(key)
