@@ -353,7 +353,7 @@ class Folding:
         return keys, self.read_committed(keys)
 
     def read_committed(self, keys: Iterable[Key]) -> View:
-        """The state of *keys* as it is committed; for those that are written one at a time, by `landing.ask`."""
+        """The state of *keys*, without what is under way: to be asked by `landing.ask`, which has the connection."""
         view = View()
         for lookup in load_missing(self.mapping, view, keys):
             self._committed.load(lookup, view)

@@ -102,6 +102,8 @@ def test_workers_that_die_while_a_snapshot_is_read_and_sent_leave_one_event_of_e
     assert workers.start(failpoints="sequencer.in_commit=kill@3").wait_ended(60) == -9
     with project.control() as control:
         assert control.execute(READING).fetchone() == (True, 0)
+    told = rowcast(project, "refused", "show", project.name, "instance", str(uuid.uuid4()))
+    assert (told.returncode, "is still being read by a snapshot" in told.stderr) == (2, True), told.stderr
     small = {"ROWCAST_LIMITS": "chunk_aggregates=500"}
     for place in ("sequencer.after_publish=kill@4", "sequencer.in_commit=kill@6", "sequencer.after_commit=kill@8"):
         assert workers.start(failpoints=place, settings=small).wait_ended(60) == -9
