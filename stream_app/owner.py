@@ -33,7 +33,8 @@ from stream_app.opening import Claim
 from stream_app.outage import OutageLog
 from stream_app.position import read_position, read_revision
 from stream_app.session import Session
-from stream_app.store import BULK_METHODS, Ownership
+from stream_app.statements import BULK_METHODS
+from stream_app.store import Ownership
 from stream_app.transport import read_time_ms
 from stream_app.window import WindowWatch
 

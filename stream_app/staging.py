@@ -26,7 +26,7 @@ from stream_app.core.sequencing import key_of
 from stream_app.core.state import Emptied, Key
 from stream_app.core.statement import RefusedStatement
 from stream_app.stated import StatedEvents
-from stream_app.statements import OF_TENANT
+from stream_app.statements import OF_TENANT, WHOLE_TABLES
 
 _COPY = "COPY rowcast.staged_change (source, ord, aggregate, id_text, operation, columns) FROM STDIN"
 # What is behind a key comes in the order of the index, and no more of it is looked at than is taken.
@@ -96,6 +96,7 @@ class Staging:
         self._source = mapping.definition.source
         self._stated = StatedEvents(connection, mapping)
         self._lsn = 0
+        self._truncates = False
         self._deleted: tuple[int, Key] | None = None
         self._moved: list[tuple[int, Key, Columns]] = []
 
@@ -103,9 +104,12 @@ class Staging:
         """Forget what is staged: the change log has it. With *done* also what was found out about changed keys."""
         with self._connection.transaction():
             self._hold()
+            # There is no limit to what is staged, nor to how long this takes.
+            self._connection.execute(WHOLE_TABLES.encode())
             self._connection.execute("DELETE FROM rowcast.staged_change WHERE source = %s", (self._source,))
             self._connection.execute(_FORGET_MOVED, (self._source, done))
             self._stated.clear_staged()
+        self._truncates = False
 
     def lines(self, changes: Iterable[tuple[int, RowChange]], statements: Sequence[Message] = ()) -> StagedLines:
         """
@@ -138,6 +142,7 @@ class Staging:
         for order, row in changes:
             if row.operation is Operation.TRUNCATE:
                 key, columns = Key(names[row.table], row.tenant or ""), NULL
+                self._truncates = True
             else:
                 key = key_of(self._mapping, row)
                 image = row.before if row.operation is Operation.DELETE else row.after
@@ -149,8 +154,11 @@ class Staging:
 
     def apply_truncates(self) -> list[Emptied]:
         """Drop what a TRUNCATE of the same transaction undid; returns what was truncated."""
+        if not self._truncates:
+            return []
         with self._connection.transaction():
             self._hold()
+            self._connection.execute(WHOLE_TABLES.encode())
             rows = self._connection.execute(
                 "SELECT aggregate, nullif(id_text, ''), max(ord) FROM rowcast.staged_change"
                 " WHERE source = %s AND operation = 't' GROUP BY 1, 2",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Ways to execute a query that are for whole tables, and off for everything else.
+BULK_METHODS = ("enable_seqscan", "enable_bitmapscan", "enable_material", "enable_hashjoin", "enable_mergejoin")
+WHOLE_TABLES = "; ".join(("SET LOCAL statement_timeout = 0", *(f"SET LOCAL {each} = on" for each in BULK_METHODS)))
 # Of one type at a time, and of what is there only; id texts hold no line ends, see rowcast/identity.py.
 # OFFSET 0 keeps the planner, which knows nothing of tables that were empty a moment ago, from turning the join round.
 LOAD_AGGREGATES = """

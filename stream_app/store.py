@@ -31,9 +31,6 @@ from stream_app.state_writer import StateWriter, is_few
 from stream_app.stated import StatedEvents
 from stream_app.step import Step
 
-# Ways to execute a query that are for whole tables, and off for everything else.
-BULK_METHODS = ("enable_seqscan", "enable_bitmapscan", "enable_material", "enable_hashjoin", "enable_mergejoin")
-_WHOLE_TABLES = "; ".join(("SET LOCAL statement_timeout = 0", *(f"SET LOCAL {each} = on" for each in BULK_METHODS)))
 # Whoever opens the transaction takes the source row first, so that a claim and a commit never interleave.
 _HOLD = "SELECT 1 FROM rowcast.source WHERE source = %s AND epoch = %s AND holder = %s FOR UPDATE"
 # A dead or frozen owner is replaced after this long at most, plus the time of one claim.
@@ -95,7 +92,7 @@ class Store:
                 self.hold()
                 if step.is_wide:
                     # Touches every row of a type; the lease is extended with the position below.
-                    self._connection.execute(_WHOLE_TABLES.encode())
+                    self._connection.execute(statements.WHOLE_TABLES.encode())
                 elif step.pending_children:
                     # Of a parent that has any number of them.
                     self._connection.execute("SET LOCAL statement_timeout = 0")
@@ -162,7 +159,7 @@ class Store:
         with self._connection.transaction():
             self.hold()
             # Touches every row of a type.
-            self._connection.execute(_WHOLE_TABLES.encode())
+            self._connection.execute(statements.WHOLE_TABLES.encode())
             for aggregate, majors in opening.former.items():
                 text = ",".join(map(str, majors))
                 parameters = {"source": self._source, "aggregate": aggregate, "majors": text}

@@ -16,7 +16,7 @@ from rowcast.sources.definition import SourceDefinition
 from stream_app.contract import compile_validators
 from stream_app.core.change import Operation, RowChange
 from stream_app.core.mapping import SourceMapping, compile_mapping
-from stream_app.core.state import ABSENT, AggregateState, Key, Lookup, Refusal, View
+from stream_app.core.state import ABSENT, AggregateState, Emptied, Key, Lookup, Refusal, View
 from stream_app.core.statement import Statement
 from stream_app.lease import application, claim, held, read_definition, renew
 from stream_app.metrics import Metrics, SourceMetrics
@@ -28,6 +28,12 @@ from stream_app.state_reader import StateReader
 from stream_app.stated import StatedEvents
 from stream_app.step import Step
 from stream_app.store import Ownership, Store
+
+TRUNCATE = RowChange(Operation.TRUNCATE, "public.instance", None, None, 7, 0, 100, 0)
+SLOW_STAGING = """
+CREATE FUNCTION rowcast.slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';
+CREATE TRIGGER slow BEFORE DELETE ON rowcast.staged_change EXECUTE FUNCTION rowcast.slow()
+"""
 
 
 def claimed(connection: psycopg.Connection, project: TestProject, holder: str) -> Ownership:
@@ -121,6 +127,22 @@ def test_an_owner_that_froze_where_no_limit_counts_loses_its_session_to_the_next
     owner.pgconn.finish()
 
 
+def test_what_is_staged_may_take_longer_than_a_statement_may(project: TestProject) -> None:
+    """Millions of rows: a worker whose time ran out would begin anew for ever."""
+    project.apply()
+    with project.control() as control:
+        mapping = compiled(control, project)
+        staging = Staging(control, mapping, store_of(control, project, "one", mapping).hold)
+        staging.stage(staging.lines([(1, TRUNCATE)]))
+        control.execute("SET statement_timeout = '500ms'")
+        control.execute(SLOW_STAGING)
+        try:
+            assert staging.apply_truncates() == [Emptied("instance")]
+            staging.clear()
+        finally:
+            control.execute("DROP TRIGGER slow ON rowcast.staged_change; DROP FUNCTION rowcast.slow")
+
+
 @pytest.mark.guarantee("Effects exactly once")
 def test_a_former_owner_can_stage_clear_and_commit_nothing(project: TestProject) -> None:
     """Staged rows of a large transaction belong to the newest claim: an older one is turned away."""
@@ -130,7 +152,7 @@ def test_a_former_owner_can_stage_clear_and_commit_nothing(project: TestProject)
     with project.control() as control:
         mapping = compiled(control, project)
         former = Staging(control, mapping, store_of(control, project, "one", mapping).hold)
-        former.stage(former.lines([(1, change)]))
+        former.stage(former.lines([(0, TRUNCATE), (1, change)]))
         control.execute("UPDATE rowcast.source SET lease_until = clock_timestamp()")
         newer = Staging(control, mapping, store_of(control, project, "two", mapping).hold)
         newer.clear()
