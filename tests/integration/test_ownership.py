@@ -119,7 +119,8 @@ def test_an_owner_that_froze_where_no_limit_counts_loses_its_session_to_the_next
         # Whether the server counts behind a pipeline depends on how the bytes arrive: then it has ended the session.
         held_yet = (
             "SELECT 1 FROM rowcast.source WHERE source = %s AND lease_until > clock_timestamp() - interval '1 s'"
-            " UNION ALL SELECT 1 FROM pg_stat_activity WHERE pid = %s AND query_start > clock_timestamp() - interval '9 s'"
+            " UNION ALL SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+            " AND query_start > clock_timestamp() - interval '9 s'"
         )
         wait_until(lambda: control.execute(held_yet, (project.name, pid)).fetchone() is None, "the lease runs out", 20)
         started_s = time.monotonic()
