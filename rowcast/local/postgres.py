@@ -48,7 +48,9 @@ SETTINGS = {
     "max_wal_senders": "10",
     "max_prepared_transactions": "10",
     "max_connections": "100",
-    "shared_buffers": "128MB",
+    # Both hold the control database while millions of rows go in: too small, each checkpoint makes all pages go to WAL.
+    "shared_buffers": "512MB",
+    "max_wal_size": "4GB",
     "track_commit_timestamp": "on",  # tells when an effect became visible, independently of the pipeline
     "fsync": "on",
     "autovacuum_naptime": "5s",  # tables that fill within seconds get their statistics within seconds
